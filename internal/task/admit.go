@@ -1,0 +1,91 @@
+package task
+
+import (
+	"cmp"
+	"slices"
+)
+
+// Lane is a place to park at a gate. Its absolute value is the limit: tasks there may start while fewer than that many
+// slots of the gate are used. It is negative for tasks that the gate does not count when they start, so that one free
+// slot lets all of them go.
+type Lane int
+
+// Limit is the number of used slots at which the lane is held back.
+func (l Lane) Limit() int { return max(int(l), -int(l)) }
+
+// Candidate is a Pending task that may start now.
+type Candidate struct {
+	ID       ID
+	Priority int
+	// Host is where its on_start goes.
+	Host string
+	// Checks are its own rules. All of them must have room.
+	Checks []Check
+	// Counts are the gates at which it takes a slot when it starts: with or without rules of its own.
+	Counts []GateID
+}
+
+func (c *Candidate) before(d *Candidate) int {
+	return cmp.Or(cmp.Compare(d.Priority, c.Priority), slices.Compare(c.ID[:], d.ID[:]))
+}
+
+func (c *Candidate) lane(check *Check) Lane {
+	if slices.Contains(c.Counts, check.Gate.ID) {
+		return Lane(check.Limit)
+	}
+	return Lane(-check.Limit)
+}
+
+// Room is how many more on_start requests may go out. The zero value is none.
+type Room struct {
+	// Total counts over all hosts, PerHost is the window of each host.
+	Total   int
+	PerHost int
+	// Busy is how much of its window a host uses; a host that is not there uses none.
+	Busy map[string]int
+}
+
+// Host is how many more may go to host.
+func (r Room) Host(host string) int {
+	return max(0, min(r.Total, r.PerHost-r.Busy[host]))
+}
+
+// Parking is the gate that holds a task back, and the lane to wait in.
+type Parking struct {
+	ID   ID
+	Gate Gate
+	Lane Lane
+}
+
+// Admission is what becomes of candidates: each is in exactly one of the three.
+type Admission struct {
+	Start []*Candidate
+	Park  []Parking
+	// Keep could start as far as rules go but finds no room; they stay ready.
+	Keep []*Candidate
+}
+
+// Admit decides which candidates start, by priority and then age. used is how many slots of each gate are taken; it is
+// raised by those that start, so that it holds afterwards. Nobody is held up by one that is held back.
+func Admit(candidates []*Candidate, used map[GateID]int, room Room) Admission {
+	slices.SortFunc(candidates, (*Candidate).before)
+	var a Admission
+	total, hosts := room.Total, map[string]int{}
+	for _, c := range candidates {
+		if i := slices.IndexFunc(c.Checks, func(k Check) bool { return used[k.Gate.ID] >= k.Limit }); i >= 0 {
+			a.Park = append(a.Park, Parking{c.ID, c.Checks[i].Gate, c.lane(&c.Checks[i])})
+			continue
+		}
+		if total <= 0 || hosts[c.Host] >= room.Host(c.Host) {
+			a.Keep = append(a.Keep, c)
+			continue
+		}
+		total--
+		hosts[c.Host]++
+		for _, g := range c.Counts {
+			used[g]++
+		}
+		a.Start = append(a.Start, c)
+	}
+	return a
+}

@@ -1,0 +1,301 @@
+package task
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"time"
+)
+
+// OutcomeKind says what happened to a task.
+type OutcomeKind int
+
+const (
+	// Update is a PATCH: a status, counts, metadata, expected_count, priority, in any combination.
+	Update OutcomeKind = iota + 1
+	// Count is a PUT of counts, which every state takes.
+	Count
+	// Cancel, Pause and Resume are what clients ask for.
+	Cancel
+	Pause
+	Resume
+	// Started and StartFailed are what became of on_start; Expire says that a deadline seems to have passed.
+	Started
+	StartFailed
+	Expire
+)
+
+// Outcome is one thing that happened to one task, on its way to the store.
+type Outcome struct {
+	ID   ID
+	Kind OutcomeKind
+
+	// Of Update. Status is 0 (none), Success, Failure, or Pending, which resumes.
+	Status        Status
+	FailureReason string
+	Metadata      json.RawMessage // nil: unchanged
+	ExpectedCount *int64          // nil: unchanged
+	Priority      *int            // nil: unchanged
+
+	// Of Update and Count; never negative.
+	NewSuccess  int64
+	NewFailures int64
+
+	// Of Started and StartFailed. Attempt is the claim they belong to.
+	Attempt       int
+	StartFailures int
+	StartStatus   int
+	StartError    string
+	OnCancel      []Action // Started only: what the answer asked to call on cancel
+}
+
+// RefusalCode says why an outcome was refused.
+type RefusalCode int
+
+const (
+	NotFound RefusalCode = iota + 1 // no such task
+	Conflict                        // not in this state
+	Invalid                         // wrong in itself
+)
+
+// Refusal is an outcome that was not applied. It changed nothing.
+type Refusal struct {
+	Code    RefusalCode
+	Message string
+}
+
+func (r *Refusal) Error() string { return r.Message }
+
+func conflict(s *State, what string) error {
+	return &Refusal{Conflict, fmt.Sprintf("task is %s, it cannot %s", s.Status, what)}
+}
+
+// Apply takes o to the task in s at the time now. It changes s, and t where o edits facts, and returns the triggers
+// whose actions are to be sent because of it. t is needed when [NeedsTask] says so and may be nil otherwise.
+// Outcomes of the service itself (Started, StartFailed, Expire) that come too late change nothing and are no error;
+// those of clients give a [*Refusal], and then nothing has changed.
+func Apply(s *State, t *Task, o *Outcome, now time.Time) ([]Trigger, error) {
+	switch o.Kind {
+	case Update:
+		return applyUpdate(s, t, o, now)
+	case Count:
+		s.count(o)
+		s.LastUpdated = now
+		return nil, nil
+	case Cancel:
+		if s.Status.Terminal() {
+			return nil, conflict(s, "be canceled")
+		}
+		held := s.HoldsSlots()
+		s.end(Canceled, CanceledByClient, "", now)
+		if held {
+			return []Trigger{TriggerCancel}, nil
+		}
+		return nil, nil
+	case Pause:
+		if s.Status.Terminal() || s.Status == Paused {
+			return nil, conflict(s, "be paused")
+		}
+		s.move(Paused, PausedByClient, now)
+		return nil, nil
+	case Resume:
+		return nil, s.resume(now)
+	case Started:
+		return s.started(t, o, now), nil
+	case StartFailed:
+		return s.startFailed(o, now), nil
+	case Expire:
+		if s.Status != Running || s.Deadline().After(now) {
+			return nil, nil
+		}
+		s.end(Failure, TimedOut, "Timeout", now)
+		return []Trigger{TriggerFailure}, nil
+	}
+	panic(fmt.Sprintf("task: unknown outcome kind %d", o.Kind))
+}
+
+// NeedsTask reports whether Apply, or what follows from it, looks at the facts of the task in s.
+func NeedsTask(s *State, o *Outcome) bool {
+	switch o.Kind {
+	case Update:
+		return o.Metadata != nil || o.Priority != nil || o.ExpectedCount != nil || o.Status.Terminal() && s.EndActions
+	case Started:
+		return len(o.OnCancel) > 0
+	case StartFailed, Expire:
+		return s.EndActions
+	case Cancel, Pause:
+		// Canceling may send the cancel action; leaving the queue lets others at the gates it was checked at.
+		return s.Status == Pending || s.HoldsSlots()
+	}
+	return false
+}
+
+func applyUpdate(s *State, t *Task, o *Outcome, now time.Time) ([]Trigger, error) {
+	edits := o.Metadata != nil || o.ExpectedCount != nil || o.Priority != nil
+	if s.Status.Terminal() {
+		switch {
+		case o.Status == s.Status:
+			return nil, nil // a worker that repeats itself is not punished, and its counts were taken the first time
+		case o.Status != 0 || edits:
+			return nil, conflict(s, "be changed")
+		}
+		s.count(o)
+		s.LastUpdated = now
+		return nil, nil
+	}
+	if o.Metadata != nil {
+		md := ParseMetadata(o.Metadata)
+		for i, r := range t.Rules {
+			if _, ok := r.Check(t.Kind, md); !ok {
+				return nil, &Refusal{Invalid, fmt.Sprintf("metadata: rules[%d] needs the fields %q", i, r.Matcher.Fields)}
+			}
+		}
+	}
+	var triggers []Trigger
+	switch o.Status {
+	case Success, Failure:
+		if !s.HoldsSlots() {
+			return nil, conflict(s, "end in "+o.Status.String())
+		}
+		if s.StartedAt.IsZero() {
+			s.StartedAt = s.ClaimedAt
+		}
+		s.end(o.Status, Finished, o.FailureReason, now)
+		triggers = []Trigger{TriggerSuccess}
+		if o.Status == Failure {
+			triggers[0] = TriggerFailure
+		}
+	case Pending:
+		if err := s.resume(now); err != nil {
+			return nil, err
+		}
+	}
+	s.count(o)
+	s.LastUpdated = now
+	if edits {
+		t.edit(o)
+	}
+	return triggers, nil
+}
+
+func (t *Task) edit(o *Outcome) {
+	if o.Metadata != nil {
+		t.Metadata = o.Metadata
+	}
+	if o.ExpectedCount != nil {
+		t.ExpectedCount = o.ExpectedCount
+	}
+	if o.Priority != nil {
+		t.Priority = *o.Priority
+	}
+}
+
+func (s *State) started(t *Task, o *Outcome, now time.Time) []Trigger {
+	if s.StartedAt.IsZero() && s.HoldsSlots() {
+		s.StartedAt = now
+		s.recordStart(o)
+		if s.Status == Claimed {
+			s.move(Running, StartAccepted, now)
+		}
+	}
+	if len(o.OnCancel) == 0 || len(t.OnCancel) > 0 || s.Status == Success || s.Status == Failure {
+		return nil
+	}
+	t.OnCancel = o.OnCancel
+	if s.Status == Canceled {
+		return []Trigger{TriggerCancel} // canceled while the answer was on its way
+	}
+	return nil
+}
+
+func (s *State) startFailed(o *Outcome, now time.Time) []Trigger {
+	if !s.HoldsSlots() || !s.StartedAt.IsZero() || o.Attempt != s.Attempt {
+		return nil
+	}
+	s.recordStart(o)
+	s.end(Failure, StartRefused, o.FailureReason, now)
+	return []Trigger{TriggerFailure}
+}
+
+func (s *State) recordStart(o *Outcome) {
+	s.StartFailures += o.StartFailures
+	s.StartStatus, s.StartError = o.StartStatus, o.StartError
+}
+
+// SettleDependencies tells the child in s that n of its parents ended at the time now; failed is one of them that
+// had to succeed and did not, or the zero ID. It reports whether the child changed at all, and the triggers whose
+// actions are to be sent because of it.
+func SettleDependencies(s *State, n int, failed ID, now time.Time) (bool, []Trigger) {
+	if s.Status.Terminal() {
+		return false, nil
+	}
+	s.Unmet -= n
+	switch {
+	case failed != ID{}:
+		s.end(Failure, ParentFailed, fmt.Sprintf("Required parent task %s failed", failed), now)
+		return true, []Trigger{TriggerFailure}
+	case s.Unmet == 0 && s.Status == Waiting:
+		s.move(Pending, DependenciesMet, now)
+	}
+	return true, nil
+}
+
+// Claim takes the task in s, which must be Pending, for its first attempt.
+func (s *State) Claim(now time.Time) {
+	s.move(Claimed, ClaimedBySchedule, now)
+	s.ClaimedAt = now
+	s.Attempt++
+}
+
+// TakeOver gives a claim whose process died to another; false if the answer to on_start is known by now.
+func (s *State) TakeOver(now time.Time) bool {
+	if !s.HoldsSlots() || !s.StartedAt.IsZero() {
+		return false
+	}
+	s.move(s.Status, ClaimTakenOver, now)
+	s.Attempt++
+	return true
+}
+
+func (s *State) resume(now time.Time) error {
+	if s.Status != Paused {
+		return conflict(s, "be resumed")
+	}
+	to := Waiting
+	switch {
+	case s.HoldsSlots() && !s.StartedAt.IsZero():
+		to = Running
+	case s.HoldsSlots():
+		to = Claimed
+	case s.Unmet == 0:
+		to = Pending
+	}
+	s.move(to, ResumedByClient, now)
+	return nil
+}
+
+func (s *State) count(o *Outcome) {
+	s.Success = addCapped(s.Success, o.NewSuccess)
+	s.Failures = addCapped(s.Failures, o.NewFailures)
+}
+
+func addCapped(a, b int64) int64 {
+	if a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
+}
+
+func (s *State) end(to Status, cause Cause, reason string, now time.Time) {
+	s.move(to, cause, now)
+	s.EndedAt = now
+	s.FailureReason = reason
+}
+
+func (s *State) move(to Status, cause Cause, now time.Time) {
+	if !Allowed(s.Status, cause, to) {
+		panic(fmt.Sprintf("task: no transition %s → %s (%s)", s.Status, to, cause))
+	}
+	s.Status = to
+	s.LastUpdated = now
+}

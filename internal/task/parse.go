@@ -1,0 +1,262 @@
+package task
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"taskrunner/internal/jsonread"
+)
+
+// Problems are what is wrong with a request, each with its path. As an error they are meant for the client.
+type Problems = jsonread.Problems
+
+// Problem is one of [Problems].
+type Problem = jsonread.Problem
+
+// ErrTooManyTasks is returned by [ParseBatch] when the request has more tasks than it may.
+var ErrTooManyTasks = errors.New("too many tasks")
+
+// Limits that the specification leaves open; generous, and there so that every request has bounds.
+const (
+	MaxLocalID = 255 // characters
+	MaxRules   = 20  // of a task
+	MaxFields  = 100 // of a matcher
+	MaxActions = 20  // of a trigger
+	// MaxExpectedCount keeps the sum over a batch of a million tasks within 64 bits.
+	MaxExpectedCount = 1_000_000_000_000
+)
+
+// ParseParams is what [ParseBatch] needs from around it.
+type ParseParams struct {
+	// MaxTasks is how many tasks one request may have; 0: no limit.
+	MaxTasks int
+	// NewID makes ids, each greater than those before. Required.
+	NewID func() ID
+	// CheckURL refuses addresses that must not be called; its error is shown to the client. Nil: none is refused
+	// but what is no absolute http or https URL. An address that repeats may be asked for only once.
+	CheckURL func(rawURL string) error
+}
+
+// ParseBatch reads the body of POST /task, an array of tasks, in any order of dependencies. The Batch has everything
+// but Requester and the tasks' CreatedAt; an empty array is a Batch without tasks. It does not refer to body.
+//
+// The error is [Problems] with every mistake, or wraps [ErrTooManyTasks]. Then the Batch is not nil either, but has
+// nothing except its ID, under which the answer can speak of it. Not for concurrent use of p.NewID.
+func ParseBatch(body []byte, p ParseParams) (*Batch, error) {
+	batch := &Batch{ID: p.NewID()}
+	root := ""
+	if bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte{'['}) {
+		root = "tasks"
+	}
+	value, err := jsonread.Parse(body, root)
+	if err != nil {
+		return batch, err
+	}
+	switch value.Kind() {
+	case jsonread.Array:
+	case jsonread.Object:
+		return batch, Problems{{Message: `must be an array of tasks: an object with "tasks" is not supported yet`}}
+	default:
+		return batch, Problems{{Message: "must be an array of tasks, is " + value.Kind().String()}}
+	}
+	b := batchParser{parser: *newParser(root), places: map[string]int{}}
+	b.checkURL = p.CheckURL
+	tasks, err := b.tasks(value, p)
+	if err != nil {
+		return batch, err
+	}
+	for _, t := range tasks {
+		t.ID, t.BatchID = p.NewID(), batch.ID
+	}
+	b.link(tasks)
+	batch.Tasks = tasks
+	return batch, nil
+}
+
+// parser reads parts of tasks and collects what is wrong with them.
+type parser struct {
+	*jsonread.Reader
+	checkURL func(rawURL string) error // nil: any
+
+	// Much is the same in every task of a batch, and is read once.
+
+	texts recent
+	urls  recent // those that were checked and are good
+	// lastRules is what lastRulesRaw was read to, without a problem.
+	lastRulesRaw []byte
+	lastRules    []Rule
+}
+
+func newParser(root string) *parser { return &parser{Reader: jsonread.NewReader(root)} }
+
+// recent remembers texts that came lately, each in one slot.
+type recent [32]string
+
+func (r *recent) slot(text []byte) *string {
+	if len(text) == 0 {
+		return &r[0]
+	}
+	hash := len(text)*7 + int(text[len(text)/2])*3 + int(text[len(text)-1])
+	return &r[hash%len(r)]
+}
+
+// copy is the text as a string, which is a new one only if it did not come lately.
+func (r *recent) copy(text []byte) string {
+	slot := r.slot(text)
+	if *slot != string(text) {
+		*slot = string(text)
+	}
+	return *slot
+}
+
+// text reads a string, as Reader.String does.
+func (p *parser) text(name string, v jsonread.Value) (string, bool) {
+	if !p.Is(name, v, jsonread.String) {
+		return "", false
+	}
+	return p.texts.copy(v.TextBytes()), true
+}
+
+// Members of a task, as indexes of taskFields.
+const (
+	fieldID = iota
+	fieldName
+	fieldKind
+	fieldTimeout
+	fieldMetadata
+	fieldOnStart
+	fieldDependencies
+	fieldOnSuccess
+	fieldOnFailure
+	fieldRules
+	fieldPriority
+	fieldExpectedCount
+	fieldDeadEndBarrier
+	fieldDedupeStrategy
+	taskFieldCount
+)
+
+var taskFields = []string{
+	"id", "name", "kind", "timeout", "metadata", "on_start", "dependencies", "on_success", "on_failure", "rules",
+	"priority", "expected_count", "dead_end_barrier", "dedupe_strategy",
+}
+
+// task reads the task v, all but what needs to know the other tasks: its dependencies are returned as they stand there.
+func (p *parser) task(v jsonread.Value, t *Task) (dependencies jsonread.Value) {
+	var f [taskFieldCount]jsonread.Value
+	if !p.Fields(v, taskFields, f[:]) {
+		return jsonread.Value{}
+	}
+	t.LocalID = p.label("id", f[fieldID], MaxLocalID)
+	t.Name = p.label("name", f[fieldName], MaxName)
+	t.Kind = p.label("kind", f[fieldKind], MaxKind)
+	t.Timeout = DefaultTimeout
+	if v := f[fieldTimeout]; !v.IsNull() {
+		seconds, _ := p.IntBetween("timeout", v, int64(MinTimeout/time.Second), int64(MaxTimeout/time.Second))
+		t.Timeout = time.Duration(seconds) * time.Second
+	}
+	if v := f[fieldPriority]; !v.IsNull() {
+		priority, _ := p.IntBetween("priority", v, MinPriority, MaxPriority)
+		t.Priority = int(priority)
+	}
+	if v := f[fieldExpectedCount]; !v.IsNull() {
+		count, _ := p.IntBetween("expected_count", v, 0, MaxExpectedCount)
+		t.ExpectedCount = &count
+	}
+	if v := f[fieldDeadEndBarrier]; !v.IsNull() {
+		t.DeadEndBarrier, _ = p.Bool("dead_end_barrier", v)
+	}
+	if v := f[fieldDedupeStrategy]; !v.IsNull() && p.Array("dedupe_strategy", v) && hasElements(v) {
+		p.Addf("dedupe_strategy", "is not supported yet")
+	}
+	var ok bool
+	t.Metadata, ok = p.metadata(f[fieldMetadata])
+	t.Rules = p.rules("rules", f[fieldRules])
+	if ok && len(t.Rules) > 0 {
+		p.ruleFields(t)
+	}
+	t.OnStart, _ = p.action("on_start", f[fieldOnStart], TriggerStart)
+	t.OnSuccess = p.actions("on_success", f[fieldOnSuccess], TriggerSuccess)
+	t.OnFailure = p.actions("on_failure", f[fieldOnFailure], TriggerFailure)
+	return f[fieldDependencies]
+}
+
+func hasElements(v jsonread.Value) bool {
+	for range v.Elements {
+		return true
+	}
+	return false
+}
+
+// label reads a text that is not blank and has at most limit characters.
+func (p *parser) label(name string, v jsonread.Value, limit int) string {
+	if v.IsNull() {
+		p.Addf(name, "is required")
+		return ""
+	}
+	text, ok := p.text(name, v)
+	switch {
+	case !ok:
+	case strings.TrimSpace(text) == "":
+		p.Addf(name, "must not be empty")
+	case len(text) > limit && utf8.RuneCountInString(text) > limit:
+		p.Addf(name, "must have at most %d characters, has %d", limit, utf8.RuneCountInString(text))
+	}
+	return text
+}
+
+// metadata reads an object, compacts it and checks its size. Left out it is {}.
+func (p *parser) metadata(v jsonread.Value) (json.RawMessage, bool) {
+	if v.IsNull() {
+		return json.RawMessage("{}"), true
+	}
+	if !p.Object("metadata", v) {
+		return nil, false
+	}
+	compact := v.AppendCompact(make([]byte, 0, len(v.Raw())))
+	if len(compact) > MaxMetadata {
+		return nil, p.Addf("metadata", "must have at most %d bytes, has %d", MaxMetadata, len(compact))
+	}
+	return compact, true
+}
+
+// batchParser reads the tasks of one request and how they depend on one another.
+type batchParser struct {
+	parser
+	places map[string]int // of local ids, in request order
+	graph  Graph
+	// edges are the dependencies of all tasks, in the order of the graph's.
+	requiresSuccess []bool
+}
+
+// tasks reads all of them. Their ids and dependencies are still missing.
+func (b *batchParser) tasks(v jsonread.Value, p ParseParams) ([]*Task, error) {
+	var (
+		tasks        []*Task
+		dependencies []jsonread.Value
+	)
+	for i, element := range v.Elements {
+		if p.MaxTasks > 0 && i == p.MaxTasks {
+			return nil, fmt.Errorf("%w: at most %d are allowed in one request", ErrTooManyTasks, p.MaxTasks)
+		}
+		t := new(Task)
+		b.EnterIndex(i)
+		dependencies = append(dependencies, b.task(element, t))
+		if t.LocalID != "" {
+			if first, ok := b.places[t.LocalID]; ok {
+				b.Addf("id", "duplicate %s, already the id of tasks[%d]", jsonread.Quote(t.LocalID), first)
+			} else {
+				b.places[t.LocalID] = i
+			}
+		}
+		b.Leave()
+		tasks = append(tasks, t)
+	}
+	b.dependencies(tasks, dependencies)
+	return tasks, b.Err()
+}

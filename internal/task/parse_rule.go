@@ -1,0 +1,276 @@
+package task
+
+import (
+	"bytes"
+	"slices"
+	"strconv"
+	"strings"
+
+	"taskrunner/internal/jsonread"
+)
+
+// MaxLimit is the largest limit of a rule.
+const MaxLimit = 1_000_000_000
+
+const (
+	fieldMatcherKind = iota
+	fieldMatcherStatus
+	fieldMatcherFields
+	matcherFieldCount
+)
+
+var matcherFields = []string{"kind", "status", "fields"}
+
+const (
+	fieldMatcher = iota
+	fieldMaxR
+	fieldMaxRR
+	fieldType
+	ruleFieldCount
+)
+
+var (
+	ruleFields = []string{"matcher", "max_concurency", "max_concurrency", "type"}
+	ruleTypes  = []string{"Concurency", "Concurrency", "Capacity"}
+)
+
+// ParseRules reads an array of rules in either dialect, from a client or as [MarshalRules] wrote them. Nothing and null
+// are no rules. The error is [Problems]. It does not know the metadata of tasks; [Rule.Check] tells whether a field is
+// missing. The rules do not refer to raw.
+func ParseRules(raw []byte) ([]Rule, error) {
+	if len(raw) == 0 {
+		return nil, nil
+	}
+	if err := jsonread.CheckStored(raw, "rules"); err != nil {
+		return nil, err
+	}
+	p := newParser("")
+	rules := p.rules("rules", jsonread.Root(raw))
+	if err := p.Err(); err != nil {
+		return nil, err
+	}
+	return rules, nil
+}
+
+// rules reads an array of them; left out there are none.
+func (p *parser) rules(name string, v jsonread.Value) []Rule {
+	if v.IsNull() || !p.Array(name, v) {
+		return nil
+	}
+	if bytes.Equal(v.Raw(), p.lastRulesRaw) {
+		return p.lastRules
+	}
+	before := p.Count()
+	p.Enter(name)
+	var rules []Rule
+	for i, element := range v.Elements {
+		if i == MaxRules {
+			p.Addf("", "must have at most %d rules", MaxRules)
+			break
+		}
+		p.EnterIndex(i)
+		rules = append(rules, p.rule(element))
+		p.Leave()
+	}
+	p.Leave()
+	if p.Count() == before {
+		p.lastRulesRaw, p.lastRules = v.Raw(), rules
+	}
+	return rules
+}
+
+// rule reads {"type": "Concurency", …} or {"Concurency": {…}}.
+func (p *parser) rule(v jsonread.Value) (rule Rule) {
+	if !p.Object("", v) {
+		return rule
+	}
+	count, kind, inner := 0, "", jsonread.Value{}
+	for name, value := range v.Members {
+		count++
+		if i := slices.Index(ruleTypes, string(name)); i >= 0 {
+			kind, inner = ruleTypes[i], value
+		}
+		if string(name) == "type" {
+			return p.taggedRule(v, value)
+		}
+	}
+	switch {
+	case kind == "" && count == 1:
+		for name := range v.Members {
+			p.Addf("", "unknown field %s%s", jsonread.Quote(string(name)), jsonread.Suggest(string(name), ruleTypes))
+		}
+	case count != 1:
+		p.Addf("", `must be {"Concurency": {…}} or {"type": "Concurency", …}`)
+	case kind == "Capacity":
+		p.Addf("", "Capacity rules are not supported yet")
+	default:
+		rule.Form.TypeRR = kind == "Concurrency"
+		p.Enter(kind)
+		p.concurrency(inner, ruleFields[:fieldType], &rule)
+		p.Leave()
+	}
+	return rule
+}
+
+func (p *parser) taggedRule(v, kindValue jsonread.Value) (rule Rule) {
+	kind, ok := p.String("type", kindValue)
+	switch {
+	case !ok:
+	case kind == "Capacity":
+		p.Addf("", "Capacity rules are not supported yet")
+	case !slices.Contains(ruleTypes, kind):
+		p.Addf("type", "must be Concurency, is %s%s", jsonread.Quote(kind), jsonread.Suggest(kind, ruleTypes))
+	default:
+		rule.Form = RuleForm{Tagged: true, TypeRR: kind == "Concurrency"}
+		p.concurrency(v, ruleFields, &rule)
+	}
+	return rule
+}
+
+func (p *parser) concurrency(v jsonread.Value, names []string, rule *Rule) {
+	var f [ruleFieldCount]jsonread.Value
+	if !p.Fields(v, names, f[:]) {
+		return
+	}
+	rule.Matcher = p.matcher(f[fieldMatcher])
+	name, limit := "max_concurency", f[fieldMaxR]
+	switch {
+	case !f[fieldMaxR].IsMissing() && !f[fieldMaxRR].IsMissing():
+		p.Addf("", "must have one of max_concurency and max_concurrency, has both")
+		return
+	case !f[fieldMaxRR].IsMissing():
+		name, limit, rule.Form.MaxRR = "max_concurrency", f[fieldMaxRR], true
+	}
+	if limit.IsNull() {
+		p.Addf(name, "is required")
+		return
+	}
+	n, _ := p.IntBetween(name, limit, 1, MaxLimit)
+	rule.Max = int(n)
+}
+
+func (p *parser) matcher(v jsonread.Value) (m Matcher) {
+	if v.IsNull() {
+		p.Addf("matcher", "is required")
+		return m
+	}
+	p.Enter("matcher")
+	defer p.Leave()
+	var f [matcherFieldCount]jsonread.Value
+	if !p.Fields(v, matcherFields, f[:]) {
+		return m
+	}
+	m.Kind = p.label("kind", f[fieldMatcherKind], MaxKind)
+	m.Status = p.matcherStatus(f[fieldMatcherStatus])
+	m.Fields = p.matcherFields(f[fieldMatcherFields])
+	return m
+}
+
+func (p *parser) matcherStatus(v jsonread.Value) Status {
+	if v.IsNull() {
+		p.Addf("status", "is required")
+		return 0
+	}
+	name, ok := p.String("status", v)
+	if !ok {
+		return 0
+	}
+	status, known := ParseStatus(name)
+	switch {
+	case !known:
+		p.Addf("status", "unknown status %s%s", jsonread.Quote(name), jsonread.Suggest(name, statusNames[1:]))
+	case status != Running:
+		p.Addf("status", "only Running is supported, is %s", name)
+	}
+	return status
+}
+
+func (p *parser) matcherFields(v jsonread.Value) []string {
+	if v.IsNull() || !p.Array("fields", v) {
+		return nil
+	}
+	p.Enter("fields")
+	defer p.Leave()
+	var fields []string
+	for i, element := range v.Elements {
+		if i == MaxFields {
+			p.Addf("", "must have at most %d fields", MaxFields)
+			break
+		}
+		p.EnterIndex(i)
+		field, ok := p.text("", element)
+		switch {
+		case !ok:
+		case strings.TrimSpace(field) == "":
+			p.Addf("", "must not be empty")
+		case slices.Contains(fields, field):
+			p.Addf("", "duplicate %s", jsonread.Quote(field))
+		default:
+			fields = append(fields, field)
+		}
+		p.Leave()
+	}
+	return fields
+}
+
+// ruleFields checks that the task has in its metadata every field of its matchers.
+func (p *parser) ruleFields(t *Task) {
+	md := ParseMetadata(t.Metadata)
+	p.Enter("rules")
+	defer p.Leave()
+	for i, rule := range t.Rules {
+		if md.hasAll(rule.Matcher.Fields...) {
+			continue
+		}
+		p.EnterIndex(i)
+		for _, field := range rule.Matcher.Fields {
+			if !md.Has(field) {
+				p.Addf("", "the task's metadata has no field %s", jsonread.Quote(field))
+			}
+		}
+		p.Leave()
+	}
+}
+
+// MarshalRules is what [ParseRules] reads: compact JSON in which every rule has the dialect and the spelling it was sent
+// in. No rules are [].
+func MarshalRules(rules []Rule) []byte {
+	out := []byte{'['}
+	for i, rule := range rules {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = appendRule(out, rule)
+	}
+	return append(out, ']')
+}
+
+func appendRule(out []byte, rule Rule) []byte {
+	kind, limit := "Concurency", "max_concurency"
+	if rule.Form.TypeRR {
+		kind = "Concurrency"
+	}
+	if rule.Form.MaxRR {
+		limit = "max_concurrency"
+	}
+	if rule.Form.Tagged {
+		out = append(append(append(out, `{"type":"`...), kind...), `",`...)
+	} else {
+		out = append(append(append(out, `{"`...), kind...), `":{`...)
+	}
+	out = jsonread.AppendString(append(out, `"matcher":{"kind":`...), rule.Matcher.Kind)
+	out = jsonread.AppendString(append(out, `,"status":`...), rule.Matcher.Status.String())
+	out = append(out, `,"fields":[`...)
+	for i, field := range rule.Matcher.Fields {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = jsonread.AppendString(out, field)
+	}
+	out = append(append(append(out, `]},"`...), limit...), `":`...)
+	out = strconv.AppendInt(out, int64(rule.Max), 10)
+	if !rule.Form.Tagged {
+		out = append(out, '}')
+	}
+	return append(out, '}')
+}
