@@ -1,0 +1,114 @@
+package store
+
+import (
+	"net/url"
+	"time"
+
+	"taskrunner/internal/task"
+)
+
+// Row is a task as a plan sees it: its state under lock, and its facts where the plan asked for them.
+type Row struct {
+	task.State
+	Task *task.Task
+}
+
+// Changes is what a plan wants written. No task is named twice in one member.
+type Changes struct {
+	// States replaces state rows.
+	States []task.State
+	// Edits replaces metadata, priority, expected_count and on_cancel of tasks.
+	Edits []*task.Task
+	// Release takes tasks out of running and appends a delta of −1 for every gate they hold.
+	Release []task.ID
+	// Unqueue takes tasks out of ready and parked, before Enqueue puts tasks into ready.
+	Unqueue []task.ID
+	Enqueue []task.ID
+	// Visit appends a delta of 0 for gates, so that the pump visits them.
+	Visit []task.GateID
+	// Checks sets when running rows are looked at again; the zero time: not at all.
+	Checks []Check
+	// Ended tells the children of these tasks.
+	Ended []Ended
+	// Deliveries adds to the outbox what is not there yet.
+	Deliveries []Delivery
+}
+
+// Check is when a running task is looked at for its time-out.
+type Check struct {
+	ID task.ID
+	At time.Time
+}
+
+// Ended is the end of a task that has children.
+type Ended struct {
+	ID        task.ID
+	Succeeded bool
+}
+
+// Host is where an action goes, for windows and fairness: host and port of its URL.
+func Host(a task.Action) string {
+	u, err := url.Parse(a.URL)
+	if err != nil {
+		return ""
+	}
+	return u.Host
+}
+
+// place is where a task in a state stands; see the package comment.
+type place int
+
+const (
+	nowhere place = iota
+	queued
+	running
+)
+
+func placeOf(s *task.State) place {
+	switch {
+	case s.HoldsSlots():
+		return running
+	case s.Status == task.Pending:
+		return queued
+	}
+	return nowhere
+}
+
+// follow adds what follows from a task having gone from before to r.State: its place, its children, its actions.
+// requeue: its order or its gates changed.
+func (c *Changes) follow(before *task.State, r *Row, triggers []task.Trigger, requeue bool) {
+	c.States = append(c.States, r.State)
+	from, to := placeOf(before), placeOf(&r.State)
+	if from == running && to != running {
+		c.Release = append(c.Release, r.ID)
+	}
+	if from == queued && (to != queued || requeue) {
+		c.Unqueue = append(c.Unqueue, r.ID)
+	}
+	if to == queued && (from != queued || requeue) {
+		c.Enqueue = append(c.Enqueue, r.ID)
+	}
+	if from == running && to == running && (before.Status == task.Paused) != (r.Status == task.Paused) {
+		check := Check{ID: r.ID}
+		if r.Status != task.Paused {
+			check.At = r.Deadline()
+		}
+		c.Checks = append(c.Checks, check)
+	}
+	if r.Status.Terminal() && !before.Status.Terminal() && r.HasChildren {
+		c.Ended = append(c.Ended, Ended{r.ID, r.Status == task.Success})
+	}
+	c.send(r, triggers)
+}
+
+// send adds the actions of triggers to the outbox. A task without end actions needs no facts for it.
+func (c *Changes) send(r *Row, triggers []task.Trigger) {
+	if r.Task == nil {
+		return
+	}
+	for _, trigger := range triggers {
+		for i, a := range r.Task.Actions(trigger) {
+			c.Deliveries = append(c.Deliveries, Delivery{Task: r.ID, Trigger: trigger, Place: i, Host: Host(a)})
+		}
+	}
+}

@@ -1,0 +1,52 @@
+package store
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"taskrunner/internal/task"
+)
+
+// CreatePlan is what a batch becomes, besides the facts of its tasks.
+type CreatePlan struct {
+	// States stand in the order of the tasks.
+	States []task.State
+	Links  []Link
+	// Ready are the tasks that wait for nothing.
+	Ready []task.ID
+	// Shapes of all rules, each once, by their ids.
+	Shapes []task.Shape
+}
+
+// PlanCreate plans b at the time now, which becomes the CreatedAt of its tasks.
+func PlanCreate(b *task.Batch, now time.Time) CreatePlan {
+	p := CreatePlan{States: make([]task.State, len(b.Tasks))}
+	index := make(map[task.ID]int, len(b.Tasks))
+	for i, t := range b.Tasks {
+		t.CreatedAt = now
+		index[t.ID] = i
+		s := &p.States[i]
+		*s = task.State{
+			ID: t.ID, Status: task.Pending, Unmet: len(t.Dependencies), LastUpdated: now, Kind: t.Kind,
+			Timeout: t.Timeout, EndActions: len(t.OnSuccess)+len(t.OnFailure) > 0,
+		}
+		if s.Unmet > 0 {
+			s.Status = task.Waiting
+		} else {
+			p.Ready = append(p.Ready, t.ID)
+		}
+		for _, r := range t.Rules {
+			p.Shapes = append(p.Shapes, r.Matcher.Shape())
+		}
+	}
+	for _, t := range b.Tasks {
+		for _, d := range t.Dependencies {
+			p.Links = append(p.Links, Link{d.Parent, t.ID, d.RequiresSuccess})
+			p.States[index[d.Parent]].HasChildren = true
+		}
+	}
+	slices.SortFunc(p.Shapes, func(a, b task.Shape) int { return cmp.Compare(a.ID, b.ID) })
+	p.Shapes = slices.CompactFunc(p.Shapes, func(a, b task.Shape) bool { return a.ID == b.ID })
+	return p
+}

@@ -1,0 +1,126 @@
+package store
+
+import (
+	"fmt"
+	"time"
+
+	"taskrunner/internal/task"
+)
+
+// IDs lists the tasks that outcomes are about, sorted and each once: the order in which their rows are locked.
+func IDs(outcomes []task.Outcome) []task.ID {
+	ids := make([]task.ID, len(outcomes))
+	for i := range outcomes {
+		ids[i] = outcomes[i].ID
+	}
+	return sortIDs(ids)
+}
+
+// FactsFor lists the tasks whose facts PlanSettle will need.
+func FactsFor(outcomes []task.Outcome, rows map[task.ID]*Row) []task.ID {
+	var ids []task.ID
+	for i := range outcomes {
+		o := &outcomes[i]
+		if r := rows[o.ID]; r != nil && task.NeedsTask(&r.State, o) {
+			ids = append(ids, o.ID)
+		}
+	}
+	return sortIDs(ids)
+}
+
+// touched is what the outcomes of one call have done to one task.
+type touched struct {
+	before   task.State
+	matters  bool // the state differs in more than nothing
+	edited   bool
+	requeue  bool
+	gates    []task.GateID // checked before an edit
+	triggers []task.Trigger
+}
+
+// PlanSettle applies outcomes in their order to rows, which hold every task of [IDs] that exists, with the facts that
+// [FactsFor] asks for.
+func PlanSettle(outcomes []task.Outcome, rows map[task.ID]*Row, now time.Time) (Changes, Settled) {
+	settled := Settled{Results: make([]Result, len(outcomes))}
+	seen := make(map[task.ID]*touched, len(rows))
+	var order []task.ID
+	for i := range outcomes {
+		o := &outcomes[i]
+		r := rows[o.ID]
+		if r == nil {
+			settled.Results[i].Err = &task.Refusal{Code: task.NotFound, Message: fmt.Sprintf("task %s not found", o.ID)}
+			continue
+		}
+		t := seen[o.ID]
+		if t == nil {
+			t = &touched{before: r.State}
+			if r.Task != nil && placeOf(&r.State) == queued {
+				t.gates = gatesChecked(r.Task)
+			}
+			seen[o.ID] = t
+			order = append(order, o.ID)
+		}
+		settled.Results[i] = t.apply(r, o, now)
+	}
+	var c Changes
+	for _, id := range sortIDs(order) { // every statement takes its rows in the same order
+		seen[id].follow(&c, rows[id])
+	}
+	settled.Outbox = len(c.Deliveries) > 0
+	settled.Pump = len(c.Release)+len(c.Unqueue)+len(c.Enqueue)+len(c.Ended) > 0 || anyPending(c.States)
+	return c, settled
+}
+
+func (t *touched) apply(r *Row, o *task.Outcome, now time.Time) Result {
+	from := r.State
+	hadCancel := r.Task != nil && len(r.Task.OnCancel) > 0
+	triggers, err := task.Apply(&r.State, r.Task, o, now)
+	if err != nil {
+		return Result{From: from.Status, State: from, Err: err}
+	}
+	t.triggers = append(t.triggers, triggers...)
+	t.matters = t.matters || r.State != from || len(triggers) > 0
+	if r.Task != nil {
+		edits := o.Kind == task.Update && !from.Status.Terminal() &&
+			(o.Metadata != nil || o.Priority != nil || o.ExpectedCount != nil)
+		t.edited = t.edited || edits || hadCancel != (len(r.Task.OnCancel) > 0)
+		t.requeue = t.requeue || edits && (o.Metadata != nil || o.Priority != nil)
+	}
+	return Result{From: from.Status, State: r.State}
+}
+
+func (t *touched) follow(c *Changes, r *Row) {
+	if t.edited {
+		c.Edits = append(c.Edits, r.Task)
+	}
+	if !t.matters && !t.edited {
+		return
+	}
+	before := len(c.Unqueue)
+	c.follow(&t.before, r, t.triggers, t.requeue)
+	if len(c.Unqueue) > before {
+		// A task that was kept in ready may have passed gates that have room for others.
+		c.Visit = append(c.Visit, t.gates...)
+	}
+}
+
+func gatesChecked(t *task.Task) []task.GateID {
+	var gates []task.GateID
+	md := task.ParseMetadata(t.Metadata)
+	for _, r := range t.Rules {
+		if check, ok := r.Check(t.Kind, md); ok {
+			gates = append(gates, check.Gate.ID)
+		}
+	}
+	return gates
+}
+
+// anyPending: the pump passes over a row that is locked, so whoever held a Pending one wakes it.
+func anyPending(states []task.State) bool {
+	for i := range states {
+		if states[i].Status == task.Pending {
+			return true
+		}
+	}
+	return false
+}

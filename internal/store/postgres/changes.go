@@ -1,0 +1,96 @@
+package postgres
+
+import (
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// write queues c. The state rows of all its tasks are locked by this transaction, or are its own.
+func (t *tx) write(c *store.Changes) {
+	t.updateStates(c.States)
+	if len(c.Release) > 0 {
+		t.exec("release", uuids(c.Release))
+	}
+	if len(c.Unqueue) > 0 { // before the edits: a row of ready is found by the priority it was put there with
+		t.exec("unqueue_ready", uuids(c.Unqueue))
+		t.exec("unqueue_parked", uuids(c.Unqueue))
+	}
+	t.editTasks(c.Edits)
+	if len(c.Enqueue) > 0 {
+		t.exec("enqueue", uuids(c.Enqueue))
+	}
+	if len(c.Visit) > 0 {
+		t.exec("visit", bigints(c.Visit))
+	}
+	t.setChecks(c.Checks)
+	if n := len(c.Ended); n > 0 {
+		ids, succeeded := make(uuids, n), make([]bool, n)
+		for i, e := range c.Ended {
+			ids[i], succeeded[i] = e.ID, e.Succeeded
+		}
+		t.exec("insert_events", ids, succeeded)
+	}
+	t.insertDeliveries(c.Deliveries)
+}
+
+func (t *tx) updateStates(states []task.State) {
+	n := len(states)
+	if n == 0 {
+		return
+	}
+	ids, statuses, unmet := make(uuids, n), make([]int16, n), make([]int32, n)
+	success, failures, attempts := make([]int64, n), make([]int64, n), make([]int32, n)
+	startFailures, startStatuses, startErrors := make([]int32, n), make([]int16, n), make([]string, n)
+	claimed, started, ended := make([]pgtype.Timestamptz, n), make([]pgtype.Timestamptz, n), make([]pgtype.Timestamptz, n)
+	updated, reasons := make([]pgtype.Timestamptz, n), make([]string, n)
+	for i := range states {
+		s := &states[i]
+		ids[i], statuses[i], unmet[i] = s.ID, int16(s.Status), int32(s.Unmet)
+		success[i], failures[i], attempts[i] = s.Success, s.Failures, int32(s.Attempt)
+		startFailures[i], startStatuses[i], startErrors[i] = int32(s.StartFailures), int16(s.StartStatus), s.StartError
+		claimed[i], started[i], ended[i] = nullTime(s.ClaimedAt), nullTime(s.StartedAt), nullTime(s.EndedAt)
+		updated[i], reasons[i] = nullTime(s.LastUpdated), s.FailureReason
+	}
+	t.exec("update_states", ids, statuses, unmet, success, failures, attempts, startFailures, startStatuses, startErrors,
+		claimed, started, ended, updated, reasons)
+}
+
+func (t *tx) editTasks(tasks []*task.Task) {
+	n := len(tasks)
+	if n == 0 {
+		return
+	}
+	ids, metadata, priorities := make(uuids, n), make([]string, n), make([]int16, n)
+	expected, cancels := make([]*int64, n), make([]*string, n)
+	for i, k := range tasks {
+		ids[i], metadata[i], priorities[i] = k.ID, string(k.Metadata), int16(k.Priority)
+		expected[i], cancels[i] = k.ExpectedCount, actionsJSON(k.OnCancel)
+	}
+	t.exec("edit_tasks", ids, metadata, priorities, expected, cancels)
+}
+
+func (t *tx) setChecks(checks []store.Check) {
+	n := len(checks)
+	if n == 0 {
+		return
+	}
+	ids, at := make(uuids, n), make([]pgtype.Timestamptz, n)
+	for i, c := range checks {
+		ids[i], at[i] = c.ID, nullTime(c.At)
+	}
+	t.exec("set_checks", ids, at)
+}
+
+func (t *tx) insertDeliveries(deliveries []store.Delivery) {
+	n := len(deliveries)
+	if n == 0 {
+		return
+	}
+	ids, triggers, places, hosts := make(uuids, n), make([]int16, n), make([]int16, n), make([]string, n)
+	for i, d := range deliveries {
+		ids[i], triggers[i], places[i], hosts[i] = d.Task, int16(d.Trigger), int16(d.Place), d.Host
+	}
+	t.exec("insert_deliveries", t.now, ids, triggers, places, hosts)
+}

@@ -1,0 +1,112 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// createChunk is how many rows one array holds: a parameter is at most 1 GiB.
+const createChunk = 10_000
+
+// Create is as in store.Store.
+func (s *Store) Create(ctx context.Context, b *task.Batch) ([]task.State, error) {
+	var states []task.State
+	err := s.run(ctx, func(ctx context.Context, t *tx) error {
+		t.clock()
+		if err := t.flush(ctx); err != nil {
+			return err
+		}
+		plan := store.PlanCreate(b, t.now)
+		states = plan.States
+		t.exec("insert_batch", b.ID, b.Requester, t.now)
+		for i := 0; i < len(b.Tasks); i += createChunk {
+			end := min(i+createChunk, len(b.Tasks))
+			t.insertTasks(b.ID, b.Tasks[i:end])
+			t.insertStates(plan.States[i:end])
+		}
+		for i := 0; i < len(plan.Links); i += createChunk {
+			t.insertLinks(plan.Links[i:min(i+createChunk, len(plan.Links))])
+		}
+		t.insertShapes(plan.Shapes)
+		if len(plan.Ready) > 0 {
+			t.exec("enqueue", uuids(plan.Ready))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("create batch: %w", err)
+	}
+	return states, nil
+}
+
+func (t *tx) insertTasks(batch task.ID, tasks []*task.Task) {
+	n := len(tasks)
+	ids := make(uuids, n)
+	localIDs, names, kinds, hosts := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	priorities, expected, barriers := make([]int16, n), make([]*int64, n), make([]bool, n)
+	metadata, starts := make([]string, n), make([]string, n)
+	rules, successes, failures := make([]*string, n), make([]*string, n), make([]*string, n)
+	for i, k := range tasks {
+		ids[i], localIDs[i], names[i], kinds[i], hosts[i] = k.ID, k.LocalID, k.Name, k.Kind, store.Host(k.OnStart)
+		priorities[i], expected[i], barriers[i] = int16(k.Priority), k.ExpectedCount, k.DeadEndBarrier
+		metadata[i], starts[i] = string(k.Metadata), string(task.MarshalActions([]task.Action{k.OnStart}))
+		if len(k.Rules) > 0 {
+			rules[i] = nullJSON(task.MarshalRules(k.Rules))
+		}
+		successes[i], failures[i] = actionsJSON(k.OnSuccess), actionsJSON(k.OnFailure)
+	}
+	t.exec("insert_tasks", batch, t.now, ids, localIDs, names, kinds, hosts, priorities, expected, barriers,
+		metadata, rules, starts, successes, failures)
+}
+
+func actionsJSON(actions []task.Action) *string {
+	if len(actions) == 0 {
+		return nil
+	}
+	return nullJSON(task.MarshalActions(actions))
+}
+
+func (t *tx) insertStates(states []task.State) {
+	n := len(states)
+	ids, statuses, unmet, kinds := make(uuids, n), make([]int16, n), make([]int32, n), make([]string, n)
+	timeouts, children, actions := make([]int32, n), make([]bool, n), make([]bool, n)
+	for i := range states {
+		k := &states[i]
+		ids[i], statuses[i], unmet[i], kinds[i] = k.ID, int16(k.Status), int32(k.Unmet), k.Kind
+		timeouts[i], children[i], actions[i] = int32(k.Timeout.Seconds()), k.HasChildren, k.EndActions
+	}
+	t.exec("insert_states", t.now, ids, statuses, unmet, kinds, timeouts, children, actions)
+}
+
+func (t *tx) insertLinks(links []store.Link) {
+	n := len(links)
+	parents, children, requires := make(uuids, n), make(uuids, n), make([]bool, n)
+	for i, l := range links {
+		parents[i], children[i], requires[i] = l.Parent, l.Child, l.RequiresSuccess
+	}
+	t.exec("insert_links", parents, children, requires)
+}
+
+func (t *tx) insertShapes(shapes []task.Shape) {
+	if len(shapes) == 0 {
+		return
+	}
+	n := len(shapes)
+	ids, kinds, statuses, fields := make([]int64, n), make([]string, n), make([]int16, n), make([]string, n)
+	for i, shape := range shapes {
+		names := shape.Fields
+		if names == nil {
+			names = []string{}
+		}
+		raw, err := json.Marshal(names)
+		if err != nil {
+			panic(err) // strings always marshal
+		}
+		ids[i], kinds[i], statuses[i], fields[i] = int64(shape.ID), shape.Kind, int16(shape.Status), string(raw)
+	}
+	t.exec("insert_shapes", ids, kinds, statuses, fields)
+}

@@ -1,0 +1,88 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// ClaimDeliveries is as in store.Store.
+func (s *Store) ClaimDeliveries(ctx context.Context, p store.ClaimDeliveriesParams) (store.ClaimedDeliveries, error) {
+	var claimed store.ClaimedDeliveries
+	if p.Room.Total <= 0 {
+		return store.ClaimedDeliveries{More: true}, nil
+	}
+	err := s.run(ctx, func(ctx context.Context, t *tx) error {
+		claimed = store.ClaimedDeliveries{}
+		hosts, limits := make([]string, 0, len(p.Room.Busy)), make([]int32, 0, len(p.Room.Busy))
+		for host := range p.Room.Busy {
+			hosts, limits = append(hosts, host), append(limits, int32(p.Room.Host(host)))
+		}
+		args := []any{s.skew(), p.Lease, p.Room.Host(""), hosts, limits, p.Room.Total}
+		t.rows("claim_deliveries", args, func(rows pgx.Rows) error {
+			var d store.Delivery
+			var trigger int16
+			var raw []byte
+			err := rows.Scan((*[16]byte)(&d.Task), &trigger, &d.Place, &d.Host, &d.Failures, &raw)
+			if err != nil {
+				return err
+			}
+			d.Trigger = task.Trigger(trigger)
+			actions, err := task.ParseActions(raw)
+			if err != nil || d.Place >= len(actions) {
+				return fmt.Errorf("action %d of trigger %d of task %s: %w", d.Place, d.Trigger, d.Task, err)
+			}
+			d.Action = actions[d.Place]
+			claimed.Deliveries = append(claimed.Deliveries, d)
+			return nil
+		})
+		return nil
+	})
+	if err != nil {
+		return store.ClaimedDeliveries{}, fmt.Errorf("claim deliveries: %w", err)
+	}
+	claimed.More = moreDue(claimed.Deliveries, p.Room)
+	return claimed, nil
+}
+
+// moreDue reports whether somebody's room was used up, so that others may be due.
+func moreDue(deliveries []store.Delivery, room task.Room) bool {
+	if len(deliveries) >= room.Total {
+		return true
+	}
+	hosts := map[string]int{}
+	for _, d := range deliveries {
+		hosts[d.Host]++
+		if hosts[d.Host] >= room.Host(d.Host) {
+			return true
+		}
+	}
+	return false
+}
+
+// FinishDeliveries is as in store.Store.
+func (s *Store) FinishDeliveries(ctx context.Context, attempts []store.Attempt) error {
+	n := len(attempts)
+	if n == 0 {
+		return nil
+	}
+	ids, triggers, places, states := make(uuids, n), make([]int16, n), make([]int16, n), make([]int16, n)
+	retries, statuses, errs := make([]time.Duration, n), make([]int16, n), make([]string, n)
+	for i, a := range attempts {
+		ids[i], triggers[i], places[i], states[i] = a.Task, int16(a.Trigger), int16(a.Place), int16(a.State)
+		retries[i], statuses[i], errs[i] = a.Retry, int16(a.Status), a.Error
+	}
+	err := s.run(ctx, func(_ context.Context, t *tx) error {
+		t.exec("finish_deliveries", s.skew(), ids, triggers, places, states, retries, statuses, errs)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("finish deliveries: %w", err)
+	}
+	return nil
+}

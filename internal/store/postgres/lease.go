@@ -1,0 +1,121 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// Heartbeat is as in store.Store.
+func (s *Store) Heartbeat(ctx context.Context, owner task.ID, lease time.Duration) error {
+	_, err := s.pool.Exec(ctx, s.queries.Get("heartbeat"), owner, s.skew(), lease)
+	if err != nil {
+		return fmt.Errorf("renew lease: %w", redact(err))
+	}
+	return nil
+}
+
+// Leave is as in store.Store.
+func (s *Store) Leave(ctx context.Context, owner task.ID) error {
+	if _, err := s.pool.Exec(ctx, s.queries.Get("leave"), owner); err != nil {
+		return fmt.Errorf("end lease: %w", redact(err))
+	}
+	return nil
+}
+
+// TakeOver is as in store.Store.
+func (s *Store) TakeOver(ctx context.Context, owner task.ID) ([]store.Claim, error) {
+	var claims []store.Claim
+	err := s.run(ctx, func(ctx context.Context, t *tx) error {
+		claims = nil
+		dead, err := t.ids(ctx, "dead_processes", s.skew())
+		if err != nil || len(dead) == 0 {
+			return err
+		}
+		lost, err := t.ids(ctx, "lost_claims", dead)
+		if err != nil {
+			return err
+		}
+		claims, err = t.takeOver(ctx, owner, lost)
+		t.exec("delete_processes", dead)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("take over claims: %w", err)
+	}
+	return claims, nil
+}
+
+func (t *tx) takeOver(ctx context.Context, owner task.ID, lost uuids) ([]store.Claim, error) {
+	if len(lost) == 0 {
+		return nil, nil
+	}
+	var states []task.State
+	facts := map[task.ID]*task.Task{}
+	t.lockStates(lost, func(s task.State) { states = append(states, s) })
+	t.clock()
+	t.facts(lost, func(k *task.Task) { facts[k.ID] = k })
+	if err := t.flush(ctx); err != nil {
+		return nil, err
+	}
+	changes, claims := store.PlanTakeOver(states, facts, t.now)
+	t.write(&changes)
+	taken := make(uuids, len(claims))
+	for i, c := range claims {
+		taken[i] = c.ID
+	}
+	t.exec("set_owner", owner, taken)
+	return claims, nil
+}
+
+// ids runs a statement that gives ids.
+func (t *tx) ids(ctx context.Context, name string, args ...any) (uuids, error) {
+	var ids uuids
+	t.rows(name, args, func(rows pgx.Rows) error {
+		var id task.ID
+		err := rows.Scan((*[16]byte)(&id))
+		ids = append(ids, id)
+		return err
+	})
+	return ids, t.flush(ctx)
+}
+
+// Due is as in store.Store.
+func (s *Store) Due(ctx context.Context, limit int) ([]task.ID, error) {
+	var due []task.ID
+	err := s.run(ctx, func(ctx context.Context, t *tx) error {
+		t.clock()
+		if err := t.flush(ctx); err != nil {
+			return err
+		}
+		var running []task.State
+		t.rows("due", []any{t.now, limit}, func(rows pgx.Rows) error {
+			var state task.State
+			var status int16
+			var timeout int32
+			var updated pgtype.Timestamptz
+			err := rows.Scan((*[16]byte)(&state.ID), &status, &updated, &timeout)
+			state.Status, state.LastUpdated = task.Status(status), timeOf(updated)
+			state.Timeout = time.Duration(timeout) * time.Second
+			running = append(running, state)
+			return err
+		})
+		if err := t.flush(ctx); err != nil {
+			return err
+		}
+		var checks []store.Check
+		due, checks = store.PlanDue(running, t.now)
+		t.setChecks(checks)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("find time-outs: %w", err)
+	}
+	return due, nil
+}

@@ -1,0 +1,217 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// Task is as in store.Store.
+func (s *Store) Task(ctx context.Context, id task.ID) (*store.Detail, error) {
+	d := &store.Detail{}
+	err := s.read(ctx, func(t *tx) {
+		t.row1("task", []any{id}, func(row pgx.Row) error {
+			var facts factsScan
+			var state stateScan
+			if err := row.Scan(append(facts.into(), state.into()...)...); err != nil {
+				return err
+			}
+			k, err := facts.get()
+			if err != nil {
+				return err
+			}
+			d.State = state.get()
+			k.Timeout = d.State.Timeout
+			d.Task = *k
+			return nil
+		})
+		t.rows("parents", []any{id}, func(rows pgx.Rows) error {
+			var dep task.Dependency
+			var status int16
+			err := rows.Scan((*[16]byte)(&dep.Parent), &dep.RequiresSuccess, &status)
+			d.Task.Dependencies = append(d.Task.Dependencies, dep)
+			d.Parents = append(d.Parents, task.Status(status))
+			return err
+		})
+		t.rows("deliveries", []any{id}, func(rows pgx.Rows) error {
+			var r store.DeliveryRecord
+			var trigger, state int16
+			err := rows.Scan(&trigger, &r.Place, &state, &r.Failures, &r.LastStatus, &r.LastError)
+			r.Trigger, r.State = task.Trigger(trigger), store.DeliveryState(state)
+			d.Deliveries = append(d.Deliveries, r)
+			return err
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read task: %w", err)
+	}
+	return d, nil
+}
+
+// read runs statements that only read, all of one moment.
+func (s *Store) read(ctx context.Context, queue func(t *tx)) error {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return redact(err)
+	}
+	defer conn.Release()
+	t := &tx{s: s, conn: conn, batch: &pgx.Batch{}}
+	t.batch.Queue("begin isolation level repeatable read read only")
+	queue(t)
+	t.batch.Queue("commit")
+	if err := t.flush(ctx); err != nil {
+		t.rollback(ctx)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return store.ErrNotFound
+		}
+		return redact(err)
+	}
+	return nil
+}
+
+// row1 queues a statement that must give a row.
+func (t *tx) row1(name string, args []any, scan func(row pgx.Row) error) {
+	t.batch.Queue(t.s.queries.Get(name), args...).QueryRow(scan)
+}
+
+// where collects conditions and their arguments.
+type where struct {
+	conditions []string
+	args       []any
+}
+
+// add takes a condition with one %s for the place of its argument.
+func (w *where) add(condition string, arg any) {
+	w.args = append(w.args, arg)
+	w.conditions = append(w.conditions, fmt.Sprintf(condition, "$"+strconv.Itoa(len(w.args))))
+}
+
+func (w *where) sql() string {
+	if len(w.conditions) == 0 {
+		return ""
+	}
+	return " WHERE " + strings.Join(w.conditions, " AND ")
+}
+
+// Tasks is as in store.Store.
+func (s *Store) Tasks(ctx context.Context, f store.Filter) ([]store.Item, error) {
+	var w where
+	if len(f.Statuses) > 0 {
+		statuses := make([]int16, len(f.Statuses))
+		for i, status := range f.Statuses {
+			statuses[i] = int16(status)
+		}
+		w.add("s.status = ANY(%s::smallint[])", statuses)
+	}
+	if f.Kind != "" {
+		w.add("t.kind = %s", f.Kind)
+	}
+	if f.KindPrefix != "" {
+		w.add("starts_with(t.kind, %s)", f.KindPrefix)
+	}
+	if f.NamePart != "" {
+		w.add("strpos(t.name, %s) > 0", f.NamePart)
+	}
+	if f.Batch != (task.ID{}) {
+		w.add("t.batch_id = %s", f.Batch)
+	}
+	if f.Metadata != nil {
+		w.add("t.metadata::jsonb @> %s::text::jsonb", string(f.Metadata))
+	}
+	if f.Timeout != 0 {
+		w.add("s.timeout = %s", int(f.Timeout.Seconds()))
+	}
+	if f.Before != (task.ID{}) {
+		w.add("t.id < %s", f.Before)
+	}
+	sql := s.queries.Get("tasks") + w.sql() + fmt.Sprintf(" ORDER BY t.id DESC LIMIT %d OFFSET %d", f.Limit, f.Offset)
+	items, err := s.items(ctx, sql, w.args...)
+	if err != nil {
+		return nil, fmt.Errorf("list tasks: %w", err)
+	}
+	return items, nil
+}
+
+func (s *Store) items(ctx context.Context, sql string, args ...any) ([]store.Item, error) {
+	rows, err := s.pool.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, redact(err)
+	}
+	items, err := pgx.CollectRows(rows, scanItem)
+	return items, redact(err)
+}
+
+func scanItem(rows pgx.CollectableRow) (store.Item, error) {
+	var item store.Item
+	var state stateScan
+	t := &item.Task
+	into := []any{(*[16]byte)(&t.ID), (*[16]byte)(&t.BatchID), &t.LocalID, &t.Name, &t.Priority, &t.ExpectedCount,
+		&t.DeadEndBarrier, &t.CreatedAt}
+	err := rows.Scan(append(into, state.into()...)...)
+	item.State = state.get()
+	t.CreatedAt = t.CreatedAt.UTC()
+	t.Kind, t.Timeout = item.State.Kind, item.State.Timeout
+	return item, err
+}
+
+// Batch is as in store.Store.
+func (s *Store) Batch(ctx context.Context, id task.ID) (*store.BatchSummary, error) {
+	b := &store.BatchSummary{ID: id, Counts: map[task.Status]int{}}
+	err := s.read(ctx, func(t *tx) {
+		t.row1("batch", []any{id}, func(row pgx.Row) error { return row.Scan(&b.Requester, &b.CreatedAt) })
+		t.rows("batch_counts", []any{id}, func(rows pgx.Rows) error {
+			var status int16
+			var n int
+			err := rows.Scan(&status, &n)
+			b.Counts[task.Status(status)] = n
+			return err
+		})
+		t.row1("batch_sums", []any{id}, func(row pgx.Row) error {
+			return row.Scan(&b.Tasks, &b.Success, &b.Failures, &b.Expected)
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read batch: %w", err)
+	}
+	b.CreatedAt = b.CreatedAt.UTC()
+	return b, nil
+}
+
+// DAG is as in store.Store.
+func (s *Store) DAG(ctx context.Context, batch task.ID) (*store.DAG, error) {
+	dag := &store.DAG{}
+	err := s.read(ctx, func(t *tx) {
+		t.row1("batch", []any{batch}, func(row pgx.Row) error { return row.Scan(nil, nil) })
+		t.batch.Queue(s.queries.Get("tasks")+" WHERE t.batch_id = $1 ORDER BY t.id", batch).Query(func(rows pgx.Rows) error {
+			var err error
+			dag.Items, err = pgx.CollectRows(rows, scanItem)
+			return err
+		})
+		t.rows("dag_links", []any{batch}, func(rows pgx.Rows) error {
+			var l store.Link
+			err := rows.Scan((*[16]byte)(&l.Parent), (*[16]byte)(&l.Child), &l.RequiresSuccess)
+			dag.Links = append(dag.Links, l)
+			return err
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read graph: %w", err)
+	}
+	return dag, nil
+}
+
+// Drift is as in store.Store.
+func (s *Store) Drift(ctx context.Context) (int, error) {
+	var n int
+	if err := s.pool.QueryRow(ctx, s.queries.Get("drift")).Scan(&n); err != nil {
+		return 0, fmt.Errorf("reconcile gates: %w", redact(err))
+	}
+	return n, nil
+}

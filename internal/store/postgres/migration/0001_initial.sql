@@ -1,0 +1,147 @@
+-- Facts of a batch.
+CREATE TABLE batch (
+    id         uuid PRIMARY KEY,
+    requester  text NOT NULL,
+    created_at timestamptz NOT NULL
+);
+
+-- Facts of a task. The hot path reads this table and never updates it.
+CREATE TABLE task (
+    id               uuid PRIMARY KEY,
+    batch_id         uuid NOT NULL REFERENCES batch,
+    local_id         text NOT NULL,
+    name             text NOT NULL,
+    kind             text NOT NULL,
+    host             text NOT NULL, -- of on_start
+    priority         smallint NOT NULL,
+    expected_count   bigint,
+    dead_end_barrier boolean NOT NULL,
+    metadata         json NOT NULL,
+    rules            json, -- as sent; null: none
+    on_start         json NOT NULL,
+    on_success       json,
+    on_failure       json,
+    on_cancel        json,
+    created_at       timestamptz NOT NULL
+);
+CREATE INDEX task_batch ON task (batch_id, id);
+CREATE INDEX task_kind ON task (kind, id);
+
+-- What changes while a task lives: narrow, and no index on anything that changes, so that updates stay in the page.
+-- The numbers of status are those of task.Status.
+CREATE TABLE task_state (
+    id             uuid PRIMARY KEY REFERENCES task,
+    status         smallint NOT NULL CHECK (status BETWEEN 1 AND 8),
+    unmet          integer NOT NULL,
+    success        bigint NOT NULL DEFAULT 0 CHECK (success >= 0),
+    failures       bigint NOT NULL DEFAULT 0 CHECK (failures >= 0),
+    attempt        integer NOT NULL DEFAULT 0,
+    start_failures integer NOT NULL DEFAULT 0,
+    start_status   smallint NOT NULL DEFAULT 0,
+    start_error    text NOT NULL DEFAULT '',
+    claimed_at     timestamptz,
+    started_at     timestamptz,
+    ended_at       timestamptz,
+    last_updated   timestamptz NOT NULL,
+    failure_reason text NOT NULL DEFAULT '',
+    kind           text NOT NULL,
+    timeout        integer NOT NULL, -- seconds
+    has_children   boolean NOT NULL,
+    end_actions    boolean NOT NULL,
+    CHECK (unmet >= 0 OR status IN (6, 7, 8)),
+    CHECK (status <> 1 OR unmet > 0),                         -- Waiting waits for something
+    CHECK (status NOT IN (2, 3, 4) OR unmet = 0),             -- what may start waits for nothing
+    CHECK ((status IN (6, 7, 8)) = (ended_at IS NOT NULL)),   -- an end has its time
+    CHECK (status NOT IN (3, 4) OR claimed_at IS NOT NULL),
+    CHECK (status <> 4 OR started_at IS NOT NULL)
+) WITH (fillfactor = 50);
+
+-- A child waits for its parent.
+CREATE TABLE link (
+    parent_id        uuid NOT NULL REFERENCES task,
+    child_id         uuid NOT NULL REFERENCES task,
+    requires_success boolean NOT NULL,
+    PRIMARY KEY (parent_id, child_id)
+);
+CREATE INDEX link_child ON link (child_id);
+
+-- The places of live tasks.
+CREATE TABLE ready (
+    host     text NOT NULL,
+    rank     smallint NOT NULL, -- minus priority
+    task_id  uuid NOT NULL,
+    PRIMARY KEY (host, rank, task_id)
+);
+CREATE TABLE parked (
+    task_id uuid PRIMARY KEY,
+    gate_id bigint NOT NULL,
+    lane    integer NOT NULL,
+    rank    smallint NOT NULL
+);
+CREATE INDEX parked_lane ON parked (gate_id, lane, rank, task_id);
+CREATE TABLE running (
+    task_id  uuid PRIMARY KEY,
+    owner    uuid NOT NULL,    -- the process that claimed it
+    gates    bigint[] NOT NULL, -- where it holds a slot
+    check_at timestamptz       -- when to look at its time-out; null: never
+);
+CREATE INDEX running_check ON running (check_at);
+
+-- Rules. version 0: not yet known to the pump.
+CREATE TABLE shape (
+    id      bigint PRIMARY KEY,
+    kind    text NOT NULL,
+    status  smallint NOT NULL,
+    fields  json NOT NULL,
+    version bigint NOT NULL DEFAULT 0
+);
+CREATE INDEX shape_version ON shape (version);
+CREATE TABLE gate (
+    id       bigint PRIMARY KEY,
+    shape_id bigint NOT NULL REFERENCES shape,
+    vals     text NOT NULL, -- canonical JSON
+    used     integer NOT NULL CHECK (used >= 0),
+    lanes    integer[] NOT NULL,
+    dirty    boolean NOT NULL
+) WITH (fillfactor = 50);
+CREATE INDEX gate_dirty ON gate (id) WHERE dirty;
+CREATE TABLE gate_delta (
+    seq     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    gate_id bigint NOT NULL,
+    delta   integer NOT NULL
+);
+
+-- Parents that ended and whose children have not all heard of it.
+CREATE TABLE dep_event (
+    seq         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    parent_id   uuid NOT NULL,
+    succeeded   boolean NOT NULL,
+    after_child uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000'
+);
+
+-- The outbox: end and cancel actions. The numbers are those of task.Trigger and store.DeliveryState.
+CREATE TABLE delivery (
+    task_id     uuid NOT NULL REFERENCES task,
+    trigger     smallint NOT NULL,
+    place       smallint NOT NULL,
+    host        text NOT NULL,
+    state       smallint NOT NULL DEFAULT 1 CHECK (state BETWEEN 1 AND 3),
+    failures    integer NOT NULL DEFAULT 0,
+    next_at     timestamptz NOT NULL, -- when to send it, or when the lease of who sends it ends
+    last_status smallint NOT NULL DEFAULT 0,
+    last_error  text NOT NULL DEFAULT '',
+    PRIMARY KEY (task_id, trigger, place)
+);
+CREATE INDEX delivery_due ON delivery (host, next_at) WHERE state = 1;
+
+-- Processes that claim; one whose lease has run out is dead.
+CREATE TABLE process (
+    id      uuid PRIMARY KEY,
+    expires timestamptz NOT NULL
+);
+
+-- The lock of the pump, one row a shard.
+CREATE TABLE pump (
+    shard integer PRIMARY KEY
+);
+INSERT INTO pump VALUES (0);

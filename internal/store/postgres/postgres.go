@@ -1,0 +1,274 @@
+// Package postgres keeps tasks in PostgreSQL 15 or newer, for any number of processes at once. It is the driver for
+// production; the contract is in package store.
+//
+// Every method is one transaction of two to five round trips: statements are pipelined, and each works on arrays, so
+// their number does not depend on how many tasks there are. No session state is kept, so it also runs behind a pooler
+// in transaction mode; only Listen needs a connection of its own.
+//
+// A transaction that PostgreSQL undid (serialization, deadlock) or whose connection broke before COMMIT is run again.
+// When the connection breaks at COMMIT, the database is asked what became of the transaction before anything is
+// repeated.
+package postgres
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"taskrunner/internal/store"
+)
+
+//go:embed query/*.sql
+var queryFiles embed.FS
+
+// Options of [Open].
+type Options struct {
+	// URL is a connection string as libpq and pgx read it. pool_max_conns defaults to 16 here.
+	URL string
+	// Skew is added to the clock of the database; nil: nothing. For tests.
+	Skew func() time.Duration
+	// Log takes what is wrong with connections; nil: nowhere.
+	Log *slog.Logger
+}
+
+// Store is a store.Store on PostgreSQL.
+type Store struct {
+	pool    *pgxpool.Pool
+	queries *store.Queries
+	log     *slog.Logger
+	skew    func() time.Duration
+
+	pumping sync.Mutex // held by Pump; guards shapes
+	shapes  *store.Shapes
+
+	deletions deletionCount
+}
+
+var _ store.Store = (*Store)(nil)
+
+// defaultPool is how many connections there are at most, unless the URL says otherwise. Settle, the pump and the
+// outbox use one each; the rest is for reads and creates.
+const defaultPool = 16
+
+// Open connects. The error never shows the URL, which may hold a password.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	cfg, err := pgxpool.ParseConfig(o.URL)
+	if err != nil {
+		return nil, errors.New("open database: DATABASE_URL is not a PostgreSQL connection string")
+	}
+	if cfg.MaxConns < defaultPool && !hasPoolSize(o.URL) {
+		cfg.MaxConns = defaultPool
+	}
+	if cfg.ConnConfig.ConnectTimeout == 0 {
+		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", redact(err))
+	}
+	s := &Store{
+		pool: pool, queries: store.LoadQueries(queryFiles), log: o.Log, skew: o.Skew,
+		shapes: store.NewShapes(),
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.skew == nil {
+		s.skew = func() time.Duration { return 0 }
+	}
+	return s, nil
+}
+
+// Unused lists the statements that no call has run yet. For tests.
+func (s *Store) Unused() []string { return s.queries.Unused() }
+
+// Close ends every connection.
+func (s *Store) Close() error {
+	s.pool.Close()
+	return nil
+}
+
+// Health asks the database for a sign of life.
+func (s *Store) Health(ctx context.Context) (store.Health, error) {
+	var one int
+	if err := s.pool.QueryRow(ctx, "SELECT 1").Scan(&one); err != nil {
+		return store.Health{}, fmt.Errorf("ask database: %w", redact(err))
+	}
+	stat := s.pool.Stat()
+	return store.Health{PoolSize: int(stat.MaxConns()), PoolIdle: int(stat.MaxConns() - stat.AcquiredConns())}, nil
+}
+
+// redact keeps connection strings out of errors: a failure to connect names user, host and database.
+func redact(err error) error {
+	if connect, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return fmt.Errorf("connect to PostgreSQL: %w", errors.Unwrap(connect))
+	}
+	return err
+}
+
+// tx is one run of a transaction. Statements are queued and sent together.
+type tx struct {
+	s     *Store
+	conn  *pgxpool.Conn
+	batch *pgx.Batch
+	xid   string
+	now   time.Time
+	// affected counts rows for those who ask.
+}
+
+// run runs fn in a transaction and commits it, again and again while the database or the connection undid it, until
+// giveUp has passed. fn must start from nothing each time, and leave its last statements queued: they travel with
+// COMMIT.
+func (s *Store) run(ctx context.Context, fn func(ctx context.Context, t *tx) error) error {
+	const giveUp = 10 * time.Second
+	begun := time.Now()
+	for try := 0; ; try++ {
+		err := s.try(ctx, fn)
+		if err == nil || !retryable(err) {
+			return redact(err)
+		}
+		if time.Since(begun) > giveUp {
+			return fmt.Errorf("%w: %w", store.ErrUnavailable, redact(err))
+		}
+		s.log.Debug("transaction is run again", "error", redact(err))
+		select {
+		case <-ctx.Done():
+			return redact(err)
+		case <-time.After(min(time.Duration(1)<<try*time.Millisecond, 500*time.Millisecond)):
+		}
+	}
+}
+
+func (s *Store) try(ctx context.Context, fn func(ctx context.Context, t *tx) error) error {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return &connError{err}
+	}
+	defer conn.Release()
+	t := &tx{s: s, conn: conn, batch: &pgx.Batch{}}
+	t.batch.Queue("begin")
+	t.row("open", nil, &t.xid, nil, nil, nil, nil, nil, nil, nil)
+	if err := fn(ctx, t); err != nil {
+		t.rollback(ctx)
+		return err
+	}
+	t.batch.Queue("commit")
+	err = t.flush(ctx)
+	if err == nil {
+		return nil
+	}
+	if _, isServer := errors.AsType[*pgconn.PgError](err); isServer && !conn.Conn().IsClosed() {
+		t.rollback(ctx)
+		return err
+	}
+	return s.became(ctx, t.xid, err)
+}
+
+// became asks what a transaction came to whose COMMIT got no answer: nil if it is committed, else cause.
+func (s *Store) became(ctx context.Context, xid string, cause error) error {
+	if xid == "" {
+		return &connError{cause} // nothing but BEGIN can have arrived
+	}
+	// The caller may be gone by now; the answer still decides what this process may repeat.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	for {
+		var status *string
+		err := s.pool.QueryRow(ctx, s.queries.Get("became"), xid).Scan(&status)
+		switch {
+		case err == nil && status == nil:
+			return fmt.Errorf("outcome of transaction %s is not known any more: %w", xid, cause)
+		case err == nil && *status == "committed":
+			return nil
+		case err == nil && *status == "aborted":
+			return &connError{cause}
+		}
+		select { // in progress, or the database does not answer yet
+		case <-ctx.Done():
+			return fmt.Errorf("outcome of transaction %s is not known: %w", xid, cause)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func (t *tx) rollback(ctx context.Context) {
+	if t.conn.Conn().IsClosed() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if _, err := t.conn.Exec(ctx, "rollback"); err != nil {
+		_ = t.conn.Conn().Close(ctx) // the pool throws it away
+	}
+}
+
+// exec queues a statement.
+func (t *tx) exec(name string, args ...any) { t.batch.Queue(t.s.queries.Get(name), args...) }
+
+// row queues a statement that gives one row.
+func (t *tx) row(name string, args []any, into ...any) {
+	t.batch.Queue(t.s.queries.Get(name), args...).QueryRow(func(row pgx.Row) error { return row.Scan(into...) })
+}
+
+// rows queues a statement and calls each for every row of its answer.
+func (t *tx) rows(name string, args []any, each func(rows pgx.Rows) error) {
+	t.batch.Queue(t.s.queries.Get(name), args...).Query(func(rows pgx.Rows) error {
+		defer rows.Close()
+		for rows.Next() {
+			if err := each(rows); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+		return rows.Err()
+	})
+}
+
+// clock queues the reading of the time.
+func (t *tx) clock() {
+	t.batch.Queue(t.s.queries.Get("now")).QueryRow(func(row pgx.Row) error {
+		err := row.Scan(&t.now)
+		t.now = t.now.UTC().Add(t.s.skew())
+		return err
+	})
+}
+
+// flush sends what is queued and takes the answers.
+func (t *tx) flush(ctx context.Context) error {
+	batch := t.batch
+	t.batch = &pgx.Batch{}
+	err := t.conn.SendBatch(ctx, batch).Close()
+	if err != nil && t.conn.Conn().IsClosed() {
+		return &connError{err}
+	}
+	return err
+}
+
+// connError is a failure that is not the statement's fault; the transaction had no effect.
+type connError struct{ error }
+
+func (e *connError) Unwrap() error { return e.error }
+
+func retryable(err error) bool {
+	if _, ok := errors.AsType[*connError](err); ok {
+		return true
+	}
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return false
+	}
+	switch pg.Code {
+	case "40001", "40P01", "55P03": // serialization failure, deadlock, lock time-out
+		return true
+	case "57P01", "57P02", "57P03", "25P03": // shut down, crash, starting up; idle in transaction for too long
+		return true
+	}
+	return false
+}

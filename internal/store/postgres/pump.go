@@ -1,0 +1,300 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// Pump is as in store.Store. The order of its statements is that of [store.Tick].
+func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, error) {
+	s.pumping.Lock()
+	defer s.pumping.Unlock()
+	var tick *store.Tick
+	var learned shapesRead
+	err := s.run(ctx, func(ctx context.Context, t *tx) error {
+		tick, learned = store.NewTick(p, s.shapes), shapesRead{}
+		locked, err := s.lockPump(ctx, t)
+		if err != nil || !locked {
+			tick.Result.Busy = !locked
+			return err
+		}
+		if err := t.fold(ctx, tick, &learned); err != nil {
+			return err
+		}
+		s.shapes.Add(learned.version, learned.shapes...) // committed by others, whatever becomes of this tick
+		if err := t.lockTasks(ctx, tick); err != nil {
+			return err
+		}
+		return t.admit(ctx, tick, p.Owner, &learned)
+	})
+	if err != nil {
+		return store.Pumped{}, fmt.Errorf("pump: %w", err)
+	}
+	s.shapes.Add(learned.marked, tick.NewShapes...)
+	s.deletions.add(len(tick.Unready) + len(tick.Done))
+	return tick.Result, nil
+}
+
+// shapesRead are shapes with the versions they came with.
+type shapesRead struct {
+	shapes  []task.Shape
+	version int64
+	marked  int64 // the version that new ones were given
+}
+
+func (s *Store) lockPump(ctx context.Context, t *tx) (bool, error) {
+	locked := false
+	t.rows("lock_pump", nil, func(rows pgx.Rows) error {
+		locked = true
+		var shard int
+		return rows.Scan(&shard)
+	})
+	return locked, t.flush(ctx)
+}
+
+// fold loads what has happened, and the heads of ready.
+func (t *tx) fold(ctx context.Context, tick *store.Tick, learned *shapesRead) error {
+	t.clock()
+	t.readShapes(tick, learned)
+	var deltas []store.GateDelta
+	taken := 0
+	t.rows("take_deltas", []any{store.MaxDeltas}, func(rows pgx.Rows) error {
+		var g gateScan
+		var delta, n int32
+		err := rows.Scan(append(g.into(), &delta, &n)...)
+		deltas = append(deltas, store.GateDelta{GateRow: g.get(), Delta: int(delta)})
+		taken += int(n)
+		return err
+	})
+	var dirty []store.GateRow
+	var ready []*store.Facts
+	room := tick.Params.Room
+	if room.Total > 0 {
+		t.gates("dirty_gates", []any{store.MaxDirty}, &dirty)
+		hosts, limits := make([]string, 0, len(room.Busy)), make([]int32, 0, len(room.Busy))
+		for host := range room.Busy {
+			hosts, limits = append(hosts, host), append(limits, int32(tick.ReadyLimit(host)))
+		}
+		t.rows("ready", []any{tick.ReadyLimit(""), hosts, limits}, func(rows pgx.Rows) error {
+			f := &store.Facts{}
+			ready = append(ready, f)
+			return rows.Scan((*[16]byte)(&f.ID), &f.Kind, &f.Priority, &f.Host, &f.Metadata, &f.Rules, &f.OnStart)
+		})
+	}
+	var events []store.EventRow
+	t.rows("events", []any{tick.Params.Links}, func(rows pgx.Rows) error {
+		var e store.EventRow
+		var child pgtype.UUID
+		err := rows.Scan(&e.Seq, (*[16]byte)(&e.Parent), &e.Succeeded, &child, &e.RequiresSuccess)
+		e.Child = child.Bytes
+		events = append(events, e)
+		return err
+	})
+	if err := t.flush(ctx); err != nil {
+		return err
+	}
+	tick.Now = t.now
+	tick.FoldGates(deltas, dirty, taken >= store.MaxDeltas)
+	tick.FoldEvents(events)
+	tick.Ready(ready)
+	return nil
+}
+
+func (t *tx) readShapes(tick *store.Tick, learned *shapesRead) {
+	t.rows("known_shapes", []any{t.s.shapes.Version}, func(rows pgx.Rows) error {
+		var version int64
+		shape, err := scanShape(rows, &version)
+		learned.shapes = append(learned.shapes, shape)
+		learned.version = max(learned.version, version)
+		return err
+	})
+	t.rows("new_shapes", nil, func(rows pgx.Rows) error {
+		shape, err := scanShape(rows)
+		tick.NewShapes = append(tick.NewShapes, shape)
+		return err
+	})
+}
+
+func scanShape(rows pgx.Rows, more ...any) (task.Shape, error) {
+	var shape task.Shape
+	var status int16
+	var fields []byte
+	if err := rows.Scan(append([]any{(*int64)(&shape.ID), &shape.Kind, &status, &fields}, more...)...); err != nil {
+		return shape, err
+	}
+	shape.Status = task.Status(status)
+	return shape, json.Unmarshal(fields, &shape.Fields)
+}
+
+func (t *tx) gates(name string, args []any, into *[]store.GateRow) {
+	t.rows(name, args, func(rows pgx.Rows) error {
+		var g gateScan
+		err := rows.Scan(g.into()...)
+		*into = append(*into, g.get())
+		return err
+	})
+}
+
+// lockTasks locks children and ready tasks, waiting for whoever holds one, and then parked ones without waiting.
+func (t *tx) lockTasks(ctx context.Context, tick *store.Tick) error {
+	var states []task.State
+	if ids := tick.Locks(); len(ids) > 0 {
+		t.lockStates(ids, func(s task.State) { states = append(states, s) })
+	}
+	var facts []*store.Facts
+	if ids, settled := tick.Children(); len(ids) > 0 {
+		t.rows("child_facts", []any{uuids(ids), settled}, func(rows pgx.Rows) error {
+			f := &store.Facts{}
+			facts = append(facts, f)
+			return rows.Scan((*[16]byte)(&f.ID), &f.Kind, &f.Priority, &f.Host, &f.Metadata, &f.Rules, &f.OnStart, &f.OnFailure)
+		})
+	}
+	var holders []store.Holder
+	if len(tick.NewShapes) > 0 {
+		var kinds []string
+		for _, shape := range tick.NewShapes {
+			kinds = append(kinds, shape.Kind)
+		}
+		t.rows("holders", []any{kinds}, func(rows pgx.Rows) error {
+			var h store.Holder
+			err := rows.Scan((*[16]byte)(&h.ID), &h.Kind, &h.Metadata)
+			holders = append(holders, h)
+			return err
+		})
+	}
+	var woken []store.WokenRow
+	if wakes := tick.Wakes(); len(wakes) > 0 {
+		t.woken(wakes, &woken)
+	}
+	if err := t.flush(ctx); err != nil {
+		return err
+	}
+	tick.Locked(states, facts)
+	tick.Count(holders)
+	tick.Woken(woken)
+	return nil
+}
+
+func (t *tx) woken(wakes []store.Wake, into *[]store.WokenRow) {
+	n := len(wakes)
+	gates, lanes, counts := make([]int64, n), make([]int32, n), make([]int32, n)
+	for i, w := range wakes {
+		gates[i], lanes[i], counts[i] = int64(w.Gate), int32(w.Lane), int32(w.N)
+	}
+	t.rows("woken", []any{gates, lanes, counts}, func(rows pgx.Rows) error {
+		w := store.WokenRow{Facts: &store.Facts{}}
+		f := w.Facts
+		var scan stateScan
+		var locked bool
+		into1 := []any{(*int64)(&w.Gate), &w.Lane, (*[16]byte)(&w.ID), &f.Kind, &f.Priority, &f.Host, &f.Metadata,
+			&f.Rules, &f.OnStart, &locked}
+		c := &scan
+		s := &c.state
+		into2 := []any{&c.status, &c.unmet, &s.Success, &s.Failures, &c.attempt, &c.startFail, &c.startStatus,
+			&s.StartError, &c.claimed, &c.started, &c.ended, &c.updated, &s.FailureReason, &c.timeout, &s.HasChildren,
+			&s.EndActions}
+		if err := rows.Scan(append(into1, into2...)...); err != nil {
+			return err
+		}
+		f.ID = w.ID
+		if locked {
+			s.ID, s.Kind = w.ID, f.Kind
+			state := scan.get()
+			w.State = &state
+		}
+		*into = append(*into, w)
+		return nil
+	})
+}
+
+// admit decides and queues everything that is to be written.
+func (t *tx) admit(ctx context.Context, tick *store.Tick, owner task.ID, learned *shapesRead) error {
+	var gates []store.GateRow
+	if ids := tick.Wanted(); len(ids) > 0 {
+		t.gates("gates", []any{bigints(ids)}, &gates)
+		if err := t.flush(ctx); err != nil {
+			return err
+		}
+	}
+	if err := tick.Admit(gates); err != nil {
+		return err
+	}
+	if len(tick.NewShapes) > 0 {
+		ids := make([]int64, len(tick.NewShapes))
+		for i, shape := range tick.NewShapes {
+			ids[i] = int64(shape.ID)
+		}
+		t.rows("mark_shapes", []any{ids}, func(rows pgx.Rows) error { return rows.Scan(&learned.marked) })
+	}
+	t.write(&tick.Changes)
+	t.writePlaces(tick, owner)
+	t.writeGates(tick)
+	if len(tick.Done) > 0 {
+		t.exec("delete_events", tick.Done)
+	}
+	if n := len(tick.Advance); n > 0 {
+		seqs, after := make([]int64, n), make(uuids, n)
+		for i, a := range tick.Advance {
+			seqs[i], after[i] = a.Seq, a.After
+		}
+		t.exec("advance_events", seqs, after)
+	}
+	return nil
+}
+
+func (t *tx) writePlaces(tick *store.Tick, owner task.ID) {
+	if n := len(tick.Unready); n > 0 {
+		hosts, ranks, ids := make([]string, n), make([]int16, n), make(uuids, n)
+		for i, r := range tick.Unready {
+			hosts[i], ranks[i], ids[i] = r.Host, int16(-r.Priority), r.ID
+		}
+		t.exec("delete_ready", hosts, ranks, ids)
+	}
+	if len(tick.Unpark) > 0 {
+		t.exec("unqueue_parked", uuids(tick.Unpark))
+	}
+	if n := len(tick.Park); n > 0 {
+		ids, gates, lanes, ranks := make(uuids, n), make([]int64, n), make([]int32, n), make([]int16, n)
+		for i, p := range tick.Park {
+			ids[i], gates[i], lanes[i], ranks[i] = p.ID, int64(p.Gate), int32(p.Lane), int16(-p.Priority)
+		}
+		t.exec("upsert_parked", ids, gates, lanes, ranks)
+	}
+	if n := len(tick.Claim); n > 0 {
+		ids, gates, checks := make(uuids, n), make([]string, n), make([]time.Time, n)
+		for i, c := range tick.Claim {
+			ids[i], gates[i], checks[i] = c.ID, arrayText(c.Gates), c.Check
+		}
+		t.exec("insert_running", owner, ids, gates, checks)
+	}
+}
+
+func (t *tx) writeGates(tick *store.Tick) {
+	if n := len(tick.Hold); n > 0 {
+		ids, gates := make(uuids, n), make([]int64, n)
+		for i, h := range tick.Hold {
+			ids[i], gates[i] = h.ID, int64(h.Gate)
+		}
+		t.exec("hold_gates", ids, gates)
+	}
+	if n := len(tick.SetGates); n > 0 {
+		ids, shapes, values := make([]int64, n), make([]int64, n), make([]string, n)
+		used, lanes, dirty := make([]int32, n), make([]string, n), make([]bool, n)
+		for i, g := range tick.SetGates {
+			ids[i], shapes[i], values[i] = int64(g.ID), int64(g.Shape), g.Values
+			used[i], lanes[i], dirty[i] = int32(g.Used), arrayText(g.Lanes), g.Dirty
+		}
+		t.exec("upsert_gates", ids, shapes, values, used, lanes, dirty)
+	}
+	if len(tick.DropGates) > 0 {
+		t.exec("delete_gates", bigints(tick.DropGates))
+	}
+}

@@ -1,0 +1,34 @@
+-- Leases what is due, for each host as much as there is room: $3, but what $5 says for those of $4.
+-- name: claim_deliveries
+WITH RECURSIVE hosts AS (
+    (SELECT host FROM delivery WHERE state = 1 ORDER BY host LIMIT 1)
+    UNION ALL
+    SELECT (SELECT d.host FROM delivery d WHERE d.state = 1 AND d.host > hosts.host ORDER BY d.host LIMIT 1)
+    FROM hosts WHERE hosts.host IS NOT NULL
+), lanes AS (
+    SELECT hosts.host, coalesce((SELECT b.n FROM unnest($4::text[], $5::integer[]) AS b(host, n)
+                                 WHERE b.host = hosts.host), $3) AS n
+    FROM hosts WHERE hosts.host IS NOT NULL
+), due AS (
+    SELECT d.task_id, d.trigger, d.place
+    FROM lanes CROSS JOIN LATERAL (
+        SELECT task_id, trigger, place FROM delivery
+        WHERE state = 1 AND delivery.host = lanes.host AND next_at <= clock_timestamp() + $1::interval
+        ORDER BY next_at LIMIT lanes.n FOR UPDATE SKIP LOCKED
+    ) d
+    LIMIT $6
+)
+UPDATE delivery d SET next_at = clock_timestamp() + $1::interval + $2::interval
+FROM due JOIN task t ON t.id = due.task_id
+WHERE d.task_id = due.task_id AND d.trigger = due.trigger AND d.place = due.place
+RETURNING d.task_id, d.trigger, d.place, d.host, d.failures,
+          CASE d.trigger WHEN 2 THEN t.on_success WHEN 3 THEN t.on_failure ELSE t.on_cancel END;
+
+-- A delivery that another process has finished meanwhile stays finished.
+-- name: finish_deliveries
+UPDATE delivery d
+SET state = u.state, failures = d.failures + (u.error <> '')::integer,
+    next_at = clock_timestamp() + $1::interval + u.retry, last_status = u.status, last_error = u.error
+FROM unnest($2::uuid[], $3::smallint[], $4::smallint[], $5::smallint[], $6::interval[], $7::smallint[], $8::text[])
+  AS u(task_id, trigger, place, state, retry, status, error)
+WHERE d.task_id = u.task_id AND d.trigger = u.trigger AND d.place = u.place AND d.state = 1;

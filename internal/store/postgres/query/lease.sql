@@ -1,0 +1,24 @@
+-- name: heartbeat
+INSERT INTO process (id, expires) VALUES ($1, clock_timestamp() + $2::interval + $3::interval)
+ON CONFLICT (id) DO UPDATE SET expires = excluded.expires;
+
+-- name: leave
+UPDATE process SET expires = '-infinity' WHERE id = $1;
+
+-- name: dead_processes
+SELECT id FROM process WHERE expires < clock_timestamp() + $1::interval FOR UPDATE SKIP LOCKED;
+
+-- name: delete_processes
+DELETE FROM process WHERE id = ANY($1::uuid[]);
+
+-- Walks the whole of running; it does so only when a process has died.
+-- name: lost_claims
+SELECT task_id FROM running WHERE owner = ANY($1::uuid[]);
+
+-- name: set_owner
+UPDATE running SET owner = $1 WHERE task_id = ANY($2::uuid[]);
+
+-- name: due
+SELECT r.task_id, s.status, s.last_updated, s.timeout
+FROM running r JOIN task_state s ON s.id = r.task_id
+WHERE r.check_at <= $1 ORDER BY r.check_at LIMIT $2 FOR UPDATE OF r SKIP LOCKED;

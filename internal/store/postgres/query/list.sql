@@ -1,0 +1,51 @@
+-- name: task
+SELECT t.id, t.batch_id, t.local_id, t.name, t.kind, t.priority, t.expected_count, t.dead_end_barrier, t.metadata,
+       t.rules, t.on_start, t.on_success, t.on_failure, t.on_cancel, t.created_at,
+       s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
+       s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
+       s.end_actions
+FROM task t JOIN task_state s ON s.id = t.id WHERE t.id = $1;
+
+-- name: parents
+SELECT l.parent_id, l.requires_success, s.status
+FROM link l JOIN task_state s ON s.id = l.parent_id WHERE l.child_id = $1 ORDER BY l.parent_id;
+
+-- name: deliveries
+SELECT trigger, place, state, failures, last_status, last_error
+FROM delivery WHERE task_id = $1 ORDER BY trigger, place;
+
+-- The lists begin like this; their conditions and order are added.
+-- name: tasks
+SELECT t.id, t.batch_id, t.local_id, t.name, t.priority, t.expected_count, t.dead_end_barrier, t.created_at,
+       s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
+       s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
+       s.end_actions
+FROM task t JOIN task_state s ON s.id = t.id
+
+-- name: batch
+SELECT b.requester, b.created_at FROM batch b WHERE b.id = $1;
+
+-- name: batch_counts
+SELECT s.status, count(*)::integer
+FROM task t JOIN task_state s ON s.id = t.id WHERE t.batch_id = $1 GROUP BY s.status;
+
+-- Sums stop at the greatest 64-bit number, like the counts themselves.
+-- name: batch_sums
+SELECT count(*)::integer, least(coalesce(sum(s.success), 0), 9223372036854775807)::bigint,
+       least(coalesce(sum(s.failures), 0), 9223372036854775807)::bigint,
+       CASE WHEN count(t.expected_count) = count(*) THEN least(sum(t.expected_count), 9223372036854775807)::bigint END
+FROM task t JOIN task_state s ON s.id = t.id WHERE t.batch_id = $1;
+
+-- name: dag_links
+SELECT l.parent_id, l.child_id, l.requires_success
+FROM task t JOIN link l ON l.child_id = t.id WHERE t.batch_id = $1 ORDER BY l.child_id, l.parent_id;
+
+-- One statement, so one moment: what running rows hold against what gates say, deltas on their way included.
+-- name: drift
+SELECT count(*)::integer FROM (
+    SELECT gate_id FROM (
+        SELECT unnest(gates) AS gate_id, 1 AS n FROM running
+        UNION ALL SELECT id, -used FROM gate
+        UNION ALL SELECT gate_id, -delta FROM gate_delta
+    ) sums GROUP BY gate_id HAVING sum(n) <> 0
+) drifted;

@@ -1,0 +1,121 @@
+-- All of this runs under the lock of the pump, which is taken by a statement of its own, before anything is read: a
+-- statement that waited for the lock would read as of before it.
+
+-- name: lock_pump
+SELECT shard FROM pump WHERE shard = 0 FOR UPDATE SKIP LOCKED;
+
+-- name: known_shapes
+SELECT id, kind, status, fields, version FROM shape WHERE version > $1;
+
+-- name: new_shapes
+SELECT id, kind, status, fields FROM shape WHERE version = 0;
+
+-- name: mark_shapes
+UPDATE shape SET version = (SELECT max(version) + 1 FROM shape) WHERE id = ANY($1::bigint[]) RETURNING version;
+
+-- Running rows of kinds that a new shape counts; locked, so that none of them ends uncounted.
+-- name: holders
+WITH held AS MATERIALIZED (SELECT task_id FROM running ORDER BY task_id FOR UPDATE)
+SELECT held.task_id, t.kind, t.metadata FROM held JOIN task t ON t.id = held.task_id
+WHERE t.kind = ANY($1::text[]);
+
+-- name: take_deltas
+WITH taken AS (
+    DELETE FROM gate_delta WHERE seq IN (SELECT seq FROM gate_delta ORDER BY seq LIMIT $1) RETURNING gate_id, delta
+), summed AS (
+    SELECT gate_id, sum(delta)::integer AS delta, count(*)::integer AS n FROM taken GROUP BY gate_id
+)
+SELECT g.id, g.shape_id, g.vals, g.used, g.lanes, g.dirty, summed.delta, summed.n
+FROM summed JOIN gate g ON g.id = summed.gate_id;
+
+-- name: dirty_gates
+SELECT id, shape_id, vals, used, lanes, dirty FROM gate WHERE dirty ORDER BY id LIMIT $1;
+
+-- name: gates
+SELECT id, shape_id, vals, used, lanes, dirty FROM gate WHERE id = ANY($1::bigint[]);
+
+-- name: events
+WITH e AS (SELECT seq, parent_id, succeeded, after_child FROM dep_event ORDER BY seq LIMIT $1)
+SELECT e.seq, e.parent_id, e.succeeded, l.child_id, coalesce(l.requires_success, false)
+FROM e LEFT JOIN LATERAL (
+    SELECT child_id, requires_success FROM link
+    WHERE parent_id = e.parent_id AND child_id > e.after_child ORDER BY child_id LIMIT $1
+) l ON true
+ORDER BY e.seq, l.child_id LIMIT $1;
+
+-- The head of every host's lane: $1 for a host, but what $3 says for those of $2.
+-- name: ready
+WITH RECURSIVE hosts AS (
+    (SELECT host FROM ready ORDER BY host LIMIT 1)
+    UNION ALL
+    SELECT (SELECT r.host FROM ready r WHERE r.host > hosts.host ORDER BY r.host LIMIT 1)
+    FROM hosts WHERE hosts.host IS NOT NULL
+), lanes AS (
+    SELECT hosts.host, coalesce((SELECT b.n FROM unnest($2::text[], $3::integer[]) AS b(host, n)
+                                 WHERE b.host = hosts.host), $1) AS n
+    FROM hosts WHERE hosts.host IS NOT NULL
+)
+SELECT t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start
+FROM lanes
+CROSS JOIN LATERAL (
+    SELECT task_id FROM ready WHERE ready.host = lanes.host ORDER BY rank, task_id LIMIT lanes.n
+) r
+JOIN task t ON t.id = r.task_id;
+
+-- name: child_facts
+SELECT t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.on_failure
+FROM unnest($1::uuid[], $2::integer[]) AS u(id, settled)
+JOIN task_state s ON s.id = u.id AND s.unmet <= u.settled
+JOIN task t ON t.id = u.id;
+
+-- Those in front of a lane. Their rows are locked if that needs no waiting: the pump holds locks already.
+-- name: woken
+SELECT w.gate_id, w.lane, p.task_id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start,
+       s.id IS NOT NULL, coalesce(s.status, 0), coalesce(s.unmet, 0), coalesce(s.success, 0), coalesce(s.failures, 0),
+       coalesce(s.attempt, 0), coalesce(s.start_failures, 0), coalesce(s.start_status, 0), coalesce(s.start_error, ''),
+       s.claimed_at, s.started_at, s.ended_at, s.last_updated, coalesce(s.failure_reason, ''), coalesce(s.timeout, 0),
+       coalesce(s.has_children, false), coalesce(s.end_actions, false)
+FROM unnest($1::bigint[], $2::integer[], $3::integer[]) AS w(gate_id, lane, n)
+CROSS JOIN LATERAL (
+    SELECT task_id FROM parked
+    WHERE parked.gate_id = w.gate_id AND parked.lane = w.lane ORDER BY rank, task_id LIMIT w.n
+) p
+JOIN task t ON t.id = p.task_id
+LEFT JOIN LATERAL (SELECT * FROM task_state WHERE id = p.task_id FOR UPDATE SKIP LOCKED) s ON true;
+
+-- name: delete_events
+DELETE FROM dep_event WHERE seq = ANY($1::bigint[]);
+
+-- name: advance_events
+UPDATE dep_event e SET after_child = u.after_child
+FROM unnest($1::bigint[], $2::uuid[]) AS u(seq, after_child) WHERE e.seq = u.seq;
+
+-- name: insert_running
+INSERT INTO running (task_id, owner, gates, check_at)
+SELECT u.id, $1, u.gates::bigint[], u.check_at
+FROM unnest($2::uuid[], $3::text[], $4::timestamptz[]) AS u(id, gates, check_at);
+
+-- name: delete_ready
+DELETE FROM ready r USING unnest($1::text[], $2::smallint[], $3::uuid[]) AS u(host, rank, id)
+WHERE r.host = u.host AND r.rank = u.rank AND r.task_id = u.id;
+
+-- name: upsert_parked
+INSERT INTO parked (task_id, gate_id, lane, rank)
+SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::integer[], $4::smallint[])
+ON CONFLICT (task_id) DO UPDATE SET gate_id = excluded.gate_id, lane = excluded.lane;
+
+-- name: hold_gates
+UPDATE running r SET gates = r.gates || u.gates
+FROM (SELECT id, array_agg(gate_id) AS gates
+      FROM unnest($1::uuid[], $2::bigint[]) AS h(id, gate_id) GROUP BY id) u
+WHERE r.task_id = u.id;
+
+-- name: upsert_gates
+INSERT INTO gate (id, shape_id, vals, used, lanes, dirty)
+SELECT u.id, u.shape_id, u.vals, u.used, u.lanes::integer[], u.dirty
+FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::integer[], $5::text[], $6::boolean[])
+  AS u(id, shape_id, vals, used, lanes, dirty)
+ON CONFLICT (id) DO UPDATE SET used = excluded.used, lanes = excluded.lanes, dirty = excluded.dirty;
+
+-- name: delete_gates
+DELETE FROM gate WHERE id = ANY($1::bigint[]);

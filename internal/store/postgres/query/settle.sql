@@ -1,0 +1,28 @@
+-- Opens every transaction that writes: its id, to ask what became of it when the answer to COMMIT is lost; bounds, so
+-- that a process that froze holds up nobody for long; and plans driven from the arrays of ids: the planner's guess
+-- for an array is often far off, and a hash join over a table of 200 000 rows costs ten times the look-ups.
+-- name: open
+SELECT pg_current_xact_id()::text,
+       set_config('lock_timeout', '10s', true),
+       set_config('idle_in_transaction_session_timeout', '10s', true),
+       set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
+       set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
+       set_config('jit', 'off', true);
+
+-- name: became
+SELECT pg_xact_status($1::text::xid8);
+
+-- The clock of the database, read after the locks are held.
+-- name: now
+SELECT clock_timestamp();
+
+-- In id order: whoever waits for several rows waits in the same order as everybody.
+-- name: lock_states
+SELECT id, status, unmet, success, failures, attempt, start_failures, start_status, start_error, claimed_at, started_at,
+       ended_at, last_updated, failure_reason, kind, timeout, has_children, end_actions
+FROM task_state WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE;
+
+-- name: facts
+SELECT id, batch_id, local_id, name, kind, priority, expected_count, dead_end_barrier, metadata, rules, on_start,
+       on_success, on_failure, on_cancel, created_at
+FROM task WHERE id = ANY($1::uuid[]);

@@ -1,0 +1,161 @@
+package postgres
+
+import (
+	"encoding/json"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// stateScan reads the columns of a state row in the order in which every statement lists them.
+type stateScan struct {
+	state                     task.State
+	claimed, started, ended   pgtype.Timestamptz
+	updated                   pgtype.Timestamptz
+	timeout                   int32
+	status, startStatus       int16
+	unmet, attempt, startFail int32
+}
+
+func (c *stateScan) into() []any {
+	s := &c.state
+	return []any{(*[16]byte)(&s.ID), &c.status, &c.unmet, &s.Success, &s.Failures, &c.attempt, &c.startFail,
+		&c.startStatus, &s.StartError, &c.claimed, &c.started, &c.ended, &c.updated, &s.FailureReason, &s.Kind,
+		&c.timeout, &s.HasChildren, &s.EndActions}
+}
+
+func (c *stateScan) get() task.State {
+	s := c.state
+	s.Status, s.Unmet, s.Attempt = task.Status(c.status), int(c.unmet), int(c.attempt)
+	s.StartFailures, s.StartStatus = int(c.startFail), int(c.startStatus)
+	s.ClaimedAt, s.StartedAt, s.EndedAt = timeOf(c.claimed), timeOf(c.started), timeOf(c.ended)
+	s.LastUpdated = timeOf(c.updated)
+	s.Timeout = time.Duration(c.timeout) * time.Second
+	return s
+}
+
+func timeOf(t pgtype.Timestamptz) time.Time {
+	if !t.Valid {
+		return time.Time{}
+	}
+	return t.Time.UTC()
+}
+
+// nullTime is null for the zero time.
+func nullTime(t time.Time) pgtype.Timestamptz { return pgtype.Timestamptz{Time: t, Valid: !t.IsZero()} }
+
+// nullJSON is null for nothing.
+func nullJSON(raw []byte) *string {
+	if len(raw) == 0 {
+		return nil
+	}
+	s := string(raw)
+	return &s
+}
+
+// lockStates queues the locking of state rows; they are in rows once the batch is flushed.
+func (t *tx) lockStates(ids []task.ID, each func(task.State)) {
+	var scan stateScan
+	into := scan.into()
+	t.rows("lock_states", []any{uuids(ids)}, func(rows pgx.Rows) error {
+		if err := rows.Scan(into...); err != nil {
+			return err
+		}
+		each(scan.get())
+		return nil
+	})
+}
+
+// factsScan reads the columns of a task's facts.
+type factsScan struct {
+	task                                     task.Task
+	priority                                 int16
+	rules, start, success, failure, onCancel []byte
+	metadata                                 []byte
+}
+
+func (c *factsScan) into() []any {
+	t := &c.task
+	return []any{(*[16]byte)(&t.ID), (*[16]byte)(&t.BatchID), &t.LocalID, &t.Name, &t.Kind, &c.priority, &t.ExpectedCount,
+		&t.DeadEndBarrier, &c.metadata, &c.rules, &c.start, &c.success, &c.failure, &c.onCancel, &t.CreatedAt}
+}
+
+func (c *factsScan) get() (*task.Task, error) {
+	t := c.task
+	t.Priority = int(c.priority)
+	t.Metadata = json.RawMessage(c.metadata)
+	t.CreatedAt = t.CreatedAt.UTC()
+	var err error
+	if len(c.rules) > 0 {
+		if t.Rules, err = task.ParseRules(c.rules); err != nil {
+			return nil, err
+		}
+	}
+	start := []task.Action{}
+	for raw, into := range map[*[]byte]*[]task.Action{
+		&c.start: &start, &c.success: &t.OnSuccess, &c.failure: &t.OnFailure, &c.onCancel: &t.OnCancel,
+	} {
+		if len(*raw) == 0 {
+			continue
+		}
+		if *into, err = task.ParseActions(*raw); err != nil {
+			return nil, err
+		}
+	}
+	if len(start) > 0 {
+		t.OnStart = start[0]
+	}
+	return &t, nil
+}
+
+// gateScan reads the columns of a gate.
+type gateScan struct {
+	id, shape int64
+	values    string
+	used      int32
+	lanes     []int32
+	dirty     bool
+}
+
+func (c *gateScan) into() []any {
+	return []any{&c.id, &c.shape, &c.values, &c.used, &c.lanes, &c.dirty}
+}
+
+func (c *gateScan) get() store.GateRow {
+	g := store.GateRow{
+		Gate: task.Gate{ID: task.GateID(c.id), Shape: task.ShapeID(c.shape), Values: c.values},
+		Used: int(c.used), Dirty: c.dirty,
+	}
+	for _, l := range c.lanes {
+		g.Lanes = append(g.Lanes, task.Lane(l))
+	}
+	return g
+}
+
+// arrayText is the text form of an integer array, for arrays of arrays, which unnest cannot take apart.
+func arrayText[T ~int | ~int64](values []T) string {
+	var b strings.Builder
+	b.WriteByte('{')
+	for i, v := range values {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(strconv.FormatInt(int64(v), 10))
+	}
+	b.WriteByte('}')
+	return b.String()
+}
+
+func bigints[T ~int64](ids []T) []int64 {
+	out := make([]int64, len(ids))
+	for i, id := range ids {
+		out[i] = int64(id)
+	}
+	return out
+}

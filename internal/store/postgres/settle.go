@@ -1,0 +1,54 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// Settle is as in store.Store.
+func (s *Store) Settle(ctx context.Context, outcomes []task.Outcome) (store.Settled, error) {
+	var settled store.Settled
+	err := s.run(ctx, func(ctx context.Context, t *tx) error {
+		rows := make(map[task.ID]*store.Row, len(outcomes))
+		t.lockStates(store.IDs(outcomes), func(state task.State) { rows[state.ID] = &store.Row{State: state} })
+		t.clock()
+		if err := t.flush(ctx); err != nil {
+			return err
+		}
+		if ids := store.FactsFor(outcomes, rows); len(ids) > 0 {
+			t.facts(ids, func(k *task.Task) { rows[k.ID].Task = k })
+			if err := t.flush(ctx); err != nil {
+				return err
+			}
+		}
+		var changes store.Changes
+		changes, settled = store.PlanSettle(outcomes, rows, t.now)
+		t.write(&changes)
+		return nil
+	})
+	if err != nil {
+		return store.Settled{}, fmt.Errorf("settle outcomes: %w", err)
+	}
+	return settled, nil
+}
+
+// facts queues the reading of tasks whole.
+func (t *tx) facts(ids []task.ID, each func(*task.Task)) {
+	t.rows("facts", []any{uuids(ids)}, func(rows pgx.Rows) error {
+		var scan factsScan
+		if err := rows.Scan(scan.into()...); err != nil {
+			return err
+		}
+		k, err := scan.get()
+		if err != nil {
+			return err
+		}
+		each(k)
+		return nil
+	})
+}

@@ -1,0 +1,71 @@
+package store
+
+import (
+	"fmt"
+	"slices"
+
+	"taskrunner/internal/task"
+)
+
+// Shapes are the shapes a pump knows: committed, and everything running is counted at their gates. Not safe for
+// concurrent use; it belongs to whoever holds the lock of the pump within the process.
+type Shapes struct {
+	// Version is that of the newest one known.
+	Version int64
+
+	byKind map[string][]task.Shape
+	ids    map[task.ShapeID]bool
+	parsed map[string][]task.Rule
+}
+
+// NewShapes knows none.
+func NewShapes() *Shapes {
+	return &Shapes{byKind: map[string][]task.Shape{}, ids: map[task.ShapeID]bool{}, parsed: map[string][]task.Rule{}}
+}
+
+// Add makes shapes known, up to version.
+func (s *Shapes) Add(version int64, shapes ...task.Shape) {
+	for _, shape := range shapes {
+		if !s.ids[shape.ID] {
+			s.ids[shape.ID] = true
+			s.byKind[shape.Kind] = append(s.byKind[shape.Kind], shape)
+		}
+	}
+	s.Version = max(s.Version, version)
+}
+
+func (s *Shapes) known(id task.ShapeID, fresh []task.Shape) bool {
+	return s.ids[id] || slices.ContainsFunc(fresh, func(f task.Shape) bool { return f.ID == id })
+}
+
+func (s *Shapes) ofKind(kind string, fresh []task.Shape) []task.Shape {
+	shapes := s.byKind[kind]
+	for _, f := range fresh {
+		if f.Kind == kind {
+			shapes = append(slices.Clip(shapes), f)
+		}
+	}
+	return shapes
+}
+
+// maxParsed bounds the cache of rules.
+const maxParsed = 10_000
+
+// rules parses stored rules; the same ones come again and again.
+func (s *Shapes) rules(raw []byte) []task.Rule {
+	if len(raw) == 0 {
+		return nil
+	}
+	if rules, ok := s.parsed[string(raw)]; ok {
+		return rules
+	}
+	rules, err := task.ParseRules(raw)
+	if err != nil {
+		panic(fmt.Sprintf("store: stored rules %q: %v", raw, err)) // we wrote them
+	}
+	if len(s.parsed) >= maxParsed {
+		clear(s.parsed)
+	}
+	s.parsed[string(raw)] = rules
+	return rules
+}

@@ -1,0 +1,80 @@
+package sqlite
+
+import (
+	"database/sql/driver"
+	"encoding/json"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// write writes c.
+func (t *tx) write(c *store.Changes) {
+	t.put("update_states", rowsOf(c.States, givenState))
+	t.release(c.Release, c.Visit)
+	// Before the edits: a row of ready is found by the priority it was put there with.
+	t.put("unqueue_ready", givenIDs(c.Unqueue))
+	t.put("unqueue_parked", givenIDs(c.Unqueue))
+	t.put("edit_tasks", rowsOf(c.Edits, givenEdit))
+	t.put("enqueue", givenIDs(c.Enqueue))
+	t.put("set_checks", rowsOf(c.Checks, givenCheck))
+	t.put("insert_events", rowsOf(c.Ended, givenEvent))
+	t.put("insert_deliveries", rowsOf(c.Deliveries, givenDelivery), micros(t.now))
+}
+
+// delta is what is added to a gate.
+type delta struct {
+	gate task.GateID
+	n    int
+}
+
+// release takes ids out of running, and appends one delta for each gate where they held a slot or that is to be visited.
+func (t *tx) release(ids []task.ID, visit []task.GateID) {
+	var deltas []delta
+	index := map[task.GateID]int{}
+	add := func(gate task.GateID, n int) {
+		i, ok := index[gate]
+		if !ok {
+			i, index[gate] = len(deltas), len(deltas)
+			deltas = append(deltas, delta{gate: gate})
+		}
+		deltas[i].n += n
+	}
+	t.find("release", ids, func(r *row) error {
+		raw := r.raw()
+		if len(raw) <= len("[]") {
+			return nil
+		}
+		var gates []task.GateID
+		if err := json.Unmarshal(raw, &gates); err != nil {
+			return err
+		}
+		for _, gate := range gates {
+			add(gate, -1)
+		}
+		return nil
+	})
+	for _, gate := range visit {
+		add(gate, 0)
+	}
+	t.put("visit", rowsOf(deltas, func(d *delta, to []driver.Value) []driver.Value {
+		return append(to, int64(d.gate), int64(d.n))
+	}))
+}
+
+func givenEdit(item **task.Task, to []driver.Value) []driver.Value {
+	t := *item
+	return append(to, t.ID.String(), string(t.Metadata), int64(t.Priority), maybe(t.ExpectedCount), actionsJSON(t.OnCancel))
+}
+
+func givenCheck(c *store.Check, to []driver.Value) []driver.Value {
+	return append(to, c.ID.String(), micros(c.At))
+}
+
+func givenEvent(e *store.Ended, to []driver.Value) []driver.Value {
+	return append(to, e.ID.String(), flag(e.Succeeded))
+}
+
+func givenDelivery(d *store.Delivery, to []driver.Value) []driver.Value {
+	return append(to, d.Task.String(), int64(d.Trigger), int64(d.Place), d.Host)
+}

@@ -1,0 +1,57 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql/driver"
+	"fmt"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// Create is as in store.Store.
+func (s *Store) Create(ctx context.Context, b *task.Batch) ([]task.State, error) {
+	var states []task.State
+	err := s.write(ctx, func(t *tx) error {
+		plan := store.PlanCreate(b, t.now)
+		states = plan.States
+		batch, now := b.ID.String(), micros(t.now)
+		t.exec("insert_batch", batch, b.Requester, now)
+		t.put("insert_tasks", rowsOf(b.Tasks, givenTask), batch, now)
+		t.put("insert_states", rowsOf(plan.States, givenState))
+		t.put("insert_links", rowsOf(plan.Links, givenLink))
+		t.put("insert_shapes", rowsOf(plan.Shapes, givenShape))
+		t.put("enqueue", givenIDs(plan.Ready))
+		return t.err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("create batch: %w", err)
+	}
+	return states, nil
+}
+
+func givenTask(item **task.Task, to []driver.Value) []driver.Value {
+	t := *item
+	var rules driver.Value
+	if len(t.Rules) > 0 {
+		rules = string(task.MarshalRules(t.Rules))
+	}
+	return append(to, t.ID.String(), t.LocalID, t.Name, t.Kind, store.Host(t.OnStart), int64(t.Priority),
+		maybe(t.ExpectedCount), flag(t.DeadEndBarrier), string(t.Metadata), rules,
+		actionsJSON([]task.Action{t.OnStart}), actionsJSON(t.OnSuccess), actionsJSON(t.OnFailure))
+}
+
+func givenState(s *task.State, to []driver.Value) []driver.Value {
+	return append(to, s.ID.String(), int64(s.Status), int64(s.Unmet), s.Success, s.Failures, int64(s.Attempt),
+		int64(s.StartFailures), int64(s.StartStatus), s.StartError, micros(s.ClaimedAt), micros(s.StartedAt),
+		micros(s.EndedAt), micros(s.LastUpdated), s.FailureReason, s.Kind, int64(s.Timeout.Seconds()),
+		flag(s.HasChildren), flag(s.EndActions))
+}
+
+func givenLink(l *store.Link, to []driver.Value) []driver.Value {
+	return append(to, l.Parent.String(), l.Child.String(), flag(l.RequiresSuccess))
+}
+
+func givenShape(s *task.Shape, to []driver.Value) []driver.Value {
+	return append(to, int64(s.ID), s.Kind, int64(s.Status), array(s.Fields))
+}

@@ -1,0 +1,91 @@
+package sqlite
+
+import (
+	"cmp"
+	"context"
+	"database/sql/driver"
+	"fmt"
+	"slices"
+	"time"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// due is a delivery that is due, or was leased by somebody whose lease has run out.
+type due struct {
+	store.Delivery
+	at      time.Time
+	actions []byte
+}
+
+// ClaimDeliveries is as in store.Store. What was due first goes first.
+func (s *Store) ClaimDeliveries(ctx context.Context, p store.ClaimDeliveriesParams) (store.ClaimedDeliveries, error) {
+	var claimed store.ClaimedDeliveries
+	if p.Room.Host("") == 0 {
+		return store.ClaimedDeliveries{More: true}, nil
+	}
+	err := s.write(ctx, func(t *tx) error {
+		all := t.dueDeliveries(p.Room)
+		slices.SortFunc(all, func(a, b due) int {
+			return cmp.Or(a.at.Compare(b.at), slices.Compare(a.Task[:], b.Task[:]), cmp.Compare(a.Place, b.Place))
+		})
+		hosts := map[string]int{}
+		for i := range all {
+			d := &all[i]
+			if len(claimed.Deliveries) >= p.Room.Total || hosts[d.Host] >= p.Room.Host(d.Host) {
+				continue
+			}
+			hosts[d.Host]++
+			actions, err := task.ParseActions(d.actions)
+			if err != nil || d.Place >= len(actions) {
+				return fmt.Errorf("action %d of trigger %d of task %s: %w", d.Place, d.Trigger, d.Task, err)
+			}
+			d.Action = actions[d.Place]
+			claimed.Deliveries = append(claimed.Deliveries, d.Delivery)
+		}
+		claimed.More = len(claimed.Deliveries) < len(all)
+		t.put("claim_deliveries", rowsOf(claimed.Deliveries, givenDelivery), micros(t.now.Add(p.Lease)))
+		return t.err
+	})
+	if err != nil {
+		return store.ClaimedDeliveries{}, fmt.Errorf("claim deliveries: %w", err)
+	}
+	return claimed, nil
+}
+
+// dueDeliveries loads one more for a host than may go to any, so that it is known whether there are more.
+func (t *tx) dueDeliveries(room task.Room) []due {
+	var full []string
+	for host := range room.Busy {
+		if room.Host(host) == 0 {
+			full = append(full, host)
+		}
+	}
+	var all []due
+	t.get("due_deliveries", givenTexts(full), func(r *row) error {
+		all = append(all, due{
+			Delivery: store.Delivery{
+				Task: r.id(), Trigger: task.Trigger(r.int()), Place: r.int(), Host: r.text(), Failures: r.int(),
+			},
+			at: r.time(), actions: r.raw(),
+		})
+		return nil
+	}, micros(t.now), int64(room.Host("")+1))
+	return all
+}
+
+// FinishDeliveries is as in store.Store.
+func (s *Store) FinishDeliveries(ctx context.Context, attempts []store.Attempt) error {
+	err := s.write(ctx, func(t *tx) error {
+		t.put("finish_deliveries", rowsOf(attempts, func(a *store.Attempt, to []driver.Value) []driver.Value {
+			return append(to, a.Task.String(), int64(a.Trigger), int64(a.Place), int64(a.State),
+				micros(t.now.Add(a.Retry)), int64(a.Status), a.Error)
+		}))
+		return t.err
+	})
+	if err != nil {
+		return fmt.Errorf("finish deliveries: %w", err)
+	}
+	return nil
+}

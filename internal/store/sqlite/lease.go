@@ -1,0 +1,93 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql/driver"
+	"fmt"
+	"time"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// Heartbeat is as in store.Store.
+func (s *Store) Heartbeat(ctx context.Context, owner task.ID, lease time.Duration) error {
+	err := s.write(ctx, func(t *tx) error {
+		t.exec("heartbeat", owner.String(), micros(t.now.Add(lease)))
+		return t.err
+	})
+	if err != nil {
+		return fmt.Errorf("renew lease: %w", err)
+	}
+	return nil
+}
+
+// Leave is as in store.Store.
+func (s *Store) Leave(ctx context.Context, owner task.ID) error {
+	err := s.write(ctx, func(t *tx) error {
+		t.exec("leave", owner.String())
+		return t.err
+	})
+	if err != nil {
+		return fmt.Errorf("end lease: %w", err)
+	}
+	return nil
+}
+
+// TakeOver is as in store.Store.
+func (s *Store) TakeOver(ctx context.Context, owner task.ID) ([]store.Claim, error) {
+	var claims []store.Claim
+	err := s.write(ctx, func(t *tx) error {
+		var dead, lost []task.ID
+		t.rows("dead_processes", appendIDs(&dead), micros(t.now))
+		t.find("lost_claims", dead, appendIDs(&lost))
+		var states []task.State
+		t.lockStates(lost, func(s task.State) { states = append(states, s) })
+		facts := map[task.ID]*task.Task{}
+		t.facts(lost, func(k *task.Task) { facts[k.ID] = k })
+		if t.err != nil {
+			return t.err
+		}
+		var changes store.Changes
+		changes, claims = store.PlanTakeOver(states, facts, t.now)
+		t.write(&changes)
+		t.put("set_owner", rowsOf(claims, func(c *store.Claim, to []driver.Value) []driver.Value {
+			return append(to, c.ID.String())
+		}), owner.String())
+		t.put("delete_processes", givenIDs(dead))
+		return t.err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("take over claims: %w", err)
+	}
+	return claims, nil
+}
+
+func appendIDs(to *[]task.ID) func(*row) error {
+	return func(r *row) error {
+		*to = append(*to, r.id())
+		return nil
+	}
+}
+
+// Due is as in store.Store.
+func (s *Store) Due(ctx context.Context, limit int) ([]task.ID, error) {
+	var due []task.ID
+	err := s.write(ctx, func(t *tx) error {
+		var running []task.State
+		t.rows("due", func(r *row) error {
+			running = append(running, task.State{
+				ID: r.id(), Status: task.Status(r.int()), LastUpdated: r.time(), Timeout: time.Duration(r.int64()) * time.Second,
+			})
+			return nil
+		}, micros(t.now), int64(limit))
+		var checks []store.Check
+		due, checks = store.PlanDue(running, t.now)
+		t.put("set_checks", rowsOf(checks, givenCheck))
+		return t.err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("find time-outs: %w", err)
+	}
+	return due, nil
+}

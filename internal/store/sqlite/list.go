@@ -1,0 +1,242 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql/driver"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// Task is as in store.Store.
+func (s *Store) Task(ctx context.Context, id task.ID) (*store.Detail, error) {
+	var d *store.Detail
+	err := s.read(ctx, func(t *tx) error {
+		t.rows("task", func(r *row) error {
+			k, err := r.task()
+			if err != nil {
+				return err
+			}
+			d = &store.Detail{Item: store.Item{Task: *k, State: r.state()}}
+			d.Task.Timeout = d.State.Timeout
+			return nil
+		}, id.String())
+		if t.err == nil && d == nil {
+			return store.ErrNotFound
+		}
+		t.rows("parents", func(r *row) error {
+			d.Task.Dependencies = append(d.Task.Dependencies, task.Dependency{Parent: r.id(), RequiresSuccess: r.bool()})
+			d.Parents = append(d.Parents, task.Status(r.int()))
+			return nil
+		}, id.String())
+		t.rows("deliveries", func(r *row) error {
+			d.Deliveries = append(d.Deliveries, store.DeliveryRecord{
+				Trigger: task.Trigger(r.int()), Place: r.int(), State: store.DeliveryState(r.int()), Failures: r.int(),
+				LastStatus: r.int(), LastError: r.text(),
+			})
+			return nil
+		}, id.String())
+		return t.err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read task: %w", err)
+	}
+	return d, nil
+}
+
+// where collects conditions and their arguments.
+type where struct {
+	conditions []string
+	args       []driver.Value
+}
+
+func (w *where) add(condition string, arg driver.Value) {
+	w.conditions = append(w.conditions, condition)
+	w.args = append(w.args, arg)
+}
+
+func (w *where) sql() string {
+	if len(w.conditions) == 0 {
+		return ""
+	}
+	return "\nWHERE " + strings.Join(w.conditions, " AND ")
+}
+
+// fewReady is up to how many ready tasks a list sorts.
+const fewReady = 10_000
+
+// Tasks is as in store.Store.
+func (s *Store) Tasks(ctx context.Context, f store.Filter) ([]store.Item, error) {
+	var items []store.Item
+	err := s.read(ctx, func(t *tx) error {
+		from, id := t.from(&f)
+		w := conditions(&f, id)
+		w.args = append(w.args, int64(f.Limit), int64(f.Offset))
+		sql := t.s.queries.Get("tasks") + "\n" + t.s.queries.Get(from) + w.sql() + "\nORDER BY " + id + " DESC LIMIT ? OFFSET ?"
+		t.query(from, sql, appendItems(&items), w.args...)
+		return t.err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list tasks: %w", err)
+	}
+	return items, nil
+}
+
+// from chooses the table that is walked from the newest task on, and names its id. No index has what changes, so a rare
+// status is searched for; but what is in a place is found there.
+func (t *tx) from(f *store.Filter) (from, id string) {
+	only := func(statuses ...task.Status) bool {
+		return len(f.Statuses) > 0 &&
+			!slices.ContainsFunc(f.Statuses, func(s task.Status) bool { return !slices.Contains(statuses, s) })
+	}
+	facts := f.Kind != "" || f.Batch != (task.ID{})
+	switch {
+	case only(task.Claimed, task.Running):
+		return "tasks_by_running", "p.task_id"
+	case !facts && only(task.Pending, task.Claimed, task.Running) && t.fewReady():
+		return "tasks_by_place", "p.task_id"
+	case !facts && (f.Statuses != nil || f.Timeout != 0):
+		return "tasks_by_state", "s.id"
+	}
+	return "tasks_by_facts", "t.id"
+}
+
+func (t *tx) fewReady() bool {
+	few := false
+	t.rows("few_ready", func(r *row) error {
+		few = r.bool()
+		return nil
+	}, int64(fewReady))
+	return few
+}
+
+func conditions(f *store.Filter, id string) *where {
+	w := &where{}
+	if len(f.Statuses) > 0 {
+		w.add("s.status IN (SELECT value FROM json_each(?))", array(f.Statuses))
+	}
+	if f.Kind != "" {
+		w.add("t.kind = ?", f.Kind)
+	}
+	if f.KindPrefix != "" {
+		w.add("instr(t.kind, ?) = 1", f.KindPrefix)
+	}
+	if f.NamePart != "" {
+		w.add("instr(t.name, ?) > 0", f.NamePart)
+	}
+	if f.Batch != (task.ID{}) {
+		w.add("t.batch_id = ?", f.Batch.String())
+	}
+	if f.Metadata != nil {
+		w.add("metadata_contains(t.metadata, ?)", string(f.Metadata))
+	}
+	if f.Timeout != 0 {
+		w.add("s.timeout = ?", int64(f.Timeout.Seconds()))
+	}
+	if f.Before != (task.ID{}) {
+		w.add(id+" < ?", f.Before.String())
+	}
+	return w
+}
+
+func appendItems(to *[]store.Item) func(*row) error {
+	return func(r *row) error {
+		k := task.Task{
+			ID: r.id(), BatchID: r.id(), LocalID: r.text(), Name: r.text(), Priority: r.int(), ExpectedCount: r.maybe(),
+			DeadEndBarrier: r.bool(), CreatedAt: r.time(),
+		}
+		state := r.state()
+		k.Kind, k.Timeout = state.Kind, state.Timeout
+		*to = append(*to, store.Item{Task: k, State: state})
+		return nil
+	}
+}
+
+// Batch is as in store.Store.
+func (s *Store) Batch(ctx context.Context, id task.ID) (*store.BatchSummary, error) {
+	var b *store.BatchSummary
+	err := s.read(ctx, func(t *tx) error {
+		if b = t.batch(id); t.err == nil && b == nil {
+			return store.ErrNotFound
+		}
+		t.rows("batch_counts", func(r *row) error {
+			status := task.Status(r.int())
+			b.Counts[status] = r.int()
+			return nil
+		}, id.String())
+		t.rows("batch_sums", func(r *row) error {
+			b.Tasks = r.int()
+			said := r.int()
+			b.Success, b.Failures = r.sum(), r.sum()
+			if expected := r.sum(); said == b.Tasks && said > 0 {
+				b.Expected = &expected
+			}
+			return nil
+		}, id.String())
+		return t.err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read batch: %w", err)
+	}
+	return b, nil
+}
+
+// batch reads the facts of a batch, nil if there is none.
+func (t *tx) batch(id task.ID) *store.BatchSummary {
+	var b *store.BatchSummary
+	t.rows("batch", func(r *row) error {
+		b = &store.BatchSummary{ID: id, Requester: r.text(), CreatedAt: r.time(), Counts: map[task.Status]int{}}
+		return nil
+	}, id.String())
+	return b
+}
+
+// sum reads a sum in two parts. It stops at the greatest number, like the counts themselves.
+func (r *row) sum() int64 {
+	high, low := r.int64(), r.int64()
+	if high += low >> 32; high > math.MaxInt32 {
+		return math.MaxInt64
+	}
+	return high<<32 | low&math.MaxUint32
+}
+
+// DAG is as in store.Store.
+func (s *Store) DAG(ctx context.Context, batch task.ID) (*store.DAG, error) {
+	dag := &store.DAG{}
+	err := s.read(ctx, func(t *tx) error {
+		if b := t.batch(batch); t.err == nil && b == nil {
+			return store.ErrNotFound
+		}
+		sql := t.s.queries.Get("tasks") + "\n" + t.s.queries.Get("tasks_by_facts") + "\nWHERE t.batch_id = ? ORDER BY t.id"
+		t.query("tasks", sql, appendItems(&dag.Items), batch.String())
+		t.rows("dag_links", func(r *row) error {
+			dag.Links = append(dag.Links, store.Link{Parent: r.id(), Child: r.id(), RequiresSuccess: r.bool()})
+			return nil
+		}, batch.String())
+		return t.err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read graph: %w", err)
+	}
+	return dag, nil
+}
+
+// Drift is as in store.Store.
+func (s *Store) Drift(ctx context.Context) (int, error) {
+	n := 0
+	err := s.read(ctx, func(t *tx) error {
+		t.rows("drift", func(r *row) error {
+			n = r.int()
+			return nil
+		})
+		return t.err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("reconcile gates: %w", err)
+	}
+	return n, nil
+}

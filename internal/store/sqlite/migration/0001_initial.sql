@@ -1,0 +1,145 @@
+-- The tables of the PostgreSQL driver. Ids are text of 36 characters, which sort like their bytes. Times are
+-- microseconds since 1970 in UTC, null for none. Booleans are 0 and 1. JSON and arrays are JSON text.
+-- WITHOUT ROWID where rows are small: the row lives in the B-tree of its key, so finding it is one search instead of two.
+
+-- Facts of a batch.
+CREATE TABLE batch (
+    id         TEXT PRIMARY KEY,
+    requester  TEXT NOT NULL,
+    created_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Facts of a task. The hot path reads this table and never updates it. Rows are too big for a tree of keys.
+CREATE TABLE task (
+    id               TEXT PRIMARY KEY,
+    batch_id         TEXT NOT NULL REFERENCES batch,
+    local_id         TEXT NOT NULL,
+    name             TEXT NOT NULL,
+    kind             TEXT NOT NULL,
+    host             TEXT NOT NULL, -- of on_start
+    priority         INTEGER NOT NULL,
+    expected_count   INTEGER,
+    dead_end_barrier INTEGER NOT NULL,
+    metadata         TEXT NOT NULL,
+    rules            TEXT, -- as sent; null: none
+    on_start         TEXT NOT NULL,
+    on_success       TEXT,
+    on_failure       TEXT,
+    on_cancel        TEXT,
+    created_at       INTEGER NOT NULL
+) STRICT;
+CREATE INDEX task_batch ON task (batch_id, id);
+CREATE INDEX task_kind ON task (kind, id);
+
+-- What changes while a task lives: narrow, and no index on anything that changes.
+-- The numbers of status are those of task.Status.
+CREATE TABLE task_state (
+    id             TEXT PRIMARY KEY REFERENCES task,
+    status         INTEGER NOT NULL CHECK (status BETWEEN 1 AND 8),
+    unmet          INTEGER NOT NULL,
+    success        INTEGER NOT NULL DEFAULT 0 CHECK (success >= 0),
+    failures       INTEGER NOT NULL DEFAULT 0 CHECK (failures >= 0),
+    attempt        INTEGER NOT NULL DEFAULT 0,
+    start_failures INTEGER NOT NULL DEFAULT 0,
+    start_status   INTEGER NOT NULL DEFAULT 0,
+    start_error    TEXT NOT NULL DEFAULT '',
+    claimed_at     INTEGER,
+    started_at     INTEGER,
+    ended_at       INTEGER,
+    last_updated   INTEGER NOT NULL,
+    failure_reason TEXT NOT NULL DEFAULT '',
+    kind           TEXT NOT NULL,
+    timeout        INTEGER NOT NULL, -- seconds
+    has_children   INTEGER NOT NULL,
+    end_actions    INTEGER NOT NULL,
+    CHECK (unmet >= 0 OR status IN (6, 7, 8)),
+    CHECK (status <> 1 OR unmet > 0),                         -- Waiting waits for something
+    CHECK (status NOT IN (2, 3, 4) OR unmet = 0),             -- what may start waits for nothing
+    CHECK ((status IN (6, 7, 8)) = (ended_at IS NOT NULL)),   -- an end has its time
+    CHECK (status NOT IN (3, 4) OR claimed_at IS NOT NULL),
+    CHECK (status <> 4 OR started_at IS NOT NULL)
+) STRICT, WITHOUT ROWID;
+
+-- A child waits for its parent.
+CREATE TABLE link (
+    parent_id        TEXT NOT NULL REFERENCES task,
+    child_id         TEXT NOT NULL REFERENCES task,
+    requires_success INTEGER NOT NULL,
+    PRIMARY KEY (parent_id, child_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX link_child ON link (child_id);
+
+-- The places of live tasks.
+CREATE TABLE ready (
+    host     TEXT NOT NULL,
+    rank     INTEGER NOT NULL, -- minus priority
+    task_id  TEXT NOT NULL,
+    PRIMARY KEY (host, rank, task_id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE parked (
+    task_id TEXT PRIMARY KEY,
+    gate_id INTEGER NOT NULL,
+    lane    INTEGER NOT NULL,
+    rank    INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX parked_lane ON parked (gate_id, lane, rank, task_id);
+CREATE TABLE running (
+    task_id  TEXT PRIMARY KEY,
+    owner    TEXT NOT NULL,   -- the process that claimed it
+    gates    TEXT NOT NULL,   -- where it holds a slot: a JSON array
+    check_at INTEGER          -- when to look at its time-out; null: never
+) STRICT, WITHOUT ROWID;
+CREATE INDEX running_check ON running (check_at);
+
+-- Rules. version 0: not yet known to the pump.
+CREATE TABLE shape (
+    id      INTEGER PRIMARY KEY,
+    kind    TEXT NOT NULL,
+    status  INTEGER NOT NULL,
+    fields  TEXT NOT NULL,
+    version INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX shape_version ON shape (version);
+CREATE TABLE gate (
+    id       INTEGER PRIMARY KEY,
+    shape_id INTEGER NOT NULL REFERENCES shape,
+    vals     TEXT NOT NULL, -- canonical JSON
+    used     INTEGER NOT NULL CHECK (used >= 0),
+    lanes    TEXT NOT NULL, -- a JSON array
+    dirty    INTEGER NOT NULL
+) STRICT;
+CREATE INDEX gate_dirty ON gate (id) WHERE dirty;
+CREATE TABLE gate_delta (
+    seq     INTEGER PRIMARY KEY,
+    gate_id INTEGER NOT NULL,
+    delta   INTEGER NOT NULL
+) STRICT;
+
+-- Parents that ended and whose children have not all heard of it.
+CREATE TABLE dep_event (
+    seq         INTEGER PRIMARY KEY,
+    parent_id   TEXT NOT NULL,
+    succeeded   INTEGER NOT NULL,
+    after_child TEXT NOT NULL DEFAULT ''
+) STRICT;
+
+-- The outbox: end and cancel actions. The numbers are those of task.Trigger and store.DeliveryState.
+CREATE TABLE delivery (
+    task_id     TEXT NOT NULL REFERENCES task,
+    "trigger"   INTEGER NOT NULL,
+    place       INTEGER NOT NULL,
+    host        TEXT NOT NULL,
+    state       INTEGER NOT NULL DEFAULT 1 CHECK (state BETWEEN 1 AND 3),
+    failures    INTEGER NOT NULL DEFAULT 0,
+    next_at     INTEGER NOT NULL, -- when to send it, or when the lease of who sends it ends
+    last_status INTEGER NOT NULL DEFAULT 0,
+    last_error  TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (task_id, "trigger", place)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX delivery_due ON delivery (host, next_at) WHERE state = 1;
+
+-- Processes that claim; one whose lease has run out is dead.
+CREATE TABLE process (
+    id      TEXT PRIMARY KEY,
+    expires INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -1,0 +1,258 @@
+package sqlite
+
+import (
+	"cmp"
+	"context"
+	"database/sql/driver"
+	"fmt"
+	"slices"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// Pump is as in store.Store. The order of its statements is that of [store.Tick].
+func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, error) {
+	var result store.Pumped
+	err := s.write(ctx, func(t *tx) error {
+		t.learnShapes()
+		if t.err != nil {
+			return t.err
+		}
+		tick := store.NewTick(p, s.shapes)
+		tick.Now = t.now
+		t.newShapes(tick)
+		t.fold(tick)
+		t.ready(tick)
+		if t.err != nil {
+			return t.err
+		}
+		t.lockTasks(tick)
+		if t.err != nil {
+			return t.err
+		}
+		var version int64
+		if err := t.admit(tick, p.Owner, &version); err != nil {
+			return err
+		}
+		result = tick.Result
+		t.committed = func() { s.shapes.Add(version, tick.NewShapes...) }
+		return nil
+	})
+	if err != nil {
+		return store.Pumped{}, fmt.Errorf("pump: %w", err)
+	}
+	return result, nil
+}
+
+// learnShapes makes known what earlier processes and ticks have committed.
+func (t *tx) learnShapes() {
+	t.rows("known_shapes", func(r *row) error {
+		shape, err := r.shape()
+		if err == nil {
+			t.s.shapes.Add(r.int64(), shape)
+		}
+		return err
+	}, t.s.shapes.Version)
+}
+
+func (t *tx) newShapes(tick *store.Tick) {
+	t.rows("new_shapes", func(r *row) error {
+		shape, err := r.shape()
+		tick.NewShapes = append(tick.NewShapes, shape)
+		return err
+	})
+}
+
+// fold loads what has happened.
+func (t *tx) fold(tick *store.Tick) {
+	var deltas []store.GateDelta
+	sums, taken := map[task.GateID]int{}, 0
+	t.rows("take_deltas", func(r *row) error {
+		sums[task.GateID(r.int64())] += r.int()
+		taken++
+		return nil
+	}, int64(store.MaxDeltas))
+	ids := make([]task.GateID, 0, len(sums))
+	for id := range sums {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	t.gates(ids, func(g store.GateRow) { deltas = append(deltas, store.GateDelta{GateRow: g, Delta: sums[g.ID]}) })
+	var dirty []store.GateRow
+	if tick.Params.Room.Total > 0 {
+		t.rows("dirty_gates", eachGate(func(g store.GateRow) { dirty = append(dirty, g) }), int64(store.MaxDirty))
+	}
+	var events []store.EventRow
+	t.rows("events", func(r *row) error {
+		events = append(events, store.EventRow{
+			Seq: r.int64(), Parent: r.id(), Succeeded: r.bool(), Child: r.id(), RequiresSuccess: r.bool(),
+		})
+		return nil
+	}, int64(tick.Params.Links))
+	if t.err == nil {
+		tick.FoldGates(deltas, dirty, taken >= store.MaxDeltas)
+		tick.FoldEvents(events)
+	}
+}
+
+func eachGate(each func(store.GateRow)) func(*row) error {
+	return func(r *row) error {
+		g, err := r.gate()
+		if err == nil {
+			each(g)
+		}
+		return err
+	}
+}
+
+func (t *tx) gates(ids []task.GateID, each func(store.GateRow)) {
+	if len(ids) > 0 {
+		t.get("gates", givenNumbers(ids), eachGate(each))
+	}
+}
+
+// ready loads the heads of ready.
+func (t *tx) ready(tick *store.Tick) {
+	most := tick.ReadyLimit("")
+	if most == 0 {
+		return
+	}
+	var full []string
+	for host := range tick.Params.Room.Busy {
+		if tick.ReadyLimit(host) == 0 {
+			full = append(full, host)
+		}
+	}
+	byHost := map[string][]*store.Facts{}
+	t.get("ready", givenTexts(full), func(r *row) error {
+		f := r.facts()
+		byHost[f.Host] = append(byHost[f.Host], f)
+		return nil
+	}, int64(most))
+	for host, facts := range byHost {
+		if limit := tick.ReadyLimit(host); limit < len(facts) {
+			slices.SortFunc(facts, func(a, b *store.Facts) int {
+				return cmp.Or(cmp.Compare(b.Priority, a.Priority), slices.Compare(a.ID[:], b.ID[:]))
+			})
+			facts = facts[:limit]
+		}
+		tick.Ready(facts)
+	}
+}
+
+// lockTasks loads children, ready and parked tasks.
+func (t *tx) lockTasks(tick *store.Tick) {
+	var states []task.State
+	t.lockStates(tick.Locks(), func(s task.State) { states = append(states, s) })
+	var facts []*store.Facts
+	if ids, settled := tick.Children(); len(ids) > 0 {
+		t.get("child_facts", givenRows{len(ids), func(i int, to []driver.Value) []driver.Value {
+			return append(to, ids[i].String(), int64(settled[i]))
+		}}, func(r *row) error {
+			f := r.facts()
+			f.OnFailure = r.raw()
+			facts = append(facts, f)
+			return nil
+		})
+	}
+	var holders []store.Holder
+	if len(tick.NewShapes) > 0 {
+		var kinds []string
+		for _, shape := range tick.NewShapes {
+			kinds = append(kinds, shape.Kind)
+		}
+		t.get("holders", givenTexts(kinds), func(r *row) error {
+			holders = append(holders, store.Holder{ID: r.id(), Kind: r.text(), Metadata: r.raw()})
+			return nil
+		})
+	}
+	woken := t.woken(tick.Wakes())
+	if t.err == nil {
+		tick.Locked(states, facts)
+		tick.Count(holders)
+		tick.Woken(woken)
+	}
+}
+
+func (t *tx) woken(wakes []store.Wake) []store.WokenRow {
+	var woken []store.WokenRow
+	if len(wakes) == 0 {
+		return nil
+	}
+	t.get("woken", rowsOf(wakes, func(w *store.Wake, to []driver.Value) []driver.Value {
+		return append(to, int64(w.Gate), int64(w.Lane), int64(w.N))
+	}), func(r *row) error {
+		w := store.WokenRow{Gate: task.GateID(r.int64()), Lane: task.Lane(r.int()), Facts: r.facts()}
+		state := r.state()
+		w.ID, w.State = state.ID, &state
+		woken = append(woken, w)
+		return nil
+	})
+	return woken
+}
+
+// admit decides and writes. version is that of the new shapes from the commit on.
+func (t *tx) admit(tick *store.Tick, owner task.ID, version *int64) error {
+	var gates []store.GateRow
+	t.gates(tick.Wanted(), func(g store.GateRow) { gates = append(gates, g) })
+	if t.err != nil {
+		return t.err
+	}
+	if err := tick.Admit(gates); err != nil {
+		return err
+	}
+	if len(tick.NewShapes) > 0 {
+		t.get("mark_shapes", rowsOf(tick.NewShapes, givenShape), func(r *row) error {
+			*version = r.int64()
+			return nil
+		})
+	}
+	t.write(&tick.Changes)
+	t.writePlaces(tick, owner)
+	t.writeGates(tick)
+	t.put("delete_events", givenNumbers(tick.Done))
+	t.put("advance_events", rowsOf(tick.Advance, func(e *store.EventCursor, to []driver.Value) []driver.Value {
+		return append(to, e.Seq, e.After.String())
+	}))
+	return t.err
+}
+
+func (t *tx) writePlaces(tick *store.Tick, owner task.ID) {
+	t.put("delete_ready", rowsOf(tick.Unready, func(k *store.ReadyKey, to []driver.Value) []driver.Value {
+		return append(to, k.Host, int64(-k.Priority), k.ID.String())
+	}))
+	t.put("unqueue_parked", givenIDs(tick.Unpark))
+	t.put("upsert_parked", rowsOf(tick.Park, func(p *store.ParkRow, to []driver.Value) []driver.Value {
+		return append(to, p.ID.String(), int64(p.Gate), int64(p.Lane), int64(-p.Priority))
+	}))
+	t.put("insert_running", rowsOf(tick.Claim, func(c *store.ClaimRow, to []driver.Value) []driver.Value {
+		return append(to, c.ID.String(), array(c.Gates), micros(c.Check))
+	}), owner.String())
+}
+
+// held are the gates that are added to a running row.
+type held struct {
+	id    task.ID
+	gates []task.GateID
+}
+
+func (t *tx) writeGates(tick *store.Tick) {
+	var holds []held
+	index := map[task.ID]int{}
+	for _, h := range tick.Hold {
+		i, ok := index[h.ID]
+		if !ok {
+			i, index[h.ID] = len(holds), len(holds)
+			holds = append(holds, held{id: h.ID})
+		}
+		holds[i].gates = append(holds[i].gates, h.Gate)
+	}
+	t.put("hold_gates", rowsOf(holds, func(h *held, to []driver.Value) []driver.Value {
+		return append(to, h.id.String(), array(h.gates))
+	}))
+	t.put("upsert_gates", rowsOf(tick.SetGates, func(g *store.GateRow, to []driver.Value) []driver.Value {
+		return append(to, int64(g.ID), int64(g.Shape), g.Values, int64(g.Used), array(g.Lanes), flag(g.Dirty))
+	}))
+	t.put("delete_gates", givenNumbers(tick.DropGates))
+}

@@ -1,0 +1,45 @@
+-- name: update_states
+UPDATE task_state
+SET status = g.status, unmet = g.unmet, success = g.success, failures = g.failures, attempt = g.attempt,
+    start_failures = g.start_failures, start_status = g.start_status, start_error = g.start_error,
+    claimed_at = g.claimed_at, started_at = g.started_at, ended_at = g.ended_at, last_updated = g.last_updated,
+    failure_reason = g.failure_reason
+FROM given_state g
+WHERE task_state.id = g.id;
+
+-- name: edit_tasks
+UPDATE task
+SET metadata = g.metadata, priority = g.priority, expected_count = g.expected_count, on_cancel = g.on_cancel
+FROM given_edit g
+WHERE task.id = g.id;
+
+-- A slot is given back by whoever deletes the row, so exactly once. The deltas are summed up in Go and written by visit.
+-- name: release
+DELETE FROM running WHERE task_id IN (SELECT id FROM given_id) RETURNING gates;
+
+-- name: unqueue_ready
+DELETE FROM ready WHERE (host, rank, task_id) IN (
+    SELECT t.host, -t.priority, t.id FROM given_id g CROSS JOIN task t ON t.id = g.id
+);
+
+-- name: unqueue_parked
+DELETE FROM parked WHERE task_id IN (SELECT id FROM given_id);
+
+-- name: enqueue
+INSERT INTO ready (host, rank, task_id)
+SELECT t.host, -t.priority, t.id FROM given_id g CROSS JOIN task t ON t.id = g.id;
+
+-- A delta of 0 changes no count; it makes the pump look at the gate.
+-- name: visit
+INSERT INTO gate_delta (gate_id, delta) SELECT g.gate_id, g.delta FROM given_delta g;
+
+-- name: set_checks
+UPDATE running SET check_at = g.check_at FROM given_check g WHERE running.task_id = g.id;
+
+-- name: insert_events
+INSERT INTO dep_event (parent_id, succeeded) SELECT g.parent_id, g.succeeded FROM given_event g;
+
+-- name: insert_deliveries
+INSERT INTO delivery (task_id, "trigger", place, host, next_at)
+SELECT g.task_id, g."trigger", g.place, g.host, ?1 FROM given_delivery g WHERE true
+ON CONFLICT DO NOTHING;

@@ -1,0 +1,25 @@
+-- The rows that Go gives to a statement, as tables. Each is read by the statements named after it; what it holds is set
+-- before each of them. See given.go.
+-- name: given
+CREATE VIRTUAL TABLE temp.given_id USING given(id);
+CREATE VIRTUAL TABLE temp.given_task USING given(id, local_id, name, kind, host, priority, expected_count,
+    dead_end_barrier, metadata, rules, on_start, on_success, on_failure);
+CREATE VIRTUAL TABLE temp.given_state USING given(id, status, unmet, success, failures, attempt, start_failures,
+    start_status, start_error, claimed_at, started_at, ended_at, last_updated, failure_reason, kind, timeout,
+    has_children, end_actions);
+CREATE VIRTUAL TABLE temp.given_link USING given(parent_id, child_id, requires_success);
+CREATE VIRTUAL TABLE temp.given_shape USING given(id, kind, status, fields);
+CREATE VIRTUAL TABLE temp.given_edit USING given(id, metadata, priority, expected_count, on_cancel);
+CREATE VIRTUAL TABLE temp.given_delta USING given(gate_id, delta);
+CREATE VIRTUAL TABLE temp.given_check USING given(id, check_at);
+CREATE VIRTUAL TABLE temp.given_event USING given(parent_id, succeeded);
+CREATE VIRTUAL TABLE temp.given_delivery USING given(task_id, trigger, place, host);
+CREATE VIRTUAL TABLE temp.given_attempt USING given(task_id, trigger, place, state, next_at, status, error);
+CREATE VIRTUAL TABLE temp.given_child USING given(id, settled);
+CREATE VIRTUAL TABLE temp.given_wake USING given(gate_id, lane, n);
+CREATE VIRTUAL TABLE temp.given_cursor USING given(seq, after_child);
+CREATE VIRTUAL TABLE temp.given_claim USING given(id, gates, check_at);
+CREATE VIRTUAL TABLE temp.given_ready USING given(host, rank, id);
+CREATE VIRTUAL TABLE temp.given_parked USING given(id, gate_id, lane, rank);
+CREATE VIRTUAL TABLE temp.given_hold USING given(id, gates);
+CREATE VIRTUAL TABLE temp.given_gate USING given(id, shape_id, vals, used, lanes, dirty);

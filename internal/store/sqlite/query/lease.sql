@@ -1,0 +1,33 @@
+-- name: heartbeat
+INSERT INTO process (id, expires) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET expires = excluded.expires;
+
+-- name: leave
+UPDATE process SET expires = 0 WHERE id = ?1;
+
+-- Run once, before anything else: no process that had a lease lives any more.
+-- name: leave_all
+UPDATE process SET expires = 0;
+
+-- Likewise for deliveries. Of those that never failed next_at can only be the end of a lease. One that failed before
+-- waits for its next attempt or for the end of its lease, whichever it was.
+-- name: release_deliveries
+UPDATE delivery SET next_at = ?1 WHERE state = 1 AND failures = 0 AND next_at > ?1;
+
+-- name: dead_processes
+SELECT id FROM process WHERE expires < ?1;
+
+-- name: delete_processes
+DELETE FROM process WHERE id IN (SELECT id FROM given_id);
+
+-- Walks the whole of running; it does so only when a process has died.
+-- name: lost_claims
+SELECT task_id FROM running WHERE owner IN (SELECT id FROM given_id);
+
+-- name: set_owner
+UPDATE running SET owner = ?1 WHERE task_id IN (SELECT id FROM given_id);
+
+-- Index running_check.
+-- name: due
+SELECT r.task_id, s.status, s.last_updated, s.timeout
+FROM running r CROSS JOIN task_state s ON s.id = r.task_id
+WHERE r.check_at <= ?1 ORDER BY r.check_at LIMIT ?2;

@@ -1,0 +1,102 @@
+-- The writer's lock is the lock of the pump: there is one process, and one transaction at a time that writes.
+
+-- name: known_shapes
+SELECT id, kind, status, fields, version FROM shape WHERE version > ?1;
+
+-- name: new_shapes
+SELECT id, kind, status, fields FROM shape WHERE version = 0;
+
+-- name: mark_shapes
+UPDATE shape SET version = (SELECT max(version) + 1 FROM shape) WHERE id IN (SELECT id FROM given_id) RETURNING version;
+
+-- Running rows of kinds that a new shape counts. The kinds are given as ids.
+-- name: holders
+SELECT t.id, t.kind, t.metadata
+FROM running r CROSS JOIN task t ON t.id = r.task_id
+WHERE t.kind IN (SELECT id FROM given_id);
+
+-- name: take_deltas
+DELETE FROM gate_delta WHERE seq IN (SELECT seq FROM gate_delta ORDER BY seq LIMIT ?1) RETURNING gate_id, delta;
+
+-- Index gate_dirty.
+-- name: dirty_gates
+SELECT id, shape_id, vals, used, lanes, dirty FROM gate WHERE dirty ORDER BY id LIMIT ?1;
+
+-- name: gates
+SELECT t.id, t.shape_id, t.vals, t.used, t.lanes, t.dirty FROM given_id g CROSS JOIN gate t ON t.id = g.id;
+
+-- Both in the order of their keys, so it stops at the limit.
+-- name: events
+SELECT e.seq, e.parent_id, e.succeeded, l.child_id, l.requires_success
+FROM dep_event e LEFT JOIN link l ON l.parent_id = e.parent_id AND l.child_id > e.after_child
+ORDER BY e.seq, l.child_id LIMIT ?1;
+
+-- The head of every host's lane, ?1 for each, but none of the hosts that are given. A limit cannot differ by host here;
+-- Go cuts off what is too much.
+-- name: ready
+WITH RECURSIVE hosts (host) AS (
+    SELECT min(host) FROM ready
+    UNION ALL
+    SELECT (SELECT min(r.host) FROM ready r WHERE r.host > hosts.host) FROM hosts WHERE hosts.host IS NOT NULL
+)
+SELECT t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start
+FROM hosts CROSS JOIN task t
+WHERE hosts.host IS NOT NULL AND hosts.host NOT IN (SELECT id FROM given_id)
+  AND t.id IN (SELECT r.task_id FROM ready r WHERE r.host = hosts.host ORDER BY r.rank, r.task_id LIMIT ?1);
+
+-- name: child_facts
+SELECT t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.on_failure
+FROM given_child g
+CROSS JOIN task_state s ON s.id = g.id AND s.unmet <= g.settled
+CROSS JOIN task t ON t.id = g.id;
+
+-- Those in front of a lane, n of them: each step goes to the next one in index parked_lane.
+-- name: woken
+WITH RECURSIVE walk (gate_id, lane, n, rank, task_id) AS (
+    SELECT gate_id, lane, n, -1000000, '' FROM given_wake
+    UNION ALL
+    SELECT p.gate_id, p.lane, w.n - 1, p.rank, p.task_id
+    FROM walk w CROSS JOIN parked p
+    WHERE w.n > 0 AND p.task_id = (
+        SELECT q.task_id FROM parked q
+        WHERE q.gate_id = w.gate_id AND q.lane = w.lane AND (q.rank, q.task_id) > (w.rank, w.task_id)
+        ORDER BY q.rank, q.task_id LIMIT 1
+    )
+)
+SELECT w.gate_id, w.lane, t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start,
+       s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
+       s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
+       s.end_actions
+FROM walk w CROSS JOIN task t ON t.id = w.task_id CROSS JOIN task_state s ON s.id = w.task_id
+WHERE w.task_id <> '';
+
+-- name: delete_events
+DELETE FROM dep_event WHERE seq IN (SELECT id FROM given_id);
+
+-- name: advance_events
+UPDATE dep_event SET after_child = g.after_child FROM given_cursor g WHERE dep_event.seq = g.seq;
+
+-- name: insert_running
+INSERT INTO running (task_id, owner, gates, check_at) SELECT g.id, ?1, g.gates, g.check_at FROM given_claim g;
+
+-- name: delete_ready
+DELETE FROM ready WHERE (host, rank, task_id) IN (SELECT host, rank, id FROM given_ready);
+
+-- name: upsert_parked
+INSERT INTO parked (task_id, gate_id, lane, rank) SELECT g.id, g.gate_id, g.lane, g.rank FROM given_parked g WHERE true
+ON CONFLICT (task_id) DO UPDATE SET gate_id = excluded.gate_id, lane = excluded.lane;
+
+-- Appends arrays to arrays. No task is given twice.
+-- name: hold_gates
+UPDATE running
+SET gates = (SELECT json_group_array(value) FROM (SELECT value FROM json_each(running.gates)
+                                                  UNION ALL SELECT value FROM json_each(g.gates)))
+FROM given_hold g WHERE running.task_id = g.id;
+
+-- name: upsert_gates
+INSERT INTO gate (id, shape_id, vals, used, lanes, dirty)
+SELECT g.id, g.shape_id, g.vals, g.used, g.lanes, g.dirty FROM given_gate g WHERE true
+ON CONFLICT (id) DO UPDATE SET used = excluded.used, lanes = excluded.lanes, dirty = excluded.dirty;
+
+-- name: delete_gates
+DELETE FROM gate WHERE id IN (SELECT id FROM given_id);

@@ -1,0 +1,249 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"taskrunner/internal/task"
+)
+
+var (
+	// ErrNotFound: no such task or batch.
+	ErrNotFound = errors.New("not found")
+	// ErrUnavailable: the database could not be reached, or undid the transaction again and again. It may work later.
+	ErrUnavailable = errors.New("database unavailable")
+)
+
+// Store keeps tasks. Safe for concurrent use. Every method is one transaction; see the package comment for what holds
+// between them. Errors other than the documented ones mean that the database could not be asked.
+type Store interface {
+	// Migrate brings the schema up to date. Concurrent calls, also of other processes, wait for each other.
+	Migrate(ctx context.Context) error
+	// Health answers an error when the database does not.
+	Health(ctx context.Context) (Health, error)
+	// Close ends every connection.
+	Close() error
+
+	// Create stores b and everything in it, and sets CreatedAt of its tasks. It returns their states in the same order.
+	Create(ctx context.Context, b *task.Batch) ([]task.State, error)
+	// Settle applies outcomes in their order and answers each in its own place. One task may have several.
+	Settle(ctx context.Context, outcomes []task.Outcome) (Settled, error)
+
+	// Pump runs one tick: it folds what has ended, admits what may start, and parks the rest.
+	Pump(ctx context.Context, p PumpParams) (Pumped, error)
+	// TakeOver gives owner the claims of processes whose lease has run out, to send on_start again.
+	TakeOver(ctx context.Context, owner task.ID) ([]Claim, error)
+	// Heartbeat says that the process owner lives, for the next lease.
+	Heartbeat(ctx context.Context, owner task.ID, lease time.Duration) error
+	// Leave ends the lease of owner at once, so that others take its claims over.
+	Leave(ctx context.Context, owner task.ID) error
+	// Due returns up to limit Running tasks whose time-out has passed. They are still to be settled.
+	Due(ctx context.Context, limit int) ([]task.ID, error)
+
+	// ClaimDeliveries leases deliveries that are due, so that no other process sends them before the lease runs out.
+	ClaimDeliveries(ctx context.Context, p ClaimDeliveriesParams) (ClaimedDeliveries, error)
+	// FinishDeliveries records what became of attempts.
+	FinishDeliveries(ctx context.Context, attempts []Attempt) error
+
+	// Task returns everything about a task, or ErrNotFound.
+	Task(ctx context.Context, id task.ID) (*Detail, error)
+	// Tasks lists tasks, newest first. Their metadata, rules, actions and dependencies are left out.
+	Tasks(ctx context.Context, f Filter) ([]Item, error)
+	// Batch sums a batch up, or ErrNotFound.
+	Batch(ctx context.Context, id task.ID) (*BatchSummary, error)
+	// DAG returns the tasks of a batch in request order and the dependencies between them, or ErrNotFound.
+	DAG(ctx context.Context, batch task.ID) (*DAG, error)
+
+	// Drift counts the gates whose used slots differ from the rows that hold them. It must be 0.
+	Drift(ctx context.Context) (int, error)
+	// Maintain does the housekeeping that the driver needs now and then; cheap when there is none.
+	Maintain(ctx context.Context) error
+	// Notify wakes the other processes on this database.
+	Notify(ctx context.Context) error
+	// Listen calls wake for each Notify of another process, or more often, until ctx ends. It reconnects by itself.
+	Listen(ctx context.Context, wake func())
+}
+
+// Health is what a database says of itself.
+type Health struct {
+	PoolSize int // connections
+	PoolIdle int // of them not in use
+}
+
+// Settled is what Settle did.
+type Settled struct {
+	// Results stand in the order of the outcomes.
+	Results []Result
+	// Pump and Outbox: there is work for them now.
+	Pump, Outbox bool
+}
+
+// Result answers one outcome.
+type Result struct {
+	// From and State are the task before and after. Zero when the task does not exist.
+	From  task.Status
+	State task.State
+	// Err is a *task.Refusal, or nil.
+	Err error
+}
+
+// PumpParams bounds a tick.
+type PumpParams struct {
+	// Owner is the process that claims. It must have a lease.
+	Owner task.ID
+	// Room is how much dispatch can take now.
+	Room task.Room
+	// Fetch bounds the ready tasks looked at for each host, Links the dependencies folded.
+	// Zero means 64 and 2 000.
+	Fetch, Links int
+}
+
+// Pumped is what a tick did.
+type Pumped struct {
+	// Claims are to be sent.
+	Claims []Claim
+	// Transitions counts the state changes of the tick.
+	Transitions map[Transition]int
+	// Propagated counts the dependencies settled, by the outcome of the parent.
+	Propagated map[task.Status]int
+	// Parked counts the tasks that a rule began to hold back.
+	Parked int
+	// Busy: another process is pumping; nothing was done.
+	Busy bool
+	// More: another tick would find work now.
+	More bool
+	// Blocked: every ready task looked at is held back by a rule while there is room; a greater Fetch gets further.
+	Blocked bool
+	// Starved: tasks could start but for Room.
+	Starved bool
+	// Outbox: there are new deliveries.
+	Outbox bool
+}
+
+// Transition labels a state change for the metrics.
+type Transition struct {
+	From, To task.Status
+	Kind     string
+}
+
+// Claim is an on_start to send.
+type Claim struct {
+	ID      task.ID
+	Attempt int
+	Host    string
+	Action  task.Action
+}
+
+// Delivery is an end or cancel action to send. Task, Trigger and Place identify it.
+type Delivery struct {
+	Task    task.ID
+	Trigger task.Trigger
+	// Place counts the actions of one trigger from 0.
+	Place int
+	Host  string
+	// Failures counts the attempts so far; all of them failed.
+	Failures int
+	Action   task.Action
+}
+
+// ClaimDeliveriesParams bounds what is claimed.
+type ClaimDeliveriesParams struct {
+	Room  task.Room
+	Lease time.Duration
+}
+
+// ClaimedDeliveries are deliveries to send.
+type ClaimedDeliveries struct {
+	Deliveries []Delivery
+	// More: others were due but for Room.
+	More bool
+}
+
+// DeliveryState is where a delivery stands.
+type DeliveryState int16
+
+const (
+	DeliveryPending DeliveryState = iota + 1 // to be sent, now or later
+	DeliveryDone                             // accepted
+	DeliveryDead                             // given up
+)
+
+// Attempt is what became of one attempt to send a delivery.
+type Attempt struct {
+	Task    task.ID
+	Trigger task.Trigger
+	Place   int
+	// State is DeliveryPending when it is to be sent again, after Retry.
+	State DeliveryState
+	Retry time.Duration
+	// Status is the answer's code, 0 for none; Error is empty on success.
+	Status int
+	Error  string
+}
+
+// Item is a task in a list.
+type Item struct {
+	Task  task.Task
+	State task.State
+}
+
+// Detail is a task with everything about it.
+type Detail struct {
+	Item
+	// Parents are the states of Task.Dependencies, in their order.
+	Parents []task.Status
+	// Deliveries are the records of end and cancel actions that came due.
+	Deliveries []DeliveryRecord
+}
+
+// DeliveryRecord is what is known of a delivery.
+type DeliveryRecord struct {
+	Trigger    task.Trigger
+	Place      int
+	State      DeliveryState
+	Failures   int
+	LastStatus int    // 0: none
+	LastError  string // empty: none
+}
+
+// Filter selects tasks. Zero members do not filter.
+type Filter struct {
+	Statuses []task.Status
+	Kind     string // exact
+	// KindPrefix, NamePart: the kind begins with, the name contains. Case-sensitive.
+	KindPrefix, NamePart string
+	Batch                task.ID
+	// Metadata: a JSON object that the metadata contains, as jsonb's @> has it.
+	Metadata []byte
+	Timeout  time.Duration
+	// Before continues after that task of an earlier page; Offset skips.
+	Before task.ID
+	Offset int
+	Limit  int
+}
+
+// BatchSummary sums a batch up.
+type BatchSummary struct {
+	ID        task.ID
+	Requester string
+	CreatedAt time.Time
+	Counts    map[task.Status]int
+	Tasks     int
+	Success   int64
+	Failures  int64
+	// Expected is nil as soon as one task does not say.
+	Expected *int64
+}
+
+// DAG is a batch as a graph.
+type DAG struct {
+	Items []Item
+	Links []Link
+}
+
+// Link is a dependency.
+type Link struct {
+	Parent, Child   task.ID
+	RequiresSuccess bool
+}
