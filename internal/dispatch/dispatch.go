@@ -1,0 +1,239 @@
+package dispatch
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// Store is what dispatch needs of [store.Store].
+type Store interface {
+	ClaimDeliveries(ctx context.Context, p store.ClaimDeliveriesParams) (store.ClaimedDeliveries, error)
+	FinishDeliveries(ctx context.Context, attempts []store.Attempt) error
+}
+
+// Settler takes outcomes and returns when they are durable.
+type Settler interface {
+	Settle(ctx context.Context, outcomes ...task.Outcome) ([]store.Result, error)
+}
+
+// Options of a [Dispatcher]. Store, Settler and HostURL are required.
+type Options struct {
+	Store   Store
+	Settler Settler
+	// Guard is asked before every connection. Nil allows public addresses only.
+	Guard *Guard
+	// HostURL is where workers reach this service.
+	HostURL string
+	// Window bounds the requests that are out over all hosts (0: 512), HostWindow those to one host (0: 64). Each
+	// bounds on_start and the outbox for itself.
+	Window, HostWindow int
+	// Timeout bounds one request with its answer. 0: 10 s.
+	Timeout time.Duration
+	// Lease is how long a claimed delivery is kept from other processes. 0: 30 s; at least twice Timeout.
+	Lease time.Duration
+	// Registry takes the metrics. Nil: they are kept nowhere.
+	Registry prometheus.Registerer
+	// Log is nil for none.
+	Log *slog.Logger
+	// OnRoom is called when an on_start has ended and room was short before. It must not block. Nil: nobody asks.
+	OnRoom func()
+	// Rand returns uniform random numbers, for concurrent use. Nil: math/rand/v2.
+	Rand func() uint64
+}
+
+func (o *Options) fill() {
+	if o.Guard == nil {
+		o.Guard = &Guard{}
+	}
+	if o.Window <= 0 {
+		o.Window = 512
+	}
+	if o.HostWindow <= 0 {
+		o.HostWindow = 64
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = 10 * time.Second
+	}
+	if o.Lease <= 0 {
+		o.Lease = 30 * time.Second
+	}
+	o.Lease = max(o.Lease, 2*o.Timeout)
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Rand == nil {
+		o.Rand = rand.Uint64
+	}
+}
+
+// Dispatcher sends webhooks. Safe for concurrent use.
+type Dispatcher struct {
+	store   Store
+	settler Settler
+	guard   *Guard
+	log     *slog.Logger
+	random  func() uint64
+	lease   time.Duration
+	metrics *metrics
+
+	sender    *sender
+	transport *http.Transport
+	starts    *windows
+	outbox    *windows
+
+	hint     chan struct{} // the outbox has something
+	roomFree chan struct{} // the outbox's windows have room again
+	finished finished
+
+	settling, claiming, finishing trouble
+
+	// work ends when the process gives up waiting for what is in flight.
+	work    context.Context
+	abandon context.CancelFunc
+
+	mu       sync.Mutex
+	live     int // sends that have begun and are not yet reported
+	draining bool
+	stopping chan struct{} // closed when draining begins
+	idle     chan struct{} // closed when draining and nothing is live
+}
+
+// New returns a dispatcher. It sends what [Dispatcher.Start] is given at once, and the outbox while
+// [Dispatcher.Run] runs.
+func New(o Options) *Dispatcher {
+	o.fill()
+	transport := newTransport(&o)
+	work, abandon := context.WithCancel(context.Background())
+	d := &Dispatcher{
+		store: o.Store, settler: o.Settler, guard: o.Guard, log: o.Log, random: o.Rand, lease: o.Lease,
+		metrics:   newMetrics(o.Registry),
+		transport: transport,
+		sender: &sender{
+			transport: transport, timeout: o.Timeout, random: o.Rand,
+			handle: url.QueryEscape(strings.TrimRight(o.HostURL, "/") + "/task/"),
+		},
+		hint: make(chan struct{}, 1), roomFree: make(chan struct{}, 1),
+		settling:  trouble{log: o.Log, what: "settle on_start"},
+		claiming:  trouble{log: o.Log, what: "claim deliveries"},
+		finishing: trouble{log: o.Log, what: "record deliveries"},
+		work:      work, abandon: abandon,
+		stopping: make(chan struct{}), idle: make(chan struct{}),
+	}
+	d.starts = newWindows(o.Window, o.HostWindow, o.OnRoom)
+	d.outbox = newWindows(o.Window, o.HostWindow, func() { signal(d.roomFree) })
+	return d
+}
+
+// signal leaves a hint in c, a channel of capacity 1; one that is there already will do.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Room is how many claims may be started now. The caller may keep and change it.
+func (d *Dispatcher) Room() task.Room { return d.starts.room() }
+
+// Drain ends all sending: nothing new goes out, what waits for another attempt is left to whoever takes it over, and
+// it returns when everything in flight was answered and reported. When ctx ends first, that is abandoned.
+func (d *Dispatcher) Drain(ctx context.Context) error {
+	d.mu.Lock()
+	if !d.draining {
+		d.draining = true
+		close(d.stopping)
+		if d.live == 0 {
+			close(d.idle)
+		}
+	}
+	d.mu.Unlock()
+	defer d.transport.CloseIdleConnections()
+	defer d.abandon()
+	select {
+	case <-d.idle:
+		return nil
+	default:
+	}
+	select {
+	case <-d.idle:
+		return nil
+	case <-ctx.Done():
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return fmt.Errorf("drain webhooks: %d left: %w", d.live, context.Cause(ctx))
+	}
+}
+
+// begin counts a send as live, unless no new ones may go out.
+func (d *Dispatcher) begin() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.draining {
+		return false
+	}
+	d.live++
+	return true
+}
+
+// end says that n sends were reported.
+func (d *Dispatcher) end(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.live -= n; d.live == 0 && d.draining {
+		close(d.idle)
+	}
+}
+
+// attempt sends c once. The verdict is 0 when the process gave up meanwhile.
+func (d *Dispatcher) attempt(c *call) (answer, Verdict) {
+	m := d.metrics.of(c.trigger)
+	m.inFlight.Inc()
+	a := d.sender.send(d.work, c)
+	m.inFlight.Dec()
+	if a.err != nil && d.work.Err() != nil {
+		return a, 0
+	}
+	m.duration.Observe(a.took.Seconds())
+	return a, Classify(a.status, a.err)
+}
+
+// after decides how to go on after a failed attempt, the failures-th, and counts it.
+func (d *Dispatcher) after(p *policy, c *call, a *answer, v Verdict, failures int) (pause time.Duration, again bool) {
+	if v == Retry {
+		pause, again = p.pause(failures, a.retryAfter, d.random())
+	}
+	r := resultFailed
+	switch {
+	case again:
+		r = resultRetry
+	case a.err != nil && refused(a.err):
+		r = resultRefused
+	}
+	d.metrics.of(c.trigger).requests[r].Inc()
+	return pause, again
+}
+
+// sleep returns false when one of the two was closed before the time was up.
+func sleep(d time.Duration, stop, orStop <-chan struct{}) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-stop:
+	case <-orStop:
+	}
+	return false
+}

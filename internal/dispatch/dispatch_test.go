@@ -1,0 +1,701 @@
+package dispatch
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// fakeStore is an outbox in memory, and settles.
+type fakeStore struct {
+	mu sync.Mutex
+	// due are not claimed yet; attempts and outcomes were reported, by call.
+	due      []store.Delivery
+	attempts [][]store.Attempt
+	outcomes []task.Outcome
+	claims   []store.ClaimDeliveriesParams
+	// err fails every call.
+	err error
+	// gate, when set, holds FinishDeliveries up.
+	gate chan struct{}
+}
+
+func (f *fakeStore) ClaimDeliveries(_ context.Context, p store.ClaimDeliveriesParams) (store.ClaimedDeliveries, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		return store.ClaimedDeliveries{}, f.err
+	}
+	f.claims = append(f.claims, p)
+	var claimed store.ClaimedDeliveries
+	hosts := map[string]int{}
+	f.due = slices.DeleteFunc(f.due, func(d store.Delivery) bool {
+		if len(claimed.Deliveries) >= p.Room.Total || hosts[d.Host] >= p.Room.Host(d.Host) {
+			claimed.More = true
+			return false
+		}
+		hosts[d.Host]++
+		claimed.Deliveries = append(claimed.Deliveries, d)
+		return true
+	})
+	return claimed, nil
+}
+
+func (f *fakeStore) FinishDeliveries(_ context.Context, attempts []store.Attempt) error {
+	if f.gate != nil {
+		<-f.gate
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		return f.err
+	}
+	f.attempts = append(f.attempts, slices.Clone(attempts))
+	return nil
+}
+
+func (f *fakeStore) Settle(_ context.Context, outcomes ...task.Outcome) ([]store.Result, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		return nil, f.err
+	}
+	f.outcomes = append(f.outcomes, outcomes...)
+	return make([]store.Result, len(outcomes)), nil
+}
+
+func (f *fakeStore) set(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+}
+
+func (f *fakeStore) settled() []task.Outcome {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.outcomes)
+}
+
+func (f *fakeStore) finished() []store.Attempt {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Concat(f.attempts...)
+}
+
+// network answers requests in memory.
+type network func(r *http.Request) (*http.Response, error)
+
+func (n network) RoundTrip(r *http.Request) (*http.Response, error) { return n(r) }
+
+func respond(status int, body string, header ...string) (*http.Response, error) {
+	h := http.Header{}
+	for i := 0; i < len(header); i += 2 {
+		h.Set(header[i], header[i+1])
+	}
+	return &http.Response{StatusCode: status, Header: h, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body))}, nil
+}
+
+// hang answers when the request is given up.
+func hang(r *http.Request) (*http.Response, error) {
+	<-r.Context().Done()
+	return nil, r.Context().Err()
+}
+
+type fixture struct {
+	*Dispatcher
+	store *fakeStore
+	log   *bytes.Buffer
+	reg   *prometheus.Registry
+}
+
+// newFixture returns a dispatcher over f's store whose requests go to n. Call it in a bubble.
+func newFixture(t *testing.T, o Options, n network) *fixture {
+	t.Helper()
+	f := &fixture{store: &fakeStore{}, log: &bytes.Buffer{}, reg: prometheus.NewRegistry()}
+	o.Store, o.Settler, o.HostURL, o.Registry = f.store, f.store, "http://runner", f.reg
+	o.Log = slog.New(slog.NewTextHandler(f.log, nil))
+	f.Dispatcher = New(o)
+	f.sender.transport = n
+	t.Cleanup(f.abandon)
+	return f
+}
+
+// run runs the outbox loop until the test ends.
+func (f *fixture) run(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- f.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// count is the value of a counter or gauge.
+func (f *fixture) count(t *testing.T, name string, labels ...string) float64 {
+	t.Helper()
+	families, err := f.reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{}
+	for i := 0; i < len(labels); i += 2 {
+		want[labels[i]] = labels[i+1]
+	}
+	for _, family := range families {
+		if family.GetName() != name {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			got := map[string]string{}
+			for _, l := range m.GetLabel() {
+				got[l.GetName()] = l.GetValue()
+			}
+			if maps.Equal(got, want) {
+				return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	t.Fatalf("no metric %s %v", name, labels)
+	return 0
+}
+
+func claim(host string) store.Claim {
+	return store.Claim{ID: uuid.New(), Attempt: 1, Host: host, Action: task.Action{Verb: "Post", URL: "http://" + host + "/", Body: json.RawMessage(`{}`)}}
+}
+
+func delivery(host string, trigger task.Trigger) store.Delivery {
+	return store.Delivery{Task: uuid.New(), Trigger: trigger, Host: host, Action: task.Action{Verb: "Get", URL: "http://" + host + "/"}}
+}
+
+func TestStartOutcomes(t *testing.T) {
+	t.Parallel()
+	cancel := task.Action{Verb: "Delete", URL: "https://worker/cancel/17"}
+	tests := []struct {
+		name    string
+		answers []network // the last one stands
+		want    task.Outcome
+		within  [2]time.Duration
+		ignored float64
+		counts  map[string]float64
+	}{
+		{name: "accepted", answers: []network{func(*http.Request) (*http.Response, error) { return respond(202, "") }},
+			want: task.Outcome{Kind: task.Started, StartStatus: 202}, counts: map[string]float64{"done": 1}},
+		{name: "cancel action", answers: []network{func(*http.Request) (*http.Response, error) {
+			return respond(200, `{"kind":"Webhook","params":{"url":"https://worker/cancel/17","verb":"Delete"}}`)
+		}}, want: task.Outcome{Kind: task.Started, StartStatus: 200, OnCancel: []task.Action{cancel}}, counts: map[string]float64{"done": 1}},
+		{name: "other answer", answers: []network{func(*http.Request) (*http.Response, error) { return respond(200, `{"ok":true}`) }},
+			want: task.Outcome{Kind: task.Started, StartStatus: 200}},
+		{name: "cancel action to this machine", ignored: 1, answers: []network{func(*http.Request) (*http.Response, error) {
+			return respond(200, `{"kind":"Webhook","params":{"url":"http://127.0.0.1/cancel","verb":"Delete"}}`)
+		}}, want: task.Outcome{Kind: task.Started, StartStatus: 200}},
+		{name: "cancel action without verb", ignored: 1, answers: []network{func(*http.Request) (*http.Response, error) {
+			return respond(200, `{"kind":"Webhook","params":{"url":"https://worker/"}}`)
+		}}, want: task.Outcome{Kind: task.Started, StartStatus: 200}},
+		{name: "accepted at last", answers: []network{
+			func(*http.Request) (*http.Response, error) { return respond(503, "") },
+			func(*http.Request) (*http.Response, error) { return nil, io.EOF },
+			func(*http.Request) (*http.Response, error) { return respond(200, "") },
+		}, want: task.Outcome{Kind: task.Started, StartStatus: 200, StartFailures: 2},
+			within: [2]time.Duration{2 * time.Second, 4 * time.Second}, counts: map[string]float64{"done": 1, "retry": 2}},
+		{name: "never accepted", answers: []network{func(*http.Request) (*http.Response, error) { return respond(503, "") }},
+			want: task.Outcome{Kind: task.StartFailed, StartStatus: 503, StartFailures: 3, StartError: "503 Service Unavailable",
+				FailureReason: "on_start failed: 503 after 3 attempts"},
+			within: [2]time.Duration{2 * time.Second, 4 * time.Second}, counts: map[string]float64{"retry": 2, "failed": 1}},
+		{name: "retry later", answers: []network{
+			func(*http.Request) (*http.Response, error) { return respond(429, "", "Retry-After", "9") },
+			func(*http.Request) (*http.Response, error) { return respond(200, "") },
+		}, want: task.Outcome{Kind: task.Started, StartStatus: 200, StartFailures: 1},
+			within: [2]time.Duration{9 * time.Second, 9 * time.Second}},
+		{name: "given up at once", answers: []network{func(*http.Request) (*http.Response, error) { return respond(404, "") }},
+			want: task.Outcome{Kind: task.StartFailed, StartStatus: 404, StartFailures: 1, StartError: "404 Not Found",
+				FailureReason: "on_start failed: 404 after 1 attempt"}, counts: map[string]float64{"failed": 1}},
+		{name: "hangs", answers: []network{hang},
+			want: task.Outcome{Kind: task.StartFailed, StartFailures: 3, StartError: "no answer within 10s",
+				FailureReason: "on_start failed: no answer within 10s after 3 attempts"},
+			within: [2]time.Duration{32 * time.Second, 34 * time.Second}},
+		{name: "refused", answers: []network{func(*http.Request) (*http.Response, error) {
+			return nil, newGuard(t).Control("tcp", "10.0.0.1:80", nil)
+		}}, want: task.Outcome{Kind: task.StartFailed, StartFailures: 1,
+			StartError:    "10.0.0.1 is a private address, which WEBHOOK_ALLOWED_NETWORKS does not let in",
+			FailureReason: "on_start failed: 10.0.0.1 is a private address, which WEBHOOK_ALLOWED_NETWORKS does not let in after 1 attempt",
+		}, counts: map[string]float64{"refused": 1}},
+	}
+	for _, c := range tests {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var keys []string
+				f := newFixture(t, Options{}, func(r *http.Request) (*http.Response, error) {
+					keys = append(keys, r.Header.Get("Idempotency-Key"))
+					return c.answers[min(len(keys), len(c.answers))-1](r)
+				})
+				began := time.Now()
+				cl := claim("worker")
+				cl.Attempt = 4
+				f.Start([]store.Claim{cl})
+				f.waitIdle()
+				took := time.Since(began)
+				c.want.ID, c.want.Attempt = cl.ID, 4
+				if diff := cmp.Diff([]task.Outcome{c.want}, f.store.settled()); diff != "" {
+					t.Error(diff)
+				}
+				if took < c.within[0] || took > c.within[1] {
+					t.Errorf("took %v", took)
+				}
+				want := c.want.StartFailures
+				if c.want.Kind == task.Started {
+					want++
+				}
+				if len(keys) != want ||
+					slices.ContainsFunc(keys, func(k string) bool { return k != cl.ID.String()+":start" }) {
+					t.Errorf("keys %q, want %d", keys, want)
+				}
+				if got := f.count(t, "cancel_actions_ignored_total"); got != c.ignored || (got > 0) != strings.Contains(f.log.String(), "ignore the cancel action") {
+					t.Errorf("%v cancel actions ignored, log %s", got, f.log)
+				}
+				for outcome, want := range c.counts {
+					if got := f.count(t, "webhook_requests_total", "trigger", "start", "outcome", outcome); got != want {
+						t.Errorf("%s: %v, want %v", outcome, got, want)
+					}
+				}
+				if got := f.count(t, "webhooks_in_flight", "trigger", "start"); got != 0 {
+					t.Errorf("%v in flight", got)
+				}
+			})
+		})
+	}
+}
+
+// waitIdle lets the time of a bubble go on until no send is live.
+func (f *fixture) waitIdle() {
+	synctest.Wait()
+	for f.liveNow() > 0 {
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+	}
+}
+
+func (f *fixture) liveNow() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.live
+}
+
+func TestSettleUntilTheDatabaseIsBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, Options{Window: 4, HostWindow: 4}, func(*http.Request) (*http.Response, error) { return respond(200, "") })
+		f.store.err = errors.New("database is away")
+		f.Start([]store.Claim{claim("a"), claim("b"), claim("c")})
+		time.Sleep(10 * time.Minute)
+		if got := f.Room().Total; got != 4 {
+			t.Errorf("room %d: settling keeps places", got)
+		}
+		f.store.set(func() { f.store.err = nil })
+		time.Sleep(maxStorePause)
+		synctest.Wait()
+		if got := len(f.store.settled()); got != 3 {
+			t.Errorf("%d settled", got)
+		}
+		if log := f.log.String(); strings.Count(log, "database is away") != 1 || strings.Count(log, "works again") != 1 {
+			t.Errorf("log %s", log)
+		}
+	})
+}
+
+// traffic counts what is out, and lets it go one by one.
+type traffic struct {
+	mu       sync.Mutex
+	out, max map[string]int
+	release  map[string]chan struct{}
+}
+
+func newTraffic(hosts ...string) *traffic {
+	tr := &traffic{out: map[string]int{}, max: map[string]int{}, release: map[string]chan struct{}{}}
+	for _, host := range hosts {
+		tr.release[host] = make(chan struct{})
+	}
+	return tr
+}
+
+func (tr *traffic) send(r *http.Request) (*http.Response, error) {
+	tr.mu.Lock()
+	for _, key := range []string{r.URL.Host, "total"} {
+		tr.out[key]++
+		tr.max[key] = max(tr.max[key], tr.out[key])
+	}
+	tr.mu.Unlock()
+	<-tr.release[r.URL.Host]
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	tr.out[r.URL.Host]--
+	tr.out["total"]--
+	return respond(200, "")
+}
+
+func (tr *traffic) now(host string) int {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	return tr.out[host]
+}
+
+func TestWindows(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tr := newTraffic("slow", "fast")
+		var rooms atomic.Int32
+		f := newFixture(t, Options{Window: 5, HostWindow: 3, Timeout: time.Hour, OnRoom: func() { rooms.Add(1) }}, tr.send)
+		if diff := cmp.Diff(task.Room{Total: 5, PerHost: 3, Busy: map[string]int{}}, f.Room()); diff != "" {
+			t.Error(diff)
+		}
+		for range 10 { // more than there is room for
+			f.Start([]store.Claim{claim("slow"), claim("fast")})
+		}
+		synctest.Wait()
+		if tr.now("total") != 5 || f.Room().Total != 0 || f.Room().Busy["slow"] != 10 {
+			t.Errorf("%v out, room %+v", tr.out, f.Room())
+		}
+		for range 10 { // the slow host does not answer at all, and holds up nobody
+			tr.release["fast"] <- struct{}{}
+			synctest.Wait()
+		}
+		if got := len(f.store.settled()); got != 10 || tr.now("slow") != 3 {
+			t.Errorf("%d settled, %d out to the slow host", got, tr.now("slow"))
+		}
+		if diff := cmp.Diff(task.Room{Total: 0, PerHost: 3, Busy: map[string]int{"slow": 10}}, f.Room()); diff != "" {
+			t.Error(diff)
+		}
+		before := rooms.Load()
+		for range 10 {
+			tr.release["slow"] <- struct{}{}
+			synctest.Wait()
+		}
+		if tr.max["total"] != 5 || tr.max["slow"] != 3 || tr.max["fast"] != 3 {
+			t.Errorf("at most %v out", tr.max)
+		}
+		if diff := cmp.Diff(task.Room{Total: 5, PerHost: 3, Busy: map[string]int{}}, f.Room()); diff != "" {
+			t.Error(diff)
+		}
+		// 10 to 3 were full, the last two releases freed nothing that was short.
+		if got := rooms.Load() - before; got != 8 {
+			t.Errorf("OnRoom was called %d times", got)
+		}
+	})
+}
+
+func TestRetryKeepsItsPlace(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, Options{}, func(*http.Request) (*http.Response, error) { return respond(503, "") })
+		f.Start([]store.Claim{claim("a")})
+		synctest.Wait()
+		if got := f.Room(); got.Busy["a"] != 1 || got.Total != 511 {
+			t.Errorf("room %+v", got)
+		}
+		if f.outbox.room().Total != 512 {
+			t.Error("on_start takes the outbox's room")
+		}
+	})
+}
+
+func TestOutboxResults(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, Options{Rand: func() uint64 { return 0 }}, func(r *http.Request) (*http.Response, error) {
+			switch r.URL.Host {
+			case "good":
+				return respond(204, "")
+			case "gone":
+				return respond(410, "")
+			case "silent":
+				return nil, io.EOF
+			}
+			return respond(500, "", "Retry-After", "100")
+		})
+		good, bad, last, gone, silent := delivery("good", task.TriggerSuccess), delivery("bad", task.TriggerFailure),
+			delivery("bad", task.TriggerCancel), delivery("gone", task.TriggerSuccess), delivery("silent", task.TriggerSuccess)
+		bad.Place, bad.Failures, last.Failures, silent.Failures = 2, 4, 9, 3
+		f.store.due = []store.Delivery{good, bad, last, gone, silent}
+		f.run(t)
+		synctest.Wait()
+		got := f.store.finished()
+		slices.SortFunc(got, func(a, b store.Attempt) int { return bytes.Compare(a.Task[:], b.Task[:]) })
+		want := []store.Attempt{
+			{Task: good.Task, Trigger: task.TriggerSuccess, State: store.DeliveryDone, Status: 204},
+			{Task: bad.Task, Trigger: task.TriggerFailure, Place: 2, State: store.DeliveryPending, Retry: 192 * time.Second, Status: 500, Error: "500 Internal Server Error"},
+			{Task: last.Task, Trigger: task.TriggerCancel, State: store.DeliveryDead, Status: 500, Error: "500 Internal Server Error"},
+			{Task: gone.Task, Trigger: task.TriggerSuccess, State: store.DeliveryDead, Status: 410, Error: "410 Gone"},
+			{Task: silent.Task, Trigger: task.TriggerSuccess, State: store.DeliveryPending, Retry: 48 * time.Second, Error: "EOF"},
+		}
+		slices.SortFunc(want, func(a, b store.Attempt) int { return bytes.Compare(a.Task[:], b.Task[:]) })
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+		for labels, want := range map[[2]string]float64{
+			{"end", "done"}: 1, {"end", "retry"}: 2, {"end", "failed"}: 1, {"cancel", "failed"}: 1,
+		} {
+			if got := f.count(t, "webhook_requests_total", "trigger", labels[0], "outcome", labels[1]); got != want {
+				t.Errorf("%v: %v, want %v", labels, got, want)
+			}
+		}
+		if f.count(t, "deliveries_dead_total", "trigger", "end") != 1 || f.count(t, "deliveries_dead_total", "trigger", "cancel") != 1 {
+			t.Error("dead deliveries are not counted")
+		}
+		if lease := f.store.claims[0].Lease; lease != 30*time.Second {
+			t.Errorf("lease %v", lease)
+		}
+	})
+}
+
+func TestOutboxBatchesResults(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, Options{}, func(*http.Request) (*http.Response, error) { return respond(200, "") })
+		f.store.gate = make(chan struct{})
+		for i := range 100 {
+			f.store.due = append(f.store.due, delivery(fmt.Sprint("host", i%4), task.TriggerSuccess))
+		}
+		f.run(t)
+		synctest.Wait()
+		close(f.store.gate)
+		synctest.Wait()
+		if got := len(f.store.finished()); got != 100 || len(f.store.attempts) > 2 {
+			t.Errorf("%d results in %d calls", got, len(f.store.attempts))
+		}
+	})
+}
+
+func TestOutboxWakes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, Options{}, func(*http.Request) (*http.Response, error) { return respond(200, "") })
+		f.run(t)
+		synctest.Wait()
+		add := func() { f.store.set(func() { f.store.due = append(f.store.due, delivery("a", task.TriggerSuccess)) }) }
+		add()
+		synctest.Wait()
+		if len(f.store.finished()) != 0 {
+			t.Fatal("sent without a hint")
+		}
+		f.WakeOutbox()
+		f.WakeOutbox()
+		synctest.Wait()
+		if len(f.store.finished()) != 1 {
+			t.Error("not sent on a hint")
+		}
+		add()
+		time.Sleep(outboxTick)
+		synctest.Wait()
+		if len(f.store.finished()) != 2 {
+			t.Error("not sent on the tick")
+		}
+	})
+}
+
+// A slow host fills its window; the others' deliveries go out as soon as there is room, without waiting for a tick.
+func TestOutboxUsesRoomAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tr := newTraffic("slow", "fast")
+		f := newFixture(t, Options{Window: 6, HostWindow: 3, Timeout: time.Hour}, tr.send)
+		for range 20 {
+			f.store.due = append(f.store.due, delivery("slow", task.TriggerSuccess), delivery("fast", task.TriggerSuccess))
+		}
+		f.run(t)
+		began := time.Now()
+		synctest.Wait()
+		for range 20 {
+			tr.release["fast"] <- struct{}{}
+			synctest.Wait()
+		}
+		if got := len(f.store.finished()); got != 20 || time.Since(began) != 0 {
+			t.Errorf("%d recorded after %v", got, time.Since(began))
+		}
+		claims := len(f.store.claims)
+		if claims > 25 {
+			t.Errorf("%d claims", claims)
+		}
+		for range 20 {
+			tr.release["slow"] <- struct{}{}
+			synctest.Wait()
+		}
+		if got := len(f.store.finished()); got != 40 || time.Since(began) != 0 {
+			t.Errorf("%d recorded after %v", got, time.Since(began))
+		}
+		if tr.max["slow"] != 3 || tr.max["total"] != 6 {
+			t.Errorf("at most %v out", tr.max)
+		}
+	})
+}
+
+func TestCompareRoom(t *testing.T) {
+	t.Parallel()
+	busy := func(n int) map[string]int { return map[string]int{"a": n} }
+	tests := []struct {
+		name         string
+		before, now  task.Room
+		short, eased bool
+	}{
+		{"nothing short", task.Room{Total: 5, PerHost: 3, Busy: busy(2)}, task.Room{Total: 6, PerHost: 3, Busy: busy(1)}, false, false},
+		{"total still short", task.Room{PerHost: 3}, task.Room{PerHost: 3}, true, false},
+		{"total eased", task.Room{PerHost: 3}, task.Room{Total: 1, PerHost: 3}, true, true},
+		{"host still short", task.Room{Total: 5, PerHost: 3, Busy: busy(3)}, task.Room{Total: 5, PerHost: 3, Busy: busy(3)}, true, false},
+		{"host eased", task.Room{Total: 5, PerHost: 3, Busy: busy(3)}, task.Room{Total: 6, PerHost: 3, Busy: busy(2)}, true, true},
+		{"host eased, total not", task.Room{Total: 5, PerHost: 3, Busy: busy(3)}, task.Room{PerHost: 3, Busy: busy(2)}, true, false},
+	}
+	for _, c := range tests {
+		if short, eased := compareRoom(c.before, c.now); short != c.short || eased != c.eased {
+			t.Errorf("%s: short %v, eased %v", c.name, short, eased)
+		}
+	}
+}
+
+func TestOutboxGoesOnAfterErrors(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, Options{}, func(*http.Request) (*http.Response, error) { return respond(200, "") })
+		f.store.err = errors.New("database is away")
+		f.run(t)
+		time.Sleep(10 * time.Minute)
+		f.store.set(func() { f.store.err, f.store.due = nil, []store.Delivery{delivery("a", task.TriggerSuccess)} })
+		time.Sleep(maxStorePause)
+		synctest.Wait()
+		if len(f.store.finished()) != 1 {
+			t.Error("not sent")
+		}
+		if log := f.log.String(); strings.Count(log, "database is away") != 1 || strings.Count(log, "works again") != 1 {
+			t.Errorf("log %s", log)
+		}
+	})
+}
+
+func TestDrain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tr := newTraffic("a", "b")
+		f := newFixture(t, Options{Window: 2, HostWindow: 1, Timeout: time.Hour}, func(r *http.Request) (*http.Response, error) {
+			if r.URL.Host == "failing" {
+				return respond(503, "")
+			}
+			return tr.send(r)
+		})
+		f.Start([]store.Claim{claim("failing")})
+		synctest.Wait()
+		f.Start([]store.Claim{claim("a"), claim("a")}) // the second one has to wait
+		f.store.due = []store.Delivery{delivery("b", task.TriggerSuccess)}
+		f.run(t)
+		synctest.Wait()
+		f.store.err = errors.New("database is away")
+		drained := make(chan error, 1)
+		go func() { drained <- f.Drain(t.Context()) }()
+		synctest.Wait()
+		f.Start([]store.Claim{claim("b")})
+		tr.release["a"] <- struct{}{}
+		tr.release["b"] <- struct{}{}
+		time.Sleep(time.Minute)
+		select {
+		case err := <-drained:
+			t.Fatalf("drained before all was reported: %v", err)
+		default:
+		}
+		f.store.set(func() { f.store.err = nil })
+		if err := <-drained; err != nil {
+			t.Error(err)
+		}
+		if len(f.store.settled()) != 1 || len(f.store.finished()) != 1 || tr.max["a"] != 1 || tr.max["b"] != 1 {
+			t.Errorf("settled %v, recorded %v, sent %v", f.store.settled(), f.store.finished(), tr.max)
+		}
+		if err := f.Drain(t.Context()); err != nil {
+			t.Errorf("again: %v", err)
+		}
+	})
+}
+
+func TestDrainGivesUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, Options{}, hang)
+		f.store.due = []store.Delivery{delivery("b", task.TriggerSuccess)}
+		f.run(t)
+		f.Start([]store.Claim{claim("a")})
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := f.Drain(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "2 left") {
+			t.Errorf("drain: %v", err)
+		}
+		synctest.Wait()
+		// What was abandoned is no failed attempt: it is sent again by another process.
+		if f.liveNow() != 0 || len(f.store.settled()) != 0 || len(f.store.finished()) != 0 {
+			t.Errorf("%d live, settled %v, recorded %v", f.liveNow(), f.store.settled(), f.store.finished())
+		}
+	})
+}
+
+func TestLeaseOutlastsARequest(t *testing.T) {
+	t.Parallel()
+	if d := New(Options{Timeout: time.Minute}); d.lease != 2*time.Minute {
+		t.Errorf("lease %v", d.lease)
+	}
+}
+
+// The whole way, over real connections: on_start and the outbox to one receiver.
+func TestOverTheNetwork(t *testing.T) {
+	t.Parallel()
+	base, _ := receive(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{}`)) })
+	host := strings.TrimPrefix(base, "http://")
+	s := &fakeStore{}
+	var claims []store.Claim
+	for range 300 {
+		claims = append(claims, claim(host))
+		s.due = append(s.due, delivery(host, task.TriggerSuccess))
+	}
+	d := New(Options{Store: s, Settler: s, HostURL: "http://runner", Guard: newGuard(t, "loopback"), HostWindow: 8})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- d.Run(ctx) }()
+	d.Start(claims)
+	for ctx.Err() == nil && (len(s.settled()) < 300 || len(s.finished()) < 300) {
+		time.Sleep(time.Millisecond)
+	}
+	if err := d.Drain(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	for _, o := range s.settled() {
+		if o.Kind != task.Started || o.StartFailures != 0 {
+			t.Errorf("outcome %+v", o)
+		}
+	}
+	for _, a := range s.finished() {
+		if a.State != store.DeliveryDone {
+			t.Errorf("attempt %+v", a)
+		}
+	}
+}

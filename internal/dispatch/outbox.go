@@ -1,0 +1,178 @@
+package dispatch
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// outboxTick is how often the outbox is looked at without a hint: a retry has come due, or another process died.
+const outboxTick = time.Second
+
+// maxFinish bounds the attempts that are recorded at once.
+const maxFinish = 1000
+
+// WakeOutbox hints that there are deliveries to send. It does not block.
+func (d *Dispatcher) WakeOutbox() { signal(d.hint) }
+
+// Run sends what is due in the outbox until ctx ends or [Dispatcher.Drain] is called, and returns nil then. Sends that
+// are out by then go on.
+func (d *Dispatcher) Run(ctx context.Context) error {
+	tick := time.NewTicker(outboxTick)
+	defer tick.Stop()
+	pause := minStorePause
+	for {
+		more, again, err := d.claimDeliveries(ctx)
+		d.claiming.report(ctx, err)
+		if err != nil {
+			if !sleep(pause, ctx.Done(), d.stopping) {
+				return nil
+			}
+			pause = min(2*pause, maxStorePause)
+			continue
+		}
+		pause = minStorePause
+		if again {
+			signal(d.hint)
+		}
+		var room chan struct{}
+		if more {
+			room = d.roomFree
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.stopping:
+			return nil
+		case <-d.hint:
+		case <-room:
+		case <-tick.C:
+		}
+	}
+}
+
+// claimDeliveries claims once and sends what it got. more: others are due as soon as there is room; again: that has
+// come true meanwhile, without another signal.
+func (d *Dispatcher) claimDeliveries(ctx context.Context) (more, again bool, err error) {
+	room := d.outbox.room()
+	if room.Total == 0 {
+		return true, false, nil
+	}
+	claimed, err := d.store.ClaimDeliveries(ctx, store.ClaimDeliveriesParams{Room: room, Lease: d.lease})
+	if err != nil {
+		return false, false, err
+	}
+	if room.Busy == nil {
+		room.Busy = map[string]int{}
+	}
+	for i := range claimed.Deliveries {
+		dl := &claimed.Deliveries[i]
+		room.Busy[dl.Host]++
+		room.Total--
+		d.outbox.enter(dl.Host, func() { d.deliver(dl) })
+	}
+	if !claimed.More {
+		return false, false, nil
+	}
+	short, eased := compareRoom(room, d.outbox.room())
+	return true, eased || !short && len(claimed.Deliveries) > 0, nil
+}
+
+// compareRoom reports whether room was short, over all or at some host, and whether any of that has eased by now.
+func compareRoom(before, now task.Room) (short, eased bool) {
+	if before.Total <= 0 {
+		short, eased = true, now.Total > 0
+	}
+	for host, n := range before.Busy {
+		if n >= before.PerHost {
+			short = true
+			eased = eased || now.Busy[host] < now.PerHost && now.Total > 0
+		}
+	}
+	return short, eased
+}
+
+func (d *Dispatcher) deliver(dl *store.Delivery) {
+	if !d.begin() {
+		d.outbox.leave(dl.Host)
+		return
+	}
+	request := call{id: dl.Task, trigger: dl.Trigger, place: dl.Place, action: &dl.Action}
+	a, verdict := d.attempt(&request)
+	d.outbox.leave(dl.Host)
+	if verdict == 0 {
+		d.end(1)
+		return
+	}
+	r := store.Attempt{
+		Task: dl.Task, Trigger: dl.Trigger, Place: dl.Place,
+		State: store.DeliveryDone, Status: a.status, Error: a.text,
+	}
+	m := d.metrics.of(dl.Trigger)
+	if verdict == Done {
+		m.requests[resultDone].Inc()
+	} else if pause, again := d.after(&outboxPolicy, &request, &a, verdict, dl.Failures+1); again {
+		r.State, r.Retry = store.DeliveryPending, pause
+	} else {
+		r.State = store.DeliveryDead
+		m.dead.Inc()
+		d.log.Warn("give up a webhook", "task", dl.Task, "trigger", triggerName(dl.Trigger), "place", dl.Place,
+			"attempts", dl.Failures+1, "error", a.text)
+	}
+	d.finish(r)
+}
+
+// finished gathers attempts to record: while some are written the next gather.
+type finished struct {
+	mu       sync.Mutex
+	attempts []store.Attempt
+	writing  bool
+}
+
+func (d *Dispatcher) finish(a store.Attempt) {
+	f := &d.finished
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.attempts = append(f.attempts, a)
+	if !f.writing {
+		f.writing = true
+		go d.writeFinished()
+	}
+}
+
+// writeFinished records until there is nothing left.
+func (d *Dispatcher) writeFinished() {
+	f := &d.finished
+	for {
+		f.mu.Lock()
+		n := min(len(f.attempts), maxFinish)
+		attempts := f.attempts[:n:n]
+		if f.attempts = f.attempts[n:]; n == 0 {
+			f.attempts, f.writing = nil, false
+		}
+		f.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		d.record(attempts)
+		d.end(n)
+	}
+}
+
+// record writes attempts, as often as it takes.
+func (d *Dispatcher) record(attempts []store.Attempt) {
+	pause := minStorePause
+	for {
+		err := d.store.FinishDeliveries(d.work, attempts)
+		if d.finishing.report(d.work, err); err == nil {
+			return
+		}
+		if !sleep(pause, d.work.Done(), nil) {
+			return
+		}
+		pause = min(2*pause, maxStorePause)
+	}
+}

@@ -1,0 +1,256 @@
+package dispatch
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+
+	"taskrunner/internal/task"
+)
+
+// maxErrorText bounds what is kept of an error, in characters.
+const maxErrorText = 300
+
+// sender makes single attempts.
+type sender struct {
+	transport http.RoundTripper
+	handle    string // of all tasks, without the id, escaped for a query
+	timeout   time.Duration
+	random    func() uint64
+}
+
+// call is an action to send.
+type call struct {
+	id      task.ID
+	trigger task.Trigger
+	place   int
+	action  *task.Action
+	// keep: the answer's body is wanted.
+	keep bool
+}
+
+// answer is what came of one attempt.
+type answer struct {
+	status int // 0: none came
+	// body is nil unless it was kept, and only as much of it as came.
+	body []byte
+	err  error
+	// text says what went wrong, empty for 2xx. It is safe to show.
+	text       string
+	retryAfter time.Duration
+	took       time.Duration
+}
+
+// send makes one attempt. The status decides as soon as it is there: an answer whose body breaks off is an answer.
+func (s *sender) send(ctx context.Context, c *call) answer {
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	a := s.exchange(ctx, c)
+	a.took = time.Since(began)
+	switch {
+	case a.err != nil:
+		a.text = s.describe(ctx, c, a.err)
+	case a.status < 200 || a.status > 299:
+		a.text = describeStatus(a.status)
+	}
+	return a
+}
+
+func (s *sender) exchange(ctx context.Context, c *call) answer {
+	req, err := s.request(ctx, c)
+	if err != nil {
+		return answer{err: err}
+	}
+	resp, err := s.transport.RoundTrip(req)
+	if err != nil {
+		return answer{err: err}
+	}
+	a := answer{status: resp.StatusCode}
+	if a.status > 299 {
+		a.retryAfter = parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
+	}
+	if a.status >= 200 {
+		a.body = readBody(resp, c.keep && a.status <= 299)
+	}
+	resp.Body.Close() // drops the connection if there is more to read
+	return a
+}
+
+var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// readBody reads up to maxAnswer bytes, so that the connection can be used again, and returns them if keep is set.
+func readBody(resp *http.Response, keep bool) []byte {
+	if resp.ContentLength == 0 || resp.Body == http.NoBody {
+		return nil
+	}
+	if !keep {
+		_, _ = io.CopyN(io.Discard, resp.Body, maxAnswer) // what breaks off is no matter
+		return nil
+	}
+	buf := buffers.Get().(*bytes.Buffer)
+	defer buffers.Put(buf)
+	buf.Reset()
+	_, _ = buf.ReadFrom(io.LimitReader(resp.Body, maxAnswer))
+	return bytes.Clone(buf.Bytes())
+}
+
+// jsonBody is a request's body; only its address is allocated.
+type jsonBody struct{ bytes.Reader }
+
+func (*jsonBody) Close() error { return nil }
+
+func (s *sender) request(ctx context.Context, c *call) (*http.Request, error) {
+	u, err := url.Parse(c.action.URL)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, fmt.Errorf("%w: its URL is not valid", errUnusable) // the parser's error repeats the URL
+	}
+	id := c.id.String()
+	u.RawQuery = s.query(u.RawQuery, id)
+	u.Fragment = ""
+	req := &http.Request{
+		Method: strings.ToUpper(c.action.Verb),
+		URL:    u, Host: u.Host,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: s.header(c, id),
+	}
+	if body := c.action.Body; body != nil {
+		open := func() (io.ReadCloser, error) {
+			b := &jsonBody{}
+			b.Reset(body)
+			return b, nil
+		}
+		req.Body, _ = open()
+		// With it and an Idempotency-Key the transport repeats a request on a fresh connection by itself when an idle
+		// one turns out to be closed.
+		req.GetBody = open
+		req.ContentLength = int64(len(body))
+	}
+	return req.WithContext(ctx), nil
+}
+
+// query adds the handle to what is there, which stays as it is.
+func (s *sender) query(existing, id string) string {
+	if existing == "" {
+		return "handle=" + s.handle + id
+	}
+	return existing + "&handle=" + s.handle + id
+}
+
+func (s *sender) header(c *call, id string) http.Header {
+	const ours = 6
+	n := len(c.action.Headers) + ours
+	header := make(http.Header, n)
+	values := make([]string, 0, n) // one array for all
+	set := func(canonical, value string) {
+		values = append(values, value)
+		header[canonical] = values[len(values)-1 : len(values) : len(values)]
+	}
+	set("User-Agent", "taskrunner")
+	if c.action.Body != nil {
+		set("Content-Type", "application/json")
+	}
+	for name, value := range c.action.Headers {
+		set(http.CanonicalHeaderKey(name), value)
+	}
+	set("Idempotency-Key", task.IdempotencyKey(c.id, c.trigger, c.place))
+	set("X-Task-Id", id)
+	set("X-Task-Trigger", triggerName(c.trigger))
+	set("Traceparent", s.traceparent())
+	return header
+}
+
+// traceparent begins a trace, as https://www.w3.org/TR/trace-context/ has it. Neither id is ever all zeros.
+func (s *sender) traceparent() string {
+	var raw [24]byte
+	for i := range 3 {
+		n := s.random() | 1
+		for j := range 8 {
+			raw[8*i+j] = byte(n >> (8 * j))
+		}
+	}
+	var text [55]byte
+	copy(text[:], "00-")
+	hex.Encode(text[3:], raw[:16])
+	text[35] = '-'
+	hex.Encode(text[36:], raw[16:])
+	copy(text[52:], "-01")
+	return string(text[:])
+}
+
+// triggerName is the trigger on the wire.
+func triggerName(t task.Trigger) string {
+	switch t {
+	case task.TriggerStart:
+		return "start"
+	case task.TriggerCancel:
+		return "cancel"
+	}
+	return "end"
+}
+
+func describeStatus(status int) string {
+	text := strconv.Itoa(status)
+	if name := http.StatusText(status); name != "" {
+		text += " " + name
+	}
+	if status >= 300 && status <= 399 {
+		text += ": redirects are not followed"
+	}
+	return text
+}
+
+// describe says what went wrong in up to maxErrorText characters, without anything secret of the action.
+func (s *sender) describe(ctx context.Context, c *call, err error) string {
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
+		return fmt.Sprintf("no answer within %v", s.timeout)
+	}
+	if refusal, ok := errors.AsType[*refusedError](err); ok {
+		return refusal.Error()
+	}
+	text := redact(err.Error(), c.action)
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(text, "?"))
+	if runes := []rune(text); len(runes) > maxErrorText {
+		text = string(runes[:maxErrorText-1]) + "…"
+	}
+	return text
+}
+
+// redact takes out what a library's error may repeat of the request, or of an answer that echoes it.
+func redact(text string, a *task.Action) string {
+	var secrets []string
+	if u, err := url.Parse(a.URL); err == nil {
+		secrets = append(secrets, u.RawQuery)
+		if u.User != nil {
+			password, _ := u.User.Password()
+			secrets = append(secrets, u.User.String(), password)
+		}
+	}
+	for _, value := range a.Headers {
+		secrets = append(secrets, value)
+		if _, token, ok := strings.Cut(value, " "); ok {
+			secrets = append(secrets, token) // of "Bearer token"
+		}
+	}
+	for _, secret := range secrets {
+		if len(secret) >= 4 { // a shorter one would only garble the text
+			text = strings.ReplaceAll(text, secret, "…")
+		}
+	}
+	return text
+}

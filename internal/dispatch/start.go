@@ -1,0 +1,110 @@
+package dispatch
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// Pauses between attempts to reach the database.
+const (
+	minStorePause = 10 * time.Millisecond
+	maxStorePause = time.Second
+)
+
+// Start sends the on_start of every claim and settles what comes of it. It does not block. Claims beyond [Dispatcher.Room]
+// wait for their turn. After [Dispatcher.Drain] they are left to whoever takes them over.
+func (d *Dispatcher) Start(claims []store.Claim) {
+	for i := range claims {
+		c := &claims[i]
+		d.starts.enter(c.Host, func() { d.start(c) })
+	}
+}
+
+func (d *Dispatcher) start(c *store.Claim) {
+	if !d.begin() {
+		d.starts.leave(c.Host)
+		return
+	}
+	defer d.end(1)
+	o, ok := d.deliverStart(c)
+	d.starts.leave(c.Host)
+	if ok {
+		d.settle(o)
+	}
+}
+
+// deliverStart makes all attempts. It is false when sending ends before there is an outcome.
+func (d *Dispatcher) deliverStart(c *store.Claim) (task.Outcome, bool) {
+	request := call{id: c.ID, trigger: task.TriggerStart, action: &c.Action, keep: true}
+	o := task.Outcome{ID: c.ID, Kind: task.Started, Attempt: c.Attempt}
+	for {
+		a, verdict := d.attempt(&request)
+		o.StartStatus, o.StartError = a.status, a.text
+		switch verdict {
+		case 0:
+			return o, false
+		case Done:
+			d.metrics.start.requests[resultDone].Inc()
+			o.OnCancel = d.cancelAction(c, a.body)
+			return o, true
+		}
+		o.StartFailures++
+		pause, again := d.after(&startPolicy, &request, &a, verdict, o.StartFailures)
+		if !again {
+			o.Kind = task.StartFailed
+			o.FailureReason = failureReason(&a, o.StartFailures)
+			return o, true
+		}
+		if !sleep(pause, d.stopping, nil) {
+			return o, false
+		}
+	}
+}
+
+func failureReason(a *answer, attempts int) string {
+	what := a.text
+	if a.err == nil {
+		what = strconv.Itoa(a.status)
+	}
+	plural := "s"
+	if attempts == 1 {
+		plural = ""
+	}
+	return fmt.Sprintf("on_start failed: %s after %d attempt%s", what, attempts, plural)
+}
+
+// cancelAction is what the answer asks to call when the task is canceled. One that cannot be used does no harm to the
+// task.
+func (d *Dispatcher) cancelAction(c *store.Claim, body []byte) []task.Action {
+	if len(body) == 0 {
+		return nil
+	}
+	action, found, err := task.ParseAnswer(body, d.guard.CheckURL)
+	if err != nil {
+		d.metrics.cancelActionsIgnored.Inc()
+		d.log.Warn("ignore the cancel action in the answer to on_start", "task", c.ID, "error", err)
+	}
+	if err != nil || !found {
+		return nil
+	}
+	return []task.Action{action}
+}
+
+// settle reports o, as often as it takes.
+func (d *Dispatcher) settle(o task.Outcome) {
+	pause := minStorePause
+	for {
+		_, err := d.settler.Settle(d.work, o)
+		if d.settling.report(d.work, err); err == nil {
+			return
+		}
+		if !sleep(pause, d.work.Done(), nil) {
+			return
+		}
+		pause = min(2*pause, maxStorePause)
+	}
+}

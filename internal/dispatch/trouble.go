@@ -1,0 +1,26 @@
+package dispatch
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+)
+
+// trouble logs an error that repeats itself once when it begins, and once when it is over.
+type trouble struct {
+	log  *slog.Logger
+	what string
+	on   atomic.Bool
+}
+
+// report takes what came of one try. An error because ctx ended is no trouble.
+func (t *trouble) report(ctx context.Context, err error) {
+	switch {
+	case err != nil && ctx.Err() == nil:
+		if !t.on.Swap(true) {
+			t.log.Error(t.what+": failing, will go on trying", "error", err)
+		}
+	case err == nil && t.on.Load() && t.on.Swap(false):
+		t.log.Info(t.what + ": works again")
+	}
+}

@@ -1,0 +1,205 @@
+// Package reap looks after what nobody reports: tasks whose time-out has passed, claims of processes that died, and the
+// lease of this process. It is stage 6, beside the way of a task: what it finds goes to settle and to dispatch.
+//
+// Invariants:
+//
+//   - The lease is renewed three times before it would run out, and nothing is claimed before there is one.
+//   - Claims are only taken over by a process whose own lease is fresh, so that it never takes its own.
+//   - A duty that hangs or fails holds up no other; it is logged when it begins to fail and when it works again.
+package reap
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+const (
+	defaultLease    = 30 * time.Second
+	defaultInterval = 500 * time.Millisecond
+	maintainEvery   = time.Second
+	driftEvery      = time.Minute
+	// retryEvery is the interval of a duty that fails.
+	retryEvery = time.Second
+	// chunk bounds the time-outs that are settled at once.
+	chunk = 1000
+)
+
+// Store is what reap needs of [store.Store].
+type Store interface {
+	Due(ctx context.Context, limit int) ([]task.ID, error)
+	TakeOver(ctx context.Context, owner task.ID) ([]store.Claim, error)
+	Heartbeat(ctx context.Context, owner task.ID, lease time.Duration) error
+	Leave(ctx context.Context, owner task.ID) error
+	Drift(ctx context.Context) (int, error)
+	Maintain(ctx context.Context) error
+}
+
+// Settler takes outcomes and returns when they are durable.
+type Settler interface {
+	Settle(ctx context.Context, outcomes ...task.Outcome) ([]store.Result, error)
+}
+
+// Starter sends the on_start of claims. It does not block.
+type Starter interface {
+	Start(claims []store.Claim)
+}
+
+// Options of a [Reaper]. Store, Settler, Starter and Owner are required.
+type Options struct {
+	Store   Store
+	Settler Settler
+	Starter Starter
+	// Owner is this process.
+	Owner task.ID
+	// Lease is how long other processes leave our claims alone after a heartbeat. 0: 30 s.
+	Lease time.Duration
+	// Interval is how often time-outs are looked for. 0: 500 ms.
+	Interval time.Duration
+	// Registry takes the metrics. Nil: they are kept nowhere.
+	Registry prometheus.Registerer
+	// Log is nil for none.
+	Log *slog.Logger
+}
+
+// Reaper does the duties of this package.
+type Reaper struct {
+	o     Options
+	drift prometheus.Gauge
+}
+
+// New returns a reaper that waits for Run.
+func New(o Options) *Reaper {
+	if o.Lease <= 0 {
+		o.Lease = defaultLease
+	}
+	if o.Interval <= 0 {
+		o.Interval = defaultInterval
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Reaper{o: o, drift: promauto.With(o.Registry).NewGauge(prometheus.GaugeOpts{
+		Name: "gate_drift",
+		Help: "Gates whose used slots differ from the tasks that hold them. Anything but 0 is a bug.",
+	})}
+}
+
+// Register takes the lease of this process. It must have returned nil before anything is claimed.
+func (r *Reaper) Register(ctx context.Context) error {
+	if err := r.o.Store.Heartbeat(ctx, r.o.Owner, r.o.Lease); err != nil {
+		return fmt.Errorf("take the lease: %w", err)
+	}
+	return nil
+}
+
+// Run does the duties until ctx ends, and returns nil then. The lease must be kept while webhooks are out, so Run is
+// stopped after dispatch.
+func (r *Reaper) Run(ctx context.Context) error {
+	var duties sync.WaitGroup
+	duties.Go(func() { r.every(ctx, r.o.Lease/3, "renew the lease and take claims over", r.keep) })
+	duties.Go(func() { r.every(ctx, r.o.Interval, "settle time-outs", r.expire) })
+	duties.Go(func() { r.every(ctx, maintainEvery, "maintain the database", r.o.Store.Maintain) })
+	duties.Go(func() { r.every(ctx, driftEvery, "compare gates with tasks", r.measureDrift) })
+	duties.Wait()
+	return nil
+}
+
+// Stop gives the lease up, so that other processes take over at once what this one has left. It is called when Run has
+// returned and dispatch is drained.
+func (r *Reaper) Stop(ctx context.Context) error {
+	if err := r.o.Store.Leave(ctx, r.o.Owner); err != nil {
+		return fmt.Errorf("give the lease up: %w", err)
+	}
+	return nil
+}
+
+// every does a duty at once and then at that interval, or sooner while it fails.
+func (r *Reaper) every(ctx context.Context, interval time.Duration, what string, duty func(context.Context) error) {
+	failing := false
+	for {
+		err := duty(ctx)
+		pause := interval
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			pause = min(interval, retryEvery)
+			if !failing {
+				r.o.Log.Error(what+": failing, will go on trying", "error", err)
+			}
+		case failing:
+			r.o.Log.Info(what + ": works again")
+		}
+		failing = err != nil
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+// keep renews the lease, and takes claims over only then. A heartbeat that hangs is given up in time for the next.
+func (r *Reaper) keep(ctx context.Context) error {
+	beat, cancel := context.WithTimeout(ctx, r.o.Lease/3)
+	defer cancel()
+	if err := r.o.Store.Heartbeat(beat, r.o.Owner, r.o.Lease); err != nil {
+		return err
+	}
+	claims, err := r.o.Store.TakeOver(ctx, r.o.Owner)
+	if err != nil {
+		return err
+	}
+	if len(claims) > 0 {
+		r.o.Log.Warn("take over claims of a process that died", "claims", len(claims))
+		r.o.Starter.Start(claims)
+	}
+	return nil
+}
+
+// expire settles time-outs until there are none left, or those that are left do not end.
+func (r *Reaper) expire(ctx context.Context) error {
+	for {
+		ids, err := r.o.Store.Due(ctx, chunk)
+		if err != nil || len(ids) == 0 {
+			return err
+		}
+		outcomes := make([]task.Outcome, len(ids))
+		for i, id := range ids {
+			outcomes[i] = task.Outcome{ID: id, Kind: task.Expire}
+		}
+		results, err := r.o.Settler.Settle(ctx, outcomes...)
+		if err != nil {
+			return err
+		}
+		ended := false
+		for i := range results {
+			ended = ended || results[i].State.Status.Terminal()
+		}
+		if len(ids) < chunk || !ended {
+			return nil
+		}
+	}
+}
+
+func (r *Reaper) measureDrift(ctx context.Context) error {
+	n, err := r.o.Store.Drift(ctx)
+	if err != nil {
+		return err
+	}
+	if r.drift.Set(float64(n)); n > 0 {
+		r.o.Log.Error("gates differ from the tasks that hold them", "gates", n)
+	}
+	return nil
+}

@@ -1,0 +1,263 @@
+// Package schedule runs the pump: it claims the tasks that may run under the rules and hands them to dispatch. It is
+// stage 3 on the way of a task.
+//
+// It wakes on a hint (something ended, came in, or room was freed), with a slow tick as the fallback for hints that
+// got lost. The decisions are all made in the store's transaction; this package only says when, and how much.
+//
+// Invariants:
+//
+//   - One tick at a time, and no hint is lost: one that comes during a tick causes another.
+//   - No more is claimed than dispatch has room for, and what was claimed is started, also when the loop is stopped
+//     meanwhile.
+//   - While another process pumps, a hint stands until this one has had its turn.
+package schedule
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+const (
+	defaultTick = time.Second
+	// minBusy and maxBusy are the pauses while another process pumps.
+	minBusy = 2 * time.Millisecond
+	maxBusy = 50 * time.Millisecond
+	// minFailed and maxFailed are the pauses while the database is away.
+	minFailed = 10 * time.Millisecond
+	maxFailed = time.Second
+	// notifyEvery is how often other processes are told of work that this one cannot take.
+	notifyEvery = 50 * time.Millisecond
+	// minFetch and maxFetch bound PumpParams.Fetch while rules hold back all that was looked at.
+	minFetch = 256
+	maxFetch = 2000
+	// grace is how long a tick may go on after the loop was told to stop: what it claims must be known.
+	grace = 5 * time.Second
+)
+
+// Store is what the pump needs of [store.Store].
+type Store interface {
+	Pump(ctx context.Context, p store.PumpParams) (store.Pumped, error)
+	Notify(ctx context.Context) error
+}
+
+// Starter sends the on_start of claims.
+type Starter interface {
+	// Room is how much it can take now. The pump may change what it gets.
+	Room() task.Room
+	// Start does not block.
+	Start(claims []store.Claim)
+}
+
+// Options of a [Pump]. Store, Owner and Starter are required.
+type Options struct {
+	Store Store
+	// Owner is this process. It must have a lease by the time Run is called.
+	Owner   task.ID
+	Starter Starter
+	// OnOutbox is called when a tick has written deliveries. It must not block. Nil: nobody asks.
+	OnOutbox func()
+	// Log is nil for none.
+	Log *slog.Logger
+	// Tick is the longest time without a tick. 0: 1 s.
+	Tick time.Duration
+}
+
+// Pump is the loop. Safe for concurrent use.
+type Pump struct {
+	store    Store
+	owner    task.ID
+	starter  Starter
+	onOutbox func()
+	log      *slog.Logger
+	every    time.Duration
+	hint     chan struct{}
+
+	// What follows belongs to Run.
+
+	fetch      int
+	busy       time.Duration // the next pause while another process pumps
+	failed     time.Duration // the next pause after an error; 0: the last tick worked
+	notified   time.Time
+	notifyOwed bool
+}
+
+// New returns a pump that waits for Run.
+func New(o Options) *Pump {
+	if o.OnOutbox == nil {
+		o.OnOutbox = func() {}
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Tick <= 0 {
+		o.Tick = defaultTick
+	}
+	return &Pump{
+		store: o.Store, owner: o.Owner, starter: o.Starter, onOutbox: o.OnOutbox, log: o.Log, every: o.Tick,
+		hint: make(chan struct{}, 1), busy: minBusy,
+	}
+}
+
+// Wake hints that there may be something to do. It does not block.
+func (p *Pump) Wake() {
+	select {
+	case p.hint <- struct{}{}:
+	default:
+	}
+}
+
+// RoomFreed is for dispatch to call when room that was short is there again. It does not block.
+func (p *Pump) RoomFreed() { p.Wake() }
+
+// Run pumps until ctx ends, and returns nil then. A tick that is under way is finished and what it claimed is started.
+func (p *Pump) Run(ctx context.Context) error {
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })()
+
+	hinted := true // there may be work from before
+	for ctx.Err() == nil {
+		next := p.tick(work, hinted)
+		if next.sleep > 0 {
+			if !wait(ctx, nil, next.sleep) {
+				return nil
+			}
+			continue // the hint, if there was one, stands
+		}
+		hinted = next.again || p.await(ctx, work)
+	}
+	return nil
+}
+
+// next says how to go on after a tick.
+type next struct {
+	sleep time.Duration // before the next one, whatever happens
+	again bool          // at once
+}
+
+func (p *Pump) tick(ctx context.Context, hinted bool) next {
+	select {
+	case <-p.hint: // this tick is what it asks for
+		hinted = true
+	default:
+	}
+	room := p.starter.Room()
+	pumped, err := p.store.Pump(ctx, store.PumpParams{Owner: p.owner, Room: room, Fetch: p.fetch})
+	if err != nil {
+		return next{sleep: p.fail(ctx, err)}
+	}
+	if p.failed > 0 {
+		p.failed = 0
+		p.log.Info("pump: works again")
+	}
+	if pumped.Busy {
+		if !hinted {
+			return next{}
+		}
+		pause := p.busy
+		p.busy = min(2*p.busy, maxBusy)
+		return next{sleep: pause}
+	}
+	p.busy = minBusy
+	if len(pumped.Claims) > 0 {
+		p.starter.Start(pumped.Claims)
+	}
+	if pumped.Outbox {
+		p.onOutbox()
+	}
+	p.setFetch(pumped.Blocked)
+	p.notifyOwed = pumped.Starved
+	p.notify(ctx)
+	// What was freed while the pump was at it may have been freed before it became short, so that nobody was told.
+	again := pumped.More || pumped.Starved && eased(room, pumped.Claims, p.starter.Room())
+	return next{again: again}
+}
+
+// fail logs the first of a row of errors and returns how long to wait.
+func (p *Pump) fail(ctx context.Context, err error) time.Duration {
+	if p.failed == 0 {
+		p.failed = minFailed
+		if ctx.Err() == nil {
+			p.log.Error("pump: failing, will go on trying", "error", err)
+		}
+	}
+	pause := p.failed
+	p.failed = min(2*p.failed, maxFailed)
+	return pause
+}
+
+// setFetch looks at more while everything that was looked at is held back by rules: what may start stands behind it.
+func (p *Pump) setFetch(blocked bool) {
+	switch {
+	case !blocked:
+		p.fetch = 0
+	case p.fetch == 0:
+		p.fetch = minFetch
+	default:
+		p.fetch = min(2*p.fetch, maxFetch)
+	}
+}
+
+// notify tells other processes of work that this one cannot take, if that is owed and was not done just now.
+func (p *Pump) notify(ctx context.Context) {
+	if !p.notifyOwed || time.Since(p.notified) < notifyEvery {
+		return
+	}
+	p.notifyOwed, p.notified = false, time.Now()
+	if err := p.store.Notify(ctx); err != nil && ctx.Err() == nil {
+		p.log.Warn("pump: cannot notify other processes", "error", err)
+	}
+}
+
+// eased reports whether room that was used up once claims had been taken from it is there again.
+func eased(before task.Room, claims []store.Claim, now task.Room) bool {
+	if now.Total <= 0 {
+		return false
+	}
+	if before.Total <= len(claims) {
+		return true
+	}
+	busy := before.Busy
+	if busy == nil {
+		busy = map[string]int{}
+	}
+	for i := range claims {
+		busy[claims[i].Host]++
+	}
+	for host, n := range busy {
+		if n >= before.PerHost && now.Busy[host] < now.PerHost {
+			return true
+		}
+	}
+	return false
+}
+
+// await waits for the next tick, sending a notification that comes due meanwhile. It is true for a hint.
+func (p *Pump) await(ctx, work context.Context) bool {
+	deadline := time.Now().Add(p.every)
+	if p.notifyOwed {
+		if wait(ctx, p.hint, time.Until(p.notified.Add(notifyEvery))) {
+			p.notify(work)
+		} else {
+			return ctx.Err() == nil
+		}
+	}
+	return !wait(ctx, p.hint, time.Until(deadline))
+}
+
+// wait is false when ctx ended or a hint came before the time was up.
+func wait(ctx context.Context, hint <-chan struct{}, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-hint:
+	case <-ctx.Done():
+	}
+	return false
+}
