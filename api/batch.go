@@ -1,0 +1,41 @@
+package api
+
+// Batch sums up what one request created.
+type Batch struct {
+	BatchID string `json:"batch_id"`
+	// Requester is left out when the request did not say who made it.
+	Requester     string `json:"requester,omitempty"`
+	CreatedAt     Time   `json:"created_at"`
+	TotalTasks    int    `json:"total_tasks"`
+	TotalSuccess  int64  `json:"total_success"`
+	TotalFailures int64  `json:"total_failures"`
+	// TotalExpected is nil as soon as one task has no expected_count.
+	TotalExpected *int64       `json:"total_expected"`
+	StatusCounts  StatusCounts `json:"status_counts"`
+}
+
+// StatusCounts is how many tasks are in each status. Claimed is apart from Pending here.
+type StatusCounts struct {
+	Waiting  int `json:"waiting"`
+	Pending  int `json:"pending"`
+	Claimed  int `json:"claimed"`
+	Running  int `json:"running"`
+	Success  int `json:"success"`
+	Failure  int `json:"failure"`
+	Paused   int `json:"paused"`
+	Canceled int `json:"canceled"`
+}
+
+// DAG is a batch as a graph.
+type DAG struct {
+	// Tasks stand in request order.
+	Tasks []TaskSummary `json:"tasks"`
+	Links []Link        `json:"links"`
+}
+
+// Link says that a child depends on a parent.
+type Link struct {
+	ParentID        string `json:"parent_id"`
+	ChildID         string `json:"child_id"`
+	RequiresSuccess bool   `json:"requires_success"`
+}

@@ -1,0 +1,250 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// fake is a store and a settler in memory, with the domain's own decisions about outcomes.
+type fake struct {
+	mu     sync.Mutex
+	lastID int
+	ids    []task.ID
+	tasks  map[task.ID]*store.Detail
+	batch  map[task.ID]*task.Batch
+	filter store.Filter // of the last list
+	err    error        // what every method fails with
+	settle func(ctx context.Context, outcomes []task.Outcome) ([]store.Result, error)
+	seen   []task.Outcome
+}
+
+func newFake() *fake {
+	return &fake{tasks: map[task.ID]*store.Detail{}, batch: map[task.ID]*task.Batch{}}
+}
+
+// testID is the n-th id that a fake gives out.
+func testID(n int) task.ID {
+	id := task.ID{0x01, 0x98, 0xc0, 0xde, 0x5a, 0x10, 0x70, 0, 0x80}
+	id[14], id[15] = byte(n>>8), byte(n)
+	return id
+}
+
+func (f *fake) newID() task.ID {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lastID++
+	return testID(f.lastID)
+}
+
+func (f *fake) Health(context.Context) (store.Health, error) {
+	return store.Health{PoolSize: 10, PoolIdle: 5}, f.err
+}
+
+func (f *fake) Create(_ context.Context, b *task.Batch) ([]task.State, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		return nil, f.err
+	}
+	f.batch[b.ID] = b
+	states := make([]task.State, len(b.Tasks))
+	for i, t := range b.Tasks {
+		t.CreatedAt = start
+		states[i] = task.State{
+			ID: t.ID, Status: task.Pending, Unmet: len(t.Dependencies), LastUpdated: start, Timeout: t.Timeout,
+		}
+		if states[i].Unmet > 0 {
+			states[i].Status = task.Waiting
+		}
+		f.ids = append(f.ids, t.ID)
+		f.tasks[t.ID] = &store.Detail{Item: store.Item{Task: *t, State: states[i]}}
+	}
+	return states, nil
+}
+
+func (f *fake) Task(_ context.Context, id task.ID) (*store.Detail, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		return nil, f.err
+	}
+	d, ok := f.tasks[id]
+	if !ok {
+		return nil, store.ErrNotFound
+	}
+	d.Parents = nil
+	for _, p := range d.Task.Dependencies {
+		d.Parents = append(d.Parents, f.tasks[p.Parent].State.Status)
+	}
+	return d, nil
+}
+
+func (f *fake) Tasks(_ context.Context, filter store.Filter) ([]store.Item, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.filter = filter
+	var items []store.Item
+	for _, id := range slices.Backward(f.ids) {
+		d := f.tasks[id]
+		if filter.Before != (task.ID{}) && bytes.Compare(id[:], filter.Before[:]) >= 0 ||
+			len(filter.Statuses) > 0 && !slices.Contains(filter.Statuses, d.State.Status) ||
+			filter.Kind != "" && filter.Kind != d.Task.Kind {
+			continue
+		}
+		items = append(items, d.Item)
+	}
+	items = items[min(filter.Offset, len(items)):]
+	return items[:min(filter.Limit, len(items))], f.err
+}
+
+func (f *fake) Batch(_ context.Context, id task.ID) (*store.BatchSummary, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b, ok := f.batch[id]
+	if !ok {
+		return nil, store.ErrNotFound
+	}
+	s := &store.BatchSummary{ID: id, Requester: b.Requester, CreatedAt: start, Counts: map[task.Status]int{}}
+	for _, t := range b.Tasks {
+		state := f.tasks[t.ID].State
+		s.Tasks++
+		s.Counts[state.Status]++
+		s.Success += state.Success
+		s.Failures += state.Failures
+	}
+	return s, f.err
+}
+
+func (f *fake) DAG(_ context.Context, id task.ID) (*store.DAG, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b, ok := f.batch[id]
+	if !ok {
+		return nil, store.ErrNotFound
+	}
+	var dag store.DAG
+	for _, t := range b.Tasks {
+		dag.Items = append(dag.Items, f.tasks[t.ID].Item)
+		for _, d := range t.Dependencies {
+			dag.Links = append(dag.Links, store.Link{Parent: d.Parent, Child: t.ID, RequiresSuccess: d.RequiresSuccess})
+		}
+	}
+	return &dag, f.err
+}
+
+func (f *fake) Settle(ctx context.Context, outcomes ...task.Outcome) ([]store.Result, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.seen = append(f.seen, outcomes...)
+	if f.settle != nil {
+		return f.settle(ctx, outcomes)
+	}
+	if f.err != nil {
+		return nil, f.err
+	}
+	results := make([]store.Result, len(outcomes))
+	for i := range outcomes {
+		d, ok := f.tasks[outcomes[i].ID]
+		if !ok {
+			results[i].Err = &task.Refusal{Code: task.NotFound, Message: "task " + outcomes[i].ID.String() + " not found"}
+			continue
+		}
+		_, err := task.Apply(&d.State, &d.Task, &outcomes[i], start.Add(time.Second))
+		results[i] = store.Result{State: d.State, Err: err}
+	}
+	return results, nil
+}
+
+// service is a handler over a fake.
+type service struct {
+	*fake
+	handler http.Handler
+	log     *bytes.Buffer
+	woken   int
+}
+
+func newService(t testing.TB, change ...func(o *Options)) *service {
+	t.Helper()
+	s := &service{fake: newFake(), log: &bytes.Buffer{}}
+	o := Options{
+		Store: s.fake, Settler: s.fake, NewID: s.newID,
+		OnCreated: func() { s.woken++ },
+		Log:       slog.New(slog.NewTextHandler(s.log, nil)),
+	}
+	for _, c := range change {
+		c(&o)
+	}
+	s.handler = New(o)
+	return s
+}
+
+// do sends a request; headers are "Name: value".
+func (s *service) do(method, target, body string, headers ...string) *httptest.ResponseRecorder {
+	var reader io.Reader
+	if body != "" {
+		reader = strings.NewReader(body)
+	}
+	r := httptest.NewRequest(method, target, reader)
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		r.Header.Add(name, value)
+	}
+	w := httptest.NewRecorder()
+	s.handler.ServeHTTP(w, r)
+	return w
+}
+
+// diamond are four tasks: a, then b and c, then d.
+const diamond = `[
+  {"id":"a","name":"A","kind":"ingest","timeout":30,"metadata":{"tenant_id": 7, "note":"<b>&"},"priority":5,"expected_count":40,
+   "on_start":{"kind":"Webhook","trigger":"Start","params":{"url":"https://example.com/run?x=1&y=2","verb":"Post",
+     "headers":{"X-Token":"t"},"body":{"n": 1.50}}},
+   "on_success":[{"kind":"Webhook","trigger":"End","params":{"url":"https://example.com/ok","verb":"Put"}},
+     {"kind":"Webhook","params":{"url":"https://example.com/ok2","verb":"Get"}}],
+   "on_failure":[{"kind":"Webhook","params":{"url":"https://example.com/no","verb":"Delete"}}],
+   "rules":[{"Concurency":{"matcher":{"kind":"ingest","status":"Running","fields":["tenant_id"]},"max_concurency":3}},
+     {"type":"Concurrency","matcher":{"kind":"other","status":"Running","fields":[]},"max_concurrency":2}]},
+  {"id":"b","name":"B","kind":"ingest","on_start":{"kind":"Webhook","params":{"url":"https://example.com/b","verb":"Post"}},
+   "dependencies":[{"id":"a","requires_success":true}]},
+  {"id":"c","name":"C","kind":"ingest","on_start":{"kind":"Webhook","params":{"url":"https://example.com/c","verb":"Post"}},
+   "dependencies":[{"id":"a","requires_success":false}]},
+  {"id":"d","name":"D","kind":"cluster","on_start":{"kind":"Webhook","params":{"url":"https://example.com/d","verb":"Post"}},
+   "dependencies":[{"id":"c"},{"id":"b"}]}
+]`
+
+// withDiamond is a service that has the batch testID(1) with the tasks testID(2) to testID(5).
+func withDiamond(t testing.TB, change ...func(o *Options)) *service {
+	t.Helper()
+	s := newService(t, change...)
+	if w := s.do("POST", "/task", diamond, "X-Requester: nightly"); w.Code != 201 {
+		t.Fatalf("create: %d %s", w.Code, w.Body)
+	}
+	s.woken = 0
+	return s
+}
+
+func decode[T any](t testing.TB, w *httptest.ResponseRecorder) T {
+	t.Helper()
+	var v T
+	d := json.NewDecoder(w.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(&v); err != nil {
+		t.Fatalf("%d: %v: %s", w.Code, err, w.Body)
+	}
+	return v
+}

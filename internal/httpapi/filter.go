@@ -1,0 +1,204 @@
+package httpapi
+
+import (
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"taskrunner/internal/jsonread"
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// Bounds of a page.
+const (
+	defaultPage = 50
+	maxPage     = 100
+	// maxOffset is beyond every list, and within what databases count.
+	maxOffset = 1_000_000_000
+)
+
+// list is a query for tasks, understood.
+type list struct {
+	filter store.Filter
+	// known are the parameters it came from. Others were ignored.
+	known url.Values
+}
+
+// filters reads each parameter into a filter, or returns what is wrong with it. An empty one counts as left out.
+var filters = map[string]func(f *store.Filter, values []string) string{
+	"status":   filterStatus,
+	"kind":     filterKind,
+	"name":     filterName,
+	"batch_id": filterBatch,
+	"metadata": filterMetadata,
+	"timeout":  filterTimeout,
+	"cursor":   filterCursor,
+}
+
+// parseList reads the query of GET /task. The error names every parameter that is wrong.
+func parseList(rawQuery string) (list, error) {
+	query, err := url.ParseQuery(rawQuery)
+	if err != nil {
+		return list{}, invalidf("the query is not well-formed")
+	}
+	l := list{known: url.Values{}}
+	wrong := &failure{code: invalid}
+	for name, values := range query {
+		filter, known := filters[name]
+		if !known && name != "page" && name != "per_page" && name != "page_size" {
+			continue
+		}
+		values = slices.DeleteFunc(values, func(v string) bool { return v == "" })
+		if len(values) == 0 {
+			continue
+		}
+		l.known[name] = values
+		reason := ""
+		switch {
+		case len(values) > 1 && name != "status":
+			reason = "stands more than once"
+		case filter != nil:
+			reason = filter(&l.filter, values)
+		}
+		if reason != "" {
+			wrong.details = append(wrong.details, name+": "+reason)
+		}
+	}
+	wrong.details = append(wrong.details, l.page()...)
+	if len(wrong.details) > 0 {
+		slices.Sort(wrong.details)
+		return list{}, wrong
+	}
+	return l, nil
+}
+
+// page reads which part of the list is asked for, within bounds. A cursor has the place in it already.
+func (l *list) page() (wrong []string) {
+	number := func(name string, otherwise, low, high int) int {
+		text := l.known.Get(name)
+		if text == "" {
+			return otherwise
+		}
+		n, ok := clamped(text, low, high)
+		if !ok {
+			wrong = append(wrong, name+": must be a whole number, is "+jsonread.Quote(text))
+		}
+		return n
+	}
+	size := number("page_size", defaultPage, 1, maxPage)
+	size = number("per_page", size, 1, maxPage)
+	page := number("page", 0, 0, maxOffset/maxPage)
+	l.filter.Limit = size
+	if l.filter.Before == (task.ID{}) {
+		l.filter.Offset = page * size
+	}
+	return wrong
+}
+
+// clamped reads a whole number of any length and moves it between low and high.
+func clamped(text string, low, high int) (n int, ok bool) {
+	digits := strings.TrimPrefix(text, "-")
+	if digits == "" || strings.Trim(digits, "0123456789") != "" {
+		return 0, false
+	}
+	n, err := strconv.Atoi(text)
+	switch {
+	case err == nil:
+		return min(max(n, low), high), true
+	case text[0] == '-':
+		return low, true
+	}
+	return high, true
+}
+
+func filterStatus(f *store.Filter, values []string) string {
+	for name := range strings.SplitSeq(strings.Join(values, ","), ",") {
+		name = strings.TrimSpace(name)
+		status, ok := task.ParseStatus(name)
+		if !ok {
+			var names []string
+			for _, s := range task.Statuses() {
+				names = append(names, s.String())
+			}
+			return "unknown status " + jsonread.Quote(name) + jsonread.Suggest(name, names)
+		}
+		add := []task.Status{status}
+		if status == task.Pending {
+			add = append(add, task.Claimed)
+		}
+		for _, s := range add {
+			if !slices.Contains(f.Statuses, s) {
+				f.Statuses = append(f.Statuses, s)
+			}
+		}
+	}
+	return ""
+}
+
+func filterKind(f *store.Filter, values []string) string {
+	if prefix, ok := strings.CutSuffix(values[0], "*"); ok {
+		f.KindPrefix = prefix
+	} else {
+		f.Kind = values[0]
+	}
+	return textProblem(values[0])
+}
+
+func filterName(f *store.Filter, values []string) string {
+	f.NamePart = values[0]
+	return textProblem(values[0])
+}
+
+// textProblem is why a database cannot look for text; empty when it can.
+func textProblem(text string) string {
+	if !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
+		return "must be UTF-8 without NUL characters"
+	}
+	return ""
+}
+
+func filterBatch(f *store.Filter, values []string) (reason string) {
+	f.Batch, reason = filterID(values[0])
+	return reason
+}
+
+func filterCursor(f *store.Filter, values []string) (reason string) {
+	f.Before, reason = filterID(values[0])
+	return reason
+}
+
+func filterID(text string) (task.ID, string) {
+	id, err := task.ParseID(text)
+	if err != nil || id == (task.ID{}) {
+		return id, jsonread.Quote(text) + " is not a UUID"
+	}
+	return id, ""
+}
+
+func filterMetadata(f *store.Filter, values []string) string {
+	v, err := jsonread.Parse([]byte(values[0]), "")
+	if err != nil {
+		return err.Error()
+	}
+	if v.Kind() != jsonread.Object {
+		return "must be a JSON object, is " + v.Kind().String()
+	}
+	if f.Metadata = v.AppendCompact(nil); len(f.Metadata) > task.MaxMetadata {
+		return "is too large"
+	}
+	return ""
+}
+
+func filterTimeout(f *store.Filter, values []string) string {
+	const high = int(task.MaxTimeout / time.Second)
+	n, err := strconv.Atoi(values[0])
+	if err != nil || n < 1 || n > high {
+		return "must be whole seconds between 1 and " + strconv.Itoa(high) + ", is " + jsonread.Quote(values[0])
+	}
+	f.Timeout = time.Duration(n) * time.Second
+	return ""
+}

@@ -1,0 +1,99 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"reflect"
+	"testing"
+	"unicode/utf8"
+
+	"taskrunner/internal/task"
+)
+
+// Whatever the query, a filter is within its bounds and reads the same when it is written out again.
+func FuzzParseList(f *testing.F) {
+	for _, seed := range []string{
+		"", "page=1&per_page=10", "status=Pending,Claimed&kind=data*&name=x", "metadata={%22a%22:1}&timeout=60",
+		"cursor=" + idA + "&batch_id=" + idB, "page=-1&page_size=99999999999999999999", "a;b&%zz", "kind=%00&kind=%ff",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, query string) {
+		l, err := parseList(query)
+		if err != nil {
+			if f, ok := err.(*failure); !ok || f.code != invalid || len(f.details) == 0 {
+				t.Fatalf("%q: %v", query, err)
+			}
+			return
+		}
+		g := l.filter
+		if g.Limit < 1 || g.Limit > maxPage || g.Offset < 0 || g.Offset > maxOffset || g.Timeout < 0 || g.Timeout > task.MaxTimeout {
+			t.Errorf("%q: %+v", query, g)
+		}
+		if textProblem(g.Kind+g.KindPrefix+g.NamePart) != "" || g.Kind != "" && g.KindPrefix != "" {
+			t.Errorf("%q: %+v", query, g)
+		}
+		if g.Metadata != nil && (!json.Valid(g.Metadata) || g.Metadata[0] != '{') {
+			t.Errorf("%q: metadata %s", query, g.Metadata)
+		}
+		again, err := parseList(l.known.Encode())
+		if err != nil || !reflect.DeepEqual(again.filter, g) {
+			t.Errorf("%q: %+v, and again %+v, %v", query, g, again.filter, err)
+		}
+	})
+}
+
+// Whatever the body of a PATCH, what is accepted is an outcome that the store may take, and JSON for others too.
+func FuzzParseUpdate(f *testing.F) {
+	for _, seed := range []string{
+		`{}`, `{"status":"Success","new_success":10,"new_failures":2,"metadata":{"updated":true}}`,
+		`{"status":"Failure","failure_reason":"x"}`, `{"expected_count":1,"priority":-3,"status":null}`, `[]`, `{"a":1,"a":2}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		o, err := parseUpdate(testID(1), body)
+		if err != nil {
+			if p, ok := err.(task.Problems); !ok || len(p) == 0 {
+				t.Fatalf("%T %v", err, err)
+			}
+			return
+		}
+		if !json.Valid(body) {
+			t.Fatalf("accepted %q", body)
+		}
+		if o.ID != testID(1) || o.Kind != task.Update || o.NewSuccess < 0 || o.NewFailures < 0 ||
+			o.NewSuccess > maxCount || o.NewFailures > maxCount || (o.Status == task.Failure) != (o.FailureReason != "") ||
+			!utf8.ValidString(o.FailureReason) || utf8.RuneCountInString(o.FailureReason) > maxFailureReason {
+			t.Errorf("%q: %+v", body, o)
+		}
+		if o.Metadata != nil && (!json.Valid(o.Metadata) || o.Metadata[0] != '{' || len(o.Metadata) > task.MaxMetadata) {
+			t.Errorf("%q: metadata %q", body, o.Metadata)
+		}
+		if o.Priority != nil && (*o.Priority < task.MinPriority || *o.Priority > task.MaxPriority) ||
+			o.ExpectedCount != nil && (*o.ExpectedCount < 0 || *o.ExpectedCount > task.MaxExpectedCount) {
+			t.Errorf("%q: %+v", body, o)
+		}
+	})
+}
+
+func FuzzParseCounts(f *testing.F) {
+	for _, seed := range []string{
+		`{"task_id":"` + idA + `","new_success":5}`, `[{"task_id":"` + idA + `","new_failures":5,"status":1}]`, `[`, ` []`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		outcomes, array, err := parseCounts(body)
+		if err != nil {
+			return
+		}
+		if !json.Valid(body) || len(outcomes) == 0 || !array && len(outcomes) != 1 {
+			t.Fatalf("accepted %q: %+v", body, outcomes)
+		}
+		for _, o := range outcomes {
+			if o.Kind != task.Count || o.ID == (task.ID{}) || o.NewSuccess < 0 || o.NewFailures < 0 || o.NewSuccess+o.NewFailures == 0 {
+				t.Errorf("%q: %+v", body, o)
+			}
+		}
+	})
+}

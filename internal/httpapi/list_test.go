@@ -1,0 +1,178 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"taskrunner/api"
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+func TestParseList(t *testing.T) {
+	t.Parallel()
+	for query, want := range map[string]store.Filter{
+		"":                                     {Limit: 50},
+		"page=2&per_page=10":                   {Offset: 20, Limit: 10},
+		"page=2&page_size=10":                  {Offset: 20, Limit: 10},
+		"page_size=7&per_page=10":              {Limit: 10},
+		"page=-5&per_page=0":                   {Limit: 1},
+		"page=&per_page=&status=":              {Limit: 50},
+		"per_page=1000":                        {Limit: 100},
+		"per_page=99999999999999999999999999":  {Limit: 100},
+		"per_page=-99999999999999999999999999": {Limit: 1},
+		"page=99999999999999999999999999":      {Offset: 500_000_000, Limit: 50},
+		"status=Running":                       {Statuses: []task.Status{task.Running}, Limit: 50},
+		"status=Claimed":                       {Statuses: []task.Status{task.Claimed}, Limit: 50},
+		"status=Pending":                       {Statuses: []task.Status{task.Pending, task.Claimed}, Limit: 50},
+		"status=Claimed,%20Pending,Success&status=Running": {Statuses: []task.Status{task.Claimed, task.Pending, task.Success, task.Running}, Limit: 50},
+		"kind=data":                 {Kind: "data", Limit: 50},
+		"kind=data*":                {KindPrefix: "data", Limit: 50},
+		"kind=*":                    {Limit: 50},
+		"kind=a*b":                  {Kind: "a*b", Limit: 50},
+		"name=x%25y":                {NamePart: "x%y", Limit: 50},
+		"batch_id=" + idA:           {Batch: testID(2), Limit: 50},
+		"cursor=" + idA + "&page=4": {Before: testID(2), Limit: 50},
+		"timeout=86400":             {Timeout: 24 * time.Hour, Limit: 50},
+		"metadata=" + url.QueryEscape(` {"a": [1, {"b": null}]} `): {Metadata: []byte(`{"a":[1,{"b":null}]}`), Limit: 50},
+		"metadata={}": {Metadata: []byte(`{}`), Limit: 50},
+		"nonsense=1&nonsense=2&Status=x&__proto__=1&page=1&colour=%00%ff": {Offset: 50, Limit: 50},
+		"kind=data*&status=Failure&name=n&timeout=1&batch_id=" + unknown:  {KindPrefix: "data", Statuses: []task.Status{task.Failure}, NamePart: "n", Timeout: time.Second, Batch: testID(0xffff), Limit: 50},
+	} {
+		l, err := parseList(query)
+		if err != nil {
+			t.Errorf("%s: %v", query, err)
+			continue
+		}
+		if diff := cmp.Diff(want, l.filter); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", query, diff)
+		}
+	}
+}
+
+func TestListRefuses(t *testing.T) {
+	t.Parallel()
+	var cases []scenario
+	for query, wants := range map[string][]string{
+		"page=x":                      {`page: must be a whole number, is \"x\"`},
+		"page=1.5":                    {"page: "},
+		"page=%2B1":                   {"page: "},
+		"page=-":                      {"page: "},
+		"per_page=1e3":                {"per_page: "},
+		"page_size=ten":               {"page_size: "},
+		"status=running":              {`status: unknown status \"running\", did you mean \"Running\"?`},
+		"status=Running,,":            {"status: "},
+		"status=7":                    {"status: "},
+		"kind=a&kind=b":               {"kind: stands more than once"},
+		"kind=%00":                    {"kind: "},
+		"kind=%ff*":                   {"kind: "},
+		"name=a%00b":                  {"name: must be UTF-8"},
+		"name=%c3%28":                 {"name: "},
+		"batch_id=1":                  {"batch_id: "},
+		"batch_id=" + nilID:           {"batch_id: "},
+		"cursor=x":                    {`cursor: \"x\" is not a UUID`},
+		"cursor=" + nilID:             {"cursor: "},
+		"timeout=0":                   {"timeout: "},
+		"timeout=1s":                  {"timeout: "},
+		"timeout=-1":                  {"timeout: "},
+		"timeout=9223372036854775807": {"timeout: "},
+		"metadata=x":                  {"metadata: not valid JSON"},
+		"metadata=[]":                 {"metadata: must be a JSON object, is array"},
+		"metadata=null":               {"metadata: "},
+		"metadata={}{}":               {"metadata: "},
+		`metadata={"a":1,"a":2}`:      {"metadata: ", "duplicate"},
+		`metadata={"a":"\u0000"}`:     {"metadata: ", "NUL"},
+		`metadata={"a":1e999}`:        {"metadata: "},
+		"metadata={\"a\":\"%ff\"}":    {"metadata: ", "UTF-8"},
+		"metadata=" + strings.Repeat(`{"a":`, 100) + "1" + strings.Repeat("}", 100): {"nested deeper"},
+		"page=%zz":                {"the query is not well-formed"},
+		"a;b":                     {"the query is not well-formed"},
+		"timeout=x&page=y&kind=z": {"page: ", "timeout: "},
+	} {
+		path := "/task?" + strings.NewReplacer(`"`, "%22", `\`, "%5C").Replace(query)
+		cases = append(cases, scenario{name: query, method: "GET", path: path, status: 400, wants: wants})
+	}
+	run(t, cases)
+}
+
+const nilID = "00000000-0000-0000-0000-000000000000"
+
+// Walking along the links shows every task once, newest first, and keeps the filters.
+func TestListPages(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	var all []string
+	for range 3 {
+		s.do("POST", "/task", diamond)
+	}
+	for _, id := range slices.Backward(s.ids) {
+		if s.tasks[id].Task.Kind == "ingest" {
+			all = append(all, id.String())
+		}
+	}
+	for size := 1; size <= len(all)+1; size++ {
+		var got []string
+		target := fmt.Sprintf("/task?kind=ingest&junk=%%3E&page=0&status=Pending,Waiting&per_page=%d", size)
+		for pages := 0; target != ""; pages++ {
+			w := s.do("GET", target, "")
+			if w.Code != 200 || pages > len(all) {
+				t.Fatalf("%s: %d %s", target, w.Code, w.Body)
+			}
+			for _, item := range decode[[]api.TaskSummary](t, w) {
+				got = append(got, item.ID)
+			}
+			target = next(t, w.Header())
+			if strings.Contains(target, "page=0") || strings.Contains(target, "junk") {
+				t.Errorf("next page: %s", target)
+			}
+		}
+		if diff := cmp.Diff(all, got); diff != "" {
+			t.Errorf("size %d (-want +got):\n%s", size, diff)
+		}
+	}
+	w := s.do("GET", "/task?per_page=2", "")
+	want := `</task?cursor=` + s.ids[len(s.ids)-2].String() + `&per_page=2>; rel="next"`
+	if got := w.Header().Get("Link"); got != want {
+		t.Errorf("Link %s, want %s", got, want)
+	}
+	if w := s.do("GET", "/task?page=1000000", ""); strings.TrimSpace(w.Body.String()) != "[]" || w.Header().Get("Link") != "" {
+		t.Errorf("%s %v", w.Body, w.Header())
+	}
+}
+
+func next(t *testing.T, h http.Header) string {
+	t.Helper()
+	link := h.Get("Link")
+	if link == "" {
+		return ""
+	}
+	target, ok := strings.CutSuffix(strings.TrimPrefix(link, "<"), `>; rel="next"`)
+	if !ok {
+		t.Fatalf("Link: %s", link)
+	}
+	return target
+}
+
+func TestListClaimedIsPending(t *testing.T) {
+	t.Parallel()
+	s := withDiamond(t)
+	s.tasks[testID(3)].State.Status = task.Claimed
+	for query, want := range map[string]int{"Pending": 2, "Claimed": 1, "Waiting": 2, "Pending,Waiting": 4} {
+		items := decode[[]api.TaskSummary](t, s.do("GET", "/task?status="+query, ""))
+		if len(items) != want {
+			t.Errorf("%s: %d, want %d", query, len(items), want)
+		}
+		for _, item := range items {
+			if item.Status == "Claimed" {
+				t.Errorf("%s: a task is Claimed", query)
+			}
+		}
+	}
+}

@@ -1,0 +1,128 @@
+package httpapi
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// Store is what the handlers need of store.Store, whose comments hold here.
+type Store interface {
+	Health(ctx context.Context) (store.Health, error)
+	Create(ctx context.Context, b *task.Batch) ([]task.State, error)
+	Task(ctx context.Context, id task.ID) (*store.Detail, error)
+	Tasks(ctx context.Context, f store.Filter) ([]store.Item, error)
+	Batch(ctx context.Context, id task.ID) (*store.BatchSummary, error)
+	DAG(ctx context.Context, batch task.ID) (*store.DAG, error)
+}
+
+// Settler takes outcomes in and returns once they are durable, with a result for each in its place. An error means that
+// none was applied. Safe for concurrent use.
+type Settler interface {
+	Settle(ctx context.Context, outcomes ...task.Outcome) ([]store.Result, error)
+}
+
+// Limits that hold where [Options] say nothing.
+const (
+	DefaultMaxTasksPerBatch = 10_000
+	DefaultMaxBodyBytes     = 32 << 20
+)
+
+// Options are what the handlers work with. Store, Settler and NewID are required.
+type Options struct {
+	Store   Store
+	Settler Settler
+	// NewID makes UUIDv7, each greater than those before. Safe for concurrent use.
+	NewID func() task.ID
+	// CheckURL refuses addresses that must not be called; its error is shown to the client. Nil refuses none.
+	CheckURL func(rawURL string) error
+	// OnCreated is told after tasks were created, so that the pump looks at them. It must not block. Nil: nobody is.
+	OnCreated func()
+	// Ready says why this process should get no requests, in words for strangers. Nil, or a nil error: it should.
+	Ready func() error
+	// MaxTasksPerBatch and MaxBodyBytes bound a request; 0 means the defaults above.
+	MaxTasksPerBatch int
+	MaxBodyBytes     int64
+	// Registry gets the metrics of the handlers, and is what GET /metrics shows. Nil: one of their own.
+	Registry *prometheus.Registry
+	// Log gets the errors that clients are not shown. Nil discards them.
+	Log *slog.Logger
+}
+
+func (o Options) withDefaults() Options {
+	if o.OnCreated == nil {
+		o.OnCreated = func() {}
+	}
+	if o.Ready == nil {
+		o.Ready = func() error { return nil }
+	}
+	if o.MaxTasksPerBatch == 0 {
+		o.MaxTasksPerBatch = DefaultMaxTasksPerBatch
+	}
+	if o.MaxBodyBytes == 0 {
+		o.MaxBodyBytes = DefaultMaxBodyBytes
+	}
+	if o.Registry == nil {
+		o.Registry = prometheus.NewRegistry()
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// server holds what the handlers share. Nothing in it changes after New.
+type server struct {
+	Options
+	mux       *http.ServeMux
+	origins   *http.CrossOriginProtection
+	durations *prometheus.HistogramVec
+}
+
+// New is the handler of the whole API. It panics when something required is missing, or when the registry has its
+// metrics already.
+func New(o Options) http.Handler {
+	if o.Store == nil || o.Settler == nil || o.NewID == nil {
+		panic("httpapi: Store, Settler and NewID are required")
+	}
+	s := &server{
+		Options:   o.withDefaults(),
+		mux:       http.NewServeMux(),
+		origins:   http.NewCrossOriginProtection(),
+		durations: newDurations(),
+	}
+	s.Registry.MustRegister(s.durations)
+	s.routes()
+	return s
+}
+
+func (s *server) routes() {
+	s.handle("POST /task", s.createTasks)
+	s.handle("GET /task", s.listTasks)
+	s.handle("PUT /task", s.countTasks)
+	s.handle("GET /task/{id}", s.getTask)
+	s.handle("PATCH /task/{id}", s.updateTask)
+	s.handle("PUT /task/{id}", s.countTask)
+	s.handle("DELETE /task/{id}", s.control(task.Cancel))
+	s.handle("PATCH /task/pause/{id}", s.control(task.Pause))
+	s.handle("PATCH /task/resume/{id}", s.control(task.Resume))
+	s.handle("GET /batch/{id}", s.getBatch)
+	s.handle("GET /dag/{batch_id}", s.getDAG)
+	s.handle("GET /health", s.health)
+	s.handle("GET /ready", s.ready)
+	s.mux.Handle("GET /metrics", s.metrics())
+}
+
+// handle serves pattern. An error that a handler returns is answered as a problem; it must not have answered before.
+func (s *server) handle(pattern string, handler func(w http.ResponseWriter, r *http.Request) error) {
+	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		if err := handler(w, r); err != nil {
+			s.refuse(w, r, err)
+		}
+	})
+}

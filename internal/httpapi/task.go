@@ -1,0 +1,42 @@
+package httpapi
+
+import (
+	"errors"
+	"net/http"
+
+	"taskrunner/internal/jsonread"
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// getTask is GET /task/{id}.
+func (s *server) getTask(w http.ResponseWriter, r *http.Request) error {
+	id, err := pathID(r, "id")
+	if err != nil {
+		return err
+	}
+	d, err := s.Store.Task(r.Context(), id)
+	if err != nil {
+		return missing(err, "task", id)
+	}
+	parent := func(i int) task.Status { return d.Parents[i] }
+	return writeJSON(w, http.StatusOK, fullTask(&d.Task, &d.State, d.Deliveries, parent))
+}
+
+// pathID reads an id from the path.
+func pathID(r *http.Request, name string) (task.ID, error) {
+	text := r.PathValue(name)
+	id, err := task.ParseID(text)
+	if err != nil {
+		return id, invalidf("%s: %s is not a UUID", name, jsonread.Quote(text))
+	}
+	return id, nil
+}
+
+// missing says what was not found, if that is the error.
+func missing(err error, what string, id task.ID) error {
+	if errors.Is(err, store.ErrNotFound) {
+		return &failure{code: notFound, message: what + " " + id.String() + " not found"}
+	}
+	return err
+}

@@ -1,0 +1,159 @@
+package httpapi
+
+import (
+	"net/http"
+	"strings"
+	"unicode/utf8"
+
+	"taskrunner/api"
+	"taskrunner/internal/jsonread"
+	"taskrunner/internal/task"
+)
+
+// Limits of an update.
+const (
+	// maxCount bounds a count of one request, so that a slip of a client is noticed.
+	maxCount = 1_000_000_000_000_000
+	// maxFailureReason is in characters.
+	maxFailureReason = 4096
+)
+
+// updateTask is PATCH /task/{id}.
+func (s *server) updateTask(w http.ResponseWriter, r *http.Request) error {
+	id, err := pathID(r, "id")
+	if err != nil {
+		return err
+	}
+	body, err := s.body(w, r)
+	if err != nil {
+		return err
+	}
+	outcome, err := parseUpdate(id, body)
+	if err != nil {
+		return err
+	}
+	return s.settle(w, r, outcome)
+}
+
+// control is the handler of what needs no body: DELETE, pause and resume. A body is not looked at.
+func (s *server) control(kind task.OutcomeKind) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		id, err := pathID(r, "id")
+		if err != nil {
+			return err
+		}
+		return s.settle(w, r, task.Outcome{ID: id, Kind: kind})
+	}
+}
+
+// settle hands one outcome in and answers with the task after it.
+func (s *server) settle(w http.ResponseWriter, r *http.Request, outcome task.Outcome) error {
+	results, err := s.Settler.Settle(r.Context(), outcome)
+	if err != nil {
+		return err
+	}
+	if err := results[0].Err; err != nil {
+		return err
+	}
+	state := &results[0].State
+	return writeJSON(w, http.StatusOK, &api.TaskState{
+		ID: outcome.ID.String(), Status: statusName(state.Status), Success: state.Success, Failures: state.Failures,
+		FailureReason: state.FailureReason, LastUpdated: at(state.LastUpdated),
+	})
+}
+
+const (
+	fieldStatus = iota
+	fieldFailureReason
+	fieldNewSuccess
+	fieldNewFailures
+	fieldMetadata
+	fieldExpectedCount
+	fieldPriority
+	updateFieldCount
+)
+
+var (
+	updateFields = [updateFieldCount]string{
+		"status", "failure_reason", "new_success", "new_failures", "metadata", "expected_count", "priority",
+	}
+	updateStatuses = []string{"Success", "Failure", "Pending"}
+)
+
+// parseUpdate reads the body of a PATCH. A member that is null counts as left out, and an object without members is an
+// update that says that the task lives. The outcome does not refer to body.
+func parseUpdate(id task.ID, body []byte) (task.Outcome, error) {
+	o := task.Outcome{ID: id, Kind: task.Update}
+	v, err := jsonread.Parse(body, "")
+	if err != nil {
+		return o, err
+	}
+	r := jsonread.NewReader("")
+	var f [updateFieldCount]jsonread.Value
+	if r.Fields(v, updateFields[:], f[:]) {
+		readStatus(r, f[fieldStatus], f[fieldFailureReason], &o)
+		readCounts(r, f[fieldNewSuccess], f[fieldNewFailures], &o)
+		readEdits(r, f[fieldMetadata], f[fieldExpectedCount], f[fieldPriority], &o)
+	}
+	return o, r.Err()
+}
+
+func readStatus(r *jsonread.Reader, status, reason jsonread.Value, o *task.Outcome) {
+	if !status.IsNull() {
+		name, ok := r.String("status", status)
+		if !ok {
+			return
+		}
+		o.Status, _ = task.ParseStatus(name)
+		if s := o.Status; s != task.Success && s != task.Failure && s != task.Pending {
+			r.Addf("status", "must be Success, Failure or Pending, is %s%s",
+				jsonread.Quote(name), jsonread.Suggest(name, updateStatuses))
+			return
+		}
+	}
+	if !reason.IsNull() {
+		text, ok := r.String("failure_reason", reason)
+		if !ok {
+			return
+		}
+		o.FailureReason = text
+	}
+	blank := strings.TrimSpace(o.FailureReason) == ""
+	switch n := utf8.RuneCountInString(o.FailureReason); {
+	case o.Status == task.Failure && blank:
+		r.Addf("failure_reason", "is required with the status Failure, and must not be empty")
+	case o.Status != task.Failure && !blank:
+		r.Addf("failure_reason", "goes with the status Failure only")
+	case n > maxFailureReason:
+		r.Addf("failure_reason", "must have at most %d characters, has %d", maxFailureReason, n)
+	case blank:
+		o.FailureReason = ""
+	}
+}
+
+// readCounts reads counts; left out they are 0.
+func readCounts(r *jsonread.Reader, success, failures jsonread.Value, o *task.Outcome) {
+	if !success.IsNull() {
+		o.NewSuccess, _ = r.IntBetween("new_success", success, 0, maxCount)
+	}
+	if !failures.IsNull() {
+		o.NewFailures, _ = r.IntBetween("new_failures", failures, 0, maxCount)
+	}
+}
+
+func readEdits(r *jsonread.Reader, metadata, expected, priority jsonread.Value, o *task.Outcome) {
+	if !metadata.IsNull() && r.Object("metadata", metadata) {
+		o.Metadata = metadata.AppendCompact(make([]byte, 0, len(metadata.Raw())))
+		if n := len(o.Metadata); n > task.MaxMetadata {
+			r.Addf("metadata", "must have at most %d bytes, has %d", task.MaxMetadata, n)
+		}
+	}
+	if !expected.IsNull() {
+		count, _ := r.IntBetween("expected_count", expected, 0, task.MaxExpectedCount)
+		o.ExpectedCount = &count
+	}
+	if !priority.IsNull() {
+		n, _ := r.IntBetween("priority", priority, task.MinPriority, task.MaxPriority)
+		o.Priority = new(int(n))
+	}
+}
