@@ -1,0 +1,95 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"taskrunner/internal/app"
+	"taskrunner/internal/config"
+	"taskrunner/internal/telemetry"
+)
+
+func serveCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve the API and run tasks",
+		Long:  "Serve the API and run tasks. Every setting is a flag or an environment variable of the same name.",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, log, err := configure(cmd)
+			if err != nil {
+				return err
+			}
+			a, err := app.New(cmd.Context(), c, log)
+			if err != nil {
+				return err
+			}
+			if !a.Loopback() {
+				log.Warn("anybody who reaches this address can use the service; set LISTEN_ADDR or guard it by a proxy",
+					"address", a.Addr().String())
+			}
+			return a.Run(cmd.Context())
+		},
+	}
+	addSettings(cmd)
+	return cmd
+}
+
+func migrateCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "migrate",
+		Short: "Bring the database's schema up to date, as serve does when it starts",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			c, log, err := configure(cmd)
+			if err != nil {
+				return err
+			}
+			s, err := app.OpenStore(cmd.Context(), c, log)
+			if err != nil {
+				return err
+			}
+			defer func() {
+				if closing := s.Close(); err == nil {
+					err = closing
+				}
+			}()
+			if err := s.Migrate(cmd.Context()); err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "the schema is up to date")
+			return nil
+		},
+	}
+	addSettings(cmd)
+	return cmd
+}
+
+func addSettings(cmd *cobra.Command) {
+	for _, s := range config.Settings() {
+		cmd.Flags().String(s.Flag(), "", fmt.Sprintf("%s (%s, default %s)", s.Help, s.Name, s.Default))
+	}
+}
+
+// configure reads the flags of cmd and the environment.
+func configure(cmd *cobra.Command) (*config.Config, *slog.Logger, error) {
+	flags := map[string]string{}
+	for _, s := range config.Settings() {
+		if f := cmd.Flags().Lookup(s.Flag()); f != nil && f.Changed {
+			flags[f.Name] = f.Value.String()
+		}
+	}
+	c, err := config.Load(flags, os.Getenv)
+	if err != nil {
+		return nil, nil, err
+	}
+	var w io.Writer = os.Stderr
+	if c.LogOff {
+		w = io.Discard
+	}
+	return c, telemetry.NewLogger(w, c.LogLevel), nil
+}

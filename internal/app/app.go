@@ -1,0 +1,248 @@
+// Package app puts the service together and runs it: used by the command and by the end-to-end tests.
+//
+// The stages know the store and small interfaces; here they are tied to each other. They stop in an order that loses
+// nothing: first nothing new is claimed, then what is in flight is sent and settled, while workers may still report;
+// then HTTP closes, the last outcomes are committed, the lease is given back, and the store closes.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"taskrunner/internal/config"
+	"taskrunner/internal/dispatch"
+	"taskrunner/internal/httpapi"
+	"taskrunner/internal/reap"
+	"taskrunner/internal/schedule"
+	"taskrunner/internal/settle"
+	"taskrunner/internal/store"
+	"taskrunner/internal/store/postgres"
+	"taskrunner/internal/store/sqlite"
+	"taskrunner/internal/task"
+	"taskrunner/internal/telemetry"
+)
+
+// App is one process of the service.
+type App struct {
+	config   *config.Config
+	log      *slog.Logger
+	store    store.Store
+	listener net.Listener
+	server   *http.Server
+
+	settler    *settle.Settler
+	pump       *schedule.Pump
+	dispatcher *dispatch.Dispatcher
+	reaper     *reap.Reaper
+	stopping   atomic.Bool
+}
+
+// OpenStore opens the database that c names. It does not migrate it.
+func OpenStore(ctx context.Context, c *config.Config, log *slog.Logger) (store.Store, error) {
+	if c.Postgres != "" {
+		return postgres.Open(ctx, postgres.Options{URL: c.Postgres, Log: log})
+	}
+	return sqlite.Open(ctx, sqlite.Options{Path: c.SQLitePath, Log: log})
+}
+
+// New opens and migrates the database and begins to listen; nothing is served before [App.Run].
+func New(ctx context.Context, c *config.Config, log *slog.Logger) (*App, error) {
+	guard, err := dispatch.NewGuard(dispatch.GuardOptions{Networks: c.AllowedNetworks})
+	if err != nil {
+		return nil, fmt.Errorf("WEBHOOK_ALLOWED_NETWORKS: %w", err)
+	}
+	s, err := OpenStore(ctx, c, log)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Migrate(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Listen)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("listen: %w", err), s.Close())
+	}
+	a := &App{config: c, log: log, listener: listener}
+	a.wire(s, guard)
+	return a, nil
+}
+
+func (a *App) wire(s store.Store, guard *dispatch.Guard) {
+	c, registry := a.config, prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	a.store = telemetry.Instrument(s, registry)
+	owner := newID()
+	hostURL := c.HostURL
+	if c.HostURLGuessed {
+		hostURL = "http://localhost:" + strconv.Itoa(a.port())
+		if !a.Loopback() {
+			a.log.Warn("HOST_URL is not set; workers elsewhere cannot report", "host_url", hostURL)
+		}
+	}
+	a.log.Info("webhook targets", "policy", guard.String())
+
+	a.settler = settle.New(settle.Options{
+		Store:      a.store,
+		WakePump:   func() { a.pump.Wake() },
+		WakeOutbox: func() { a.dispatcher.WakeOutbox() },
+	})
+	a.dispatcher = dispatch.New(dispatch.Options{
+		Store: a.store, Settler: a.settler, Guard: guard, HostURL: hostURL, Window: c.Window, HostWindow: c.HostWindow,
+		Timeout: c.WebhookTimeout, Lease: c.ClaimLease, Registry: registry, Log: a.log,
+		OnRoom: func() { a.pump.RoomFreed() },
+	})
+	a.pump = schedule.New(schedule.Options{
+		Store: a.store, Owner: owner, Starter: a.dispatcher, OnOutbox: a.dispatcher.WakeOutbox, Log: a.log,
+	})
+	a.reaper = reap.New(reap.Options{
+		Store: a.store, Settler: a.settler, Starter: a.dispatcher, Owner: owner, Lease: c.ClaimLease, Registry: registry, Log: a.log,
+	})
+	a.server = &http.Server{
+		Handler: httpapi.New(httpapi.Options{
+			Store: a.store, Settler: a.settler, NewID: newID, CheckURL: guard.CheckURL, OnCreated: a.pump.Wake,
+			Ready: a.ready, MaxTasksPerBatch: c.MaxTasks, MaxBodyBytes: c.MaxBody, Registry: registry, Log: a.log,
+		}),
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       time.Minute,
+		WriteTimeout:      2 * time.Minute,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
+	}
+}
+
+// newID makes UUIDv7, each greater than the one before within this process.
+func newID() task.ID { return uuid.Must(uuid.NewV7()) }
+
+func (a *App) port() int {
+	if tcp, ok := a.listener.Addr().(*net.TCPAddr); ok {
+		return tcp.Port
+	}
+	return 0
+}
+
+// Addr is where the service listens.
+func (a *App) Addr() net.Addr { return a.listener.Addr() }
+
+// Loopback reports whether only this machine can reach it.
+func (a *App) Loopback() bool {
+	tcp, ok := a.listener.Addr().(*net.TCPAddr)
+	return ok && tcp.IP.IsLoopback()
+}
+
+func (a *App) ready() error {
+	if a.stopping.Load() {
+		return errors.New("shutting down")
+	}
+	return nil
+}
+
+// worker is a goroutine with an owner.
+type worker struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// spawn runs fn until it returns or the worker is stopped. A failure is sent to failed.
+func spawn(failed chan<- error, fn func(ctx context.Context) error) *worker {
+	ctx, cancel := context.WithCancel(context.Background())
+	w := &worker{cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(w.done)
+		if err := fn(ctx); err != nil && ctx.Err() == nil {
+			select {
+			case failed <- err:
+			default: // one failure is enough to stop
+			}
+		}
+	}()
+	return w
+}
+
+func (w *worker) stop() {
+	w.cancel()
+	<-w.done
+}
+
+// Run serves until ctx ends or a part fails, then stops within SHUTDOWN_TIMEOUT. What a stop leaves unfinished is
+// finished by another process or after the next start. It closes everything New opened.
+func (a *App) Run(ctx context.Context) error {
+	failed := make(chan error, 1)
+	settler := spawn(failed, a.settler.Run)
+	registered := a.reaper.Register(ctx)
+	if registered != nil {
+		settler.stop()
+		return errors.Join(fmt.Errorf("register this process: %w", registered), a.listener.Close(), a.store.Close())
+	}
+	reaper := spawn(failed, a.reaper.Run)
+	claiming := []*worker{
+		spawn(failed, a.pump.Run),
+		spawn(failed, a.dispatcher.Run),
+		spawn(failed, func(ctx context.Context) error {
+			a.store.Listen(ctx, func() {
+				a.pump.Wake()
+				a.dispatcher.WakeOutbox()
+			})
+			return nil
+		}),
+	}
+	server := spawn(failed, func(context.Context) error {
+		if err := a.server.Serve(a.listener); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve HTTP: %w", err)
+		}
+		return nil
+	})
+	a.log.Info("serving", "address", a.listener.Addr().String())
+
+	var cause error
+	select {
+	case <-ctx.Done():
+		a.log.Info("stopping", "deadline", a.config.ShutdownTimeout)
+	case cause = <-failed:
+		a.log.Error("a part of the service failed; stopping", "error", cause)
+	}
+	return errors.Join(cause, a.stop(claiming, server, settler, reaper))
+}
+
+func (a *App) stop(claiming []*worker, server, settler, reaper *worker) error {
+	a.stopping.Store(true)
+	deadline, cancel := context.WithTimeout(context.Background(), a.config.ShutdownTimeout)
+	defer cancel()
+	for _, w := range claiming {
+		w.cancel()
+	}
+	for _, w := range claiming {
+		<-w.done
+	}
+	if err := a.dispatcher.Drain(deadline); err != nil {
+		a.log.Warn("webhooks were still out; they are sent again", "error", err)
+	}
+	if err := a.server.Shutdown(deadline); err != nil {
+		a.log.Warn("requests were still open", "error", err)
+		_ = a.server.Close() // they get no answer; nothing acknowledged is lost
+	}
+	<-server.done
+	reaper.stop()
+	settler.stop()
+	leaving, cancelLeaving := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancelLeaving()
+	if err := a.reaper.Stop(leaving); err != nil {
+		a.log.Warn("the lease could not be given back; it runs out by itself", "error", err)
+	}
+	if err := a.store.Close(); err != nil {
+		return fmt.Errorf("close database: %w", err)
+	}
+	a.log.Info("stopped")
+	return nil
+}

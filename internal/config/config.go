@@ -1,0 +1,274 @@
+// Package config reads flags and the environment into one validated [Config].
+//
+// Every setting is a row of one table: its variable, its default, what it means and how it is read. The flags, the
+// errors and the table in the README come from it.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Config is a whole configuration.
+type Config struct {
+	// Postgres is the connection string; empty: SQLite at SQLitePath.
+	Postgres   string
+	SQLitePath string
+	// Listen is the address to serve on, host and port.
+	Listen string
+	// HostURL is where workers reach the service, without a slash at its end.
+	HostURL        string
+	HostURLGuessed bool // nobody set it
+	LogLevel       slog.Level
+	LogOff         bool
+	// AllowedNetworks lets webhooks into networks that are refused by default.
+	AllowedNetworks []string
+	ClaimLease      time.Duration
+	MaxTasks        int
+	MaxBody         int64
+	Window          int
+	HostWindow      int
+	WebhookTimeout  time.Duration
+	ShutdownTimeout time.Duration
+
+	port   int
+	listen string
+}
+
+// Setting is one row of the table.
+type Setting struct {
+	Name    string // of the environment variable
+	Default string
+	Help    string
+	read    func(c *Config, value string) error
+}
+
+// Flag is the name of its command-line flag: DATABASE_URL is --database-url.
+func (s Setting) Flag() string { return strings.ToLower(strings.ReplaceAll(s.Name, "_", "-")) }
+
+// Settings is the table.
+func Settings() []Setting {
+	return []Setting{
+		{"DATABASE_URL", "sqlite:taskrunner.db", "Where tasks are kept: postgres://… or sqlite:PATH", readDatabase},
+		{"HOST_URL", "http://localhost:PORT", "Where workers reach this service; handles begin with it", readHostURL},
+		{"PORT", "8085", "Port to serve on", readPort},
+		{"LISTEN_ADDR", "all interfaces", "Address to serve on: HOST or HOST:PORT", func(c *Config, v string) error {
+			c.listen = v
+			return nil
+		}},
+		{"LOG_LEVEL", "info", "error, warn, info or debug; RUST_LOG is read as well", readLogLevel},
+		{"WEBHOOK_ALLOWED_NETWORKS", "none", "Networks that webhooks may reach besides public ones: CIDRs, loopback, private, any",
+			func(c *Config, v string) error {
+				c.AllowedNetworks = append(c.AllowedNetworks, splitList(v)...)
+				return nil
+			}},
+		{"SKIP_SSRF_VALIDATION", "0", "1 is the same as WEBHOOK_ALLOWED_NETWORKS=any", readSkipSSRF},
+		{"WEBHOOK_TIMEOUT", "10s", "How long one webhook may take", duration(func(c *Config) *time.Duration { return &c.WebhookTimeout }, time.Second, time.Minute)},
+		{"WEBHOOK_WINDOW", "512", "Webhooks in flight at once, over all hosts", number(func(c *Config) *int { return &c.Window }, 1, 10_000)},
+		{"WEBHOOK_HOST_WINDOW", "64", "Webhooks in flight at once to one host", number(func(c *Config) *int { return &c.HostWindow }, 1, 10_000)},
+		{"CLAIM_LEASE", "30s", "After how long the claims of a dead process are taken over", duration(func(c *Config) *time.Duration { return &c.ClaimLease }, time.Second, time.Hour)},
+		{"MAX_TASKS_PER_BATCH", "10000", "Tasks that one POST may create", number(func(c *Config) *int { return &c.MaxTasks }, 1, 1_000_000)},
+		{"MAX_BODY_BYTES", "33554432", "Size of a request body", func(c *Config, v string) error {
+			n, err := between(v, 1024, 4<<30)
+			c.MaxBody = int64(n)
+			return err
+		}},
+		{"SHUTDOWN_TIMEOUT", "30s", "How long a stop may take to finish what is in flight", duration(func(c *Config) *time.Duration { return &c.ShutdownTimeout }, time.Second, time.Hour)},
+	}
+}
+
+// Load reads every setting from flags, which may hold names of [Setting.Flag], or else from the environment, or else
+// takes its default. The error lists everything that is wrong, by the names of the variables.
+func Load(flags map[string]string, getenv func(string) string) (*Config, error) {
+	c := &Config{}
+	var errs []error
+	for _, s := range Settings() {
+		value, given := flags[s.Flag()]
+		if !given {
+			value = strings.TrimSpace(getenv(s.Name))
+		}
+		if value == "" && s.Name == "LOG_LEVEL" {
+			value = rustLog(getenv("RUST_LOG"))
+		}
+		if value == "" {
+			value = s.fallback()
+		}
+		if value == "" {
+			continue
+		}
+		if err := s.read(c, value); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", s.Name, err))
+		}
+	}
+	if err := c.address(); err != nil {
+		errs = append(errs, fmt.Errorf("LISTEN_ADDR: %w", err))
+	}
+	if c.HostURL == "" {
+		c.HostURL, c.HostURLGuessed = "http://localhost:"+strconv.Itoa(c.port), true
+	}
+	if len(errs) > 0 {
+		return nil, fmt.Errorf("configuration: %w", errors.Join(errs...))
+	}
+	return c, nil
+}
+
+// fallback is the default as a value, where it is one.
+func (s Setting) fallback() string {
+	switch s.Name {
+	case "HOST_URL", "LISTEN_ADDR", "WEBHOOK_ALLOWED_NETWORKS":
+		return ""
+	}
+	return s.Default
+}
+
+func (c *Config) address() error {
+	host, port := c.listen, strconv.Itoa(c.port)
+	if h, p, err := net.SplitHostPort(c.listen); err == nil {
+		if n, err := strconv.Atoi(p); err != nil || n < 0 || n > 65535 {
+			return fmt.Errorf("%q has no port between 0 and 65535", c.listen)
+		}
+		host, port = h, p
+		c.port, _ = strconv.Atoi(p)
+	} else if strings.Count(c.listen, ":") == 1 {
+		return fmt.Errorf("%q is not HOST or HOST:PORT", c.listen)
+	}
+	c.Listen = net.JoinHostPort(strings.Trim(host, "[]"), port)
+	return nil
+}
+
+// readDatabase never repeats the value: it may hold a password.
+func readDatabase(c *Config, value string) error {
+	switch scheme, rest, _ := strings.Cut(value, ":"); scheme {
+	case "postgres", "postgresql":
+		if _, err := url.Parse(value); err != nil {
+			return errors.New("is not a URL")
+		}
+		c.Postgres = value
+		return nil
+	case "sqlite", "file":
+		path := strings.TrimPrefix(rest, "//")
+		if path == "" {
+			return errors.New("sqlite: needs a path")
+		}
+		c.SQLitePath = filepath.Clean(path)
+		return nil
+	}
+	return errors.New("must begin with postgres:// or sqlite:")
+}
+
+func readHostURL(c *Config, value string) error {
+	u, err := url.Parse(value)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+		return fmt.Errorf("%q is not an http or https URL without query", value)
+	}
+	if u.User != nil {
+		return errors.New("must not hold a password: it is sent to workers")
+	}
+	c.HostURL = strings.TrimRight(value, "/")
+	return nil
+}
+
+func readPort(c *Config, value string) error {
+	n, err := between(value, 0, 65535)
+	c.port = n
+	return err
+}
+
+func readLogLevel(c *Config, value string) error {
+	switch strings.ToLower(value) {
+	case "off":
+		c.LogOff = true
+	case "error":
+		c.LogLevel = slog.LevelError
+	case "warn", "warning":
+		c.LogLevel = slog.LevelWarn
+	case "info":
+		c.LogLevel = slog.LevelInfo
+	case "debug", "trace":
+		c.LogLevel = slog.LevelDebug
+	default:
+		return fmt.Errorf("%q is not error, warn, info or debug", value)
+	}
+	return nil
+}
+
+// rustLog takes the level out of a filter such as "warn,taskrunner=debug": the one for this program, or else the one
+// without a name. What it does not understand it leaves out, as the original does.
+func rustLog(filter string) string {
+	general, own := "", ""
+	for _, part := range splitList(filter) {
+		switch target, level, named := strings.Cut(part, "="); {
+		case !named && readLogLevel(&Config{}, target) == nil:
+			general = target
+		case named && (target == "taskrunner" || target == "task_runner") && readLogLevel(&Config{}, level) == nil:
+			own = level
+		}
+	}
+	if own != "" {
+		return own
+	}
+	return general
+}
+
+func readSkipSSRF(c *Config, value string) error {
+	skip, err := strconv.ParseBool(strings.ToLower(value))
+	if err != nil {
+		return fmt.Errorf("%q is not 0 or 1", value)
+	}
+	if skip {
+		c.AllowedNetworks = append(c.AllowedNetworks, "any")
+	}
+	return nil
+}
+
+func splitList(value string) []string {
+	return strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' || r == ';' })
+}
+
+func number(field func(*Config) *int, low, high int) func(*Config, string) error {
+	return func(c *Config, value string) error {
+		n, err := between(value, low, high)
+		*field(c) = n
+		return err
+	}
+}
+
+func between(value string, low, high int) (int, error) {
+	n, err := strconv.Atoi(value)
+	if err != nil || n < low || n > high {
+		return 0, fmt.Errorf("%q is not a number between %d and %d", value, low, high)
+	}
+	return n, nil
+}
+
+// duration reads "30s", "2m" or whole seconds.
+func duration(field func(*Config) *time.Duration, low, high time.Duration) func(*Config, string) error {
+	return func(c *Config, value string) error {
+		d, err := time.ParseDuration(value)
+		if seconds, errInt := strconv.Atoi(value); errInt == nil {
+			d, err = time.Duration(seconds)*time.Second, nil
+		}
+		if err != nil || d < low || d > high {
+			return fmt.Errorf("%q is not a duration between %s and %s", value, low, high)
+		}
+		*field(c) = d
+		return nil
+	}
+}
+
+// Table is the configuration table of the README, in Markdown.
+func Table() string {
+	var b strings.Builder
+	b.WriteString("| variable | default | meaning |\n|---|---|---|\n")
+	for _, s := range Settings() {
+		fmt.Fprintf(&b, "| `%s` | `%s` | %s |\n", s.Name, s.Default, s.Help)
+	}
+	return b.String()
+}

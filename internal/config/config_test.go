@@ -1,0 +1,106 @@
+package config
+
+import (
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func load(t *testing.T, flags, env map[string]string) *Config {
+	t.Helper()
+	c, err := Load(flags, func(name string) string { return env[name] })
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.port, c.listen = 0, ""
+	return c
+}
+
+func defaults() *Config {
+	return &Config{
+		SQLitePath: "taskrunner.db", Listen: ":8085", HostURL: "http://localhost:8085", HostURLGuessed: true,
+		ClaimLease: 30 * time.Second, MaxTasks: 10_000, MaxBody: 32 << 20, Window: 512, HostWindow: 64,
+		WebhookTimeout: 10 * time.Second, ShutdownTimeout: 30 * time.Second,
+	}
+}
+
+func TestLoad(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name       string
+		flags, env map[string]string
+		want       func(c *Config)
+	}{
+		{name: "defaults", want: func(*Config) {}},
+		{name: "port", env: map[string]string{"PORT": "9000"}, want: func(c *Config) {
+			c.Listen, c.HostURL = ":9000", "http://localhost:9000"
+		}},
+		{name: "listen with port wins over PORT", env: map[string]string{"PORT": "9000", "LISTEN_ADDR": "127.0.0.1:7000"}, want: func(c *Config) {
+			c.Listen, c.HostURL = "127.0.0.1:7000", "http://localhost:7000"
+		}},
+		{name: "listen without port", env: map[string]string{"LISTEN_ADDR": "::1"}, want: func(c *Config) { c.Listen = "[::1]:8085" }},
+		{name: "flag over environment", flags: map[string]string{"port": "1"}, env: map[string]string{"PORT": "2"}, want: func(c *Config) {
+			c.Listen, c.HostURL = ":1", "http://localhost:1"
+		}},
+		{name: "postgres", env: map[string]string{"DATABASE_URL": "postgres://u:p@h/db"}, want: func(c *Config) {
+			c.Postgres, c.SQLitePath = "postgres://u:p@h/db", ""
+		}},
+		{name: "sqlite", env: map[string]string{"DATABASE_URL": "sqlite:///var/lib/t.db"}, want: func(c *Config) { c.SQLitePath = "/var/lib/t.db" }},
+		{name: "host URL", env: map[string]string{"HOST_URL": "https://runner.example/"}, want: func(c *Config) {
+			c.HostURL, c.HostURLGuessed = "https://runner.example", false
+		}},
+		{name: "log level", env: map[string]string{"LOG_LEVEL": "warn", "RUST_LOG": "debug"}, want: func(c *Config) { c.LogLevel = slog.LevelWarn }},
+		{name: "RUST_LOG", env: map[string]string{"RUST_LOG": "error,taskrunner=debug,actix_web=info"}, want: func(c *Config) { c.LogLevel = slog.LevelDebug }},
+		{name: "RUST_LOG of others only", env: map[string]string{"RUST_LOG": "actix_web=trace"}, want: func(*Config) {}},
+		{name: "networks", env: map[string]string{"WEBHOOK_ALLOWED_NETWORKS": "loopback, 10.0.0.0/8"}, want: func(c *Config) {
+			c.AllowedNetworks = []string{"loopback", "10.0.0.0/8"}
+		}},
+		{name: "skip", env: map[string]string{"SKIP_SSRF_VALIDATION": "1"}, want: func(c *Config) { c.AllowedNetworks = []string{"any"} }},
+		{name: "lease in seconds", env: map[string]string{"CLAIM_LEASE": "2"}, want: func(c *Config) { c.ClaimLease = 2 * time.Second }},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			want := defaults()
+			test.want(want)
+			if diff := cmp.Diff(want, load(t, test.flags, test.env), cmp.AllowUnexported(Config{})); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestLoadListsEverythingWrong(t *testing.T) {
+	t.Parallel()
+	env := map[string]string{
+		"DATABASE_URL": "mysql://u:hunter2@h", "HOST_URL": "ftp://x", "PORT": "99999", "LISTEN_ADDR": "a:b", "LOG_LEVEL": "loud",
+		"CLAIM_LEASE": "0", "MAX_TASKS_PER_BATCH": "many", "SKIP_SSRF_VALIDATION": "perhaps",
+	}
+	_, err := Load(nil, func(name string) string { return env[name] })
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for name := range env {
+		if !strings.Contains(err.Error(), name+": ") {
+			t.Errorf("%s is not named in %q", name, err)
+		}
+	}
+	if strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("the error shows a password: %q", err)
+	}
+}
+
+func TestTableIsInTheReadme(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(readme), Table()) {
+		t.Errorf("README.md lacks this table:\n%s", Table())
+	}
+}

@@ -1,0 +1,116 @@
+package telemetry
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// Instrument counts what goes through s in metrics of registry. All that happens to a task happens in a transaction
+// of the store, so these are all the metrics about tasks. The names and labels of the first six are the original's.
+func Instrument(s store.Store, registry prometheus.Registerer) store.Store {
+	i := &instrumented{
+		Store: s,
+		created: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "tasks_created_total", Help: "Tasks created.",
+		}),
+		completed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tasks_completed_total", Help: "Tasks that reached an end, by outcome and kind.",
+		}, []string{"outcome", "kind"}),
+		transitions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "task_status_transitions_total", Help: "Changes of status.",
+		}, []string{"from_status", "to_status"}),
+		blocked: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "tasks_blocked_by_concurrency_total", Help: "Times a rule began to hold a task back.",
+		}),
+		propagations: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "dependency_propagations_total", Help: "Dependencies settled, by the outcome of the parent.",
+		}, []string{"parent_outcome"}),
+		loop: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "worker_loop_duration_seconds", Help: "Duration of a tick of the pump.",
+			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 14),
+		}),
+		admissions: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "pump_admissions", Help: "Tasks claimed by a tick of the pump that claimed any.",
+			Buckets: prometheus.ExponentialBuckets(1, 2, 11),
+		}),
+		settleSize: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "settle_batch_size", Help: "Outcomes that shared a transaction.",
+			Buckets: prometheus.ExponentialBuckets(1, 2, 11),
+		}),
+		settleDuration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "settle_duration_seconds", Help: "Duration of a transaction that settles outcomes.",
+			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 14),
+		}),
+	}
+	registry.MustRegister(i.created, i.completed, i.transitions, i.blocked, i.propagations, i.loop, i.admissions,
+		i.settleSize, i.settleDuration)
+	return i
+}
+
+type instrumented struct {
+	store.Store
+
+	created, blocked           prometheus.Counter
+	completed, transitions     *prometheus.CounterVec
+	propagations               *prometheus.CounterVec
+	loop, admissions           prometheus.Histogram
+	settleSize, settleDuration prometheus.Histogram
+}
+
+// Create is as in store.Store.
+func (i *instrumented) Create(ctx context.Context, b *task.Batch) ([]task.State, error) {
+	states, err := i.Store.Create(ctx, b)
+	i.created.Add(float64(len(states)))
+	return states, err
+}
+
+// Settle is as in store.Store.
+func (i *instrumented) Settle(ctx context.Context, outcomes []task.Outcome) (store.Settled, error) {
+	begun := time.Now()
+	settled, err := i.Store.Settle(ctx, outcomes)
+	i.settleDuration.Observe(time.Since(begun).Seconds())
+	i.settleSize.Observe(float64(len(outcomes)))
+	for k := range settled.Results {
+		if r := &settled.Results[k]; r.From != r.State.Status {
+			i.moved(store.Transition{From: r.From, To: r.State.Status, Kind: r.State.Kind}, 1)
+		}
+	}
+	return settled, err
+}
+
+// Pump is as in store.Store.
+func (i *instrumented) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, error) {
+	begun := time.Now()
+	pumped, err := i.Store.Pump(ctx, p)
+	if err != nil || pumped.Busy {
+		return pumped, err
+	}
+	i.loop.Observe(time.Since(begun).Seconds())
+	if len(pumped.Claims) > 0 {
+		i.admissions.Observe(float64(len(pumped.Claims)))
+	}
+	for transition, n := range pumped.Transitions {
+		i.moved(transition, n)
+	}
+	for outcome, n := range pumped.Propagated {
+		i.propagations.WithLabelValues(outcomeLabel(outcome)).Add(float64(n))
+	}
+	i.blocked.Add(float64(pumped.Parked))
+	return pumped, nil
+}
+
+func (i *instrumented) moved(t store.Transition, n int) {
+	i.transitions.WithLabelValues(t.From.String(), t.To.String()).Add(float64(n))
+	if t.To.Terminal() {
+		i.completed.WithLabelValues(outcomeLabel(t.To), t.Kind).Add(float64(n))
+	}
+}
+
+// outcomeLabel is success, failure or canceled.
+func outcomeLabel(s task.Status) string { return strings.ToLower(s.String()) }
