@@ -11,11 +11,11 @@ import (
 type Verdict int
 
 const (
-	// Done: accepted.
+	// Done is accepted.
 	Done Verdict = iota + 1
-	// Retry: it may work later.
+	// Retry is worth it: it may work later.
 	Retry
-	// GiveUp: it would fail again.
+	// GiveUp is for what would fail again.
 	GiveUp
 )
 

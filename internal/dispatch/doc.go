@@ -7,7 +7,7 @@
 //
 //   - No more than a window of requests is out over all hosts, and no more than a host window to one host, for
 //     on_start and for the outbox each. A slow host holds up nobody but itself, and neither kind starves the other.
-//   - No request goes to an address that the guard refuses. It is asked when a connection is dialled, with the
+//   - No request goes to an address that the guard refuses. It is asked when a connection is dialed, with the
 //     address that the name has resolved to.
 //   - An on_start that was answered is settled, and an attempt that was made is recorded, however long the database is
 //     away: both are repeated while the process lives. If it dies, the lease runs out and another process sends again

@@ -162,7 +162,7 @@ func classOf(addr netip.Addr) class {
 
 // refusedError says that the guard refused an address.
 type refusedError struct {
-	host  string // as written in the URL; empty when dialling
+	host  string // as written in the URL; empty when dialing
 	addr  netip.Addr
 	class class
 }
@@ -208,7 +208,7 @@ func (g *Guard) listed(addr netip.Addr) bool {
 	return false
 }
 
-// Control is for [net.Dialer]: it refuses the address that is about to be dialled, after the name has been resolved.
+// Control is for [net.Dialer]: it refuses the address that is about to be dialed, after the name has been resolved.
 func (g *Guard) Control(_, address string, _ syscall.RawConn) error {
 	addr, err := netip.ParseAddrPort(address)
 	if err != nil {

@@ -155,7 +155,7 @@ func TestGuardCheckURL(t *testing.T) {
 	}
 }
 
-// What is refused by its spelling is refused when it is dialled, and the other way round.
+// What is refused by its spelling is refused when it is dialed, and the other way round.
 func TestGuardControlAgrees(t *testing.T) {
 	t.Parallel()
 	g := newGuard(t)
@@ -170,7 +170,7 @@ func TestGuardControlAgrees(t *testing.T) {
 		}
 	}
 	if g.Control("tcp", "example.com:80", nil) == nil {
-		t.Error("a name must not be dialled")
+		t.Error("a name must not be dialed")
 	}
 }
 

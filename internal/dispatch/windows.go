@@ -64,11 +64,9 @@ func (w *windows) leave(host string) {
 	}
 }
 
-// promote starts one that waits, of any host that has a place: the order of hosts is that of the map, at random.
+// promote gives the place over all hosts that has just been left to one that waits, of any host that has a place too:
+// the order of hosts is that of the map, at random.
 func (w *windows) promote() {
-	if w.used-w.queued >= w.total {
-		return
-	}
 	for host, sends := range w.waiting {
 		if w.busy[host]-len(sends) >= w.perHost {
 			continue

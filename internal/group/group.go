@@ -5,6 +5,7 @@ package group
 import (
 	"context"
 	"errors"
+	"time"
 )
 
 // ErrStopped is the answer to calls that come after the group has stopped, or were not begun by then.
@@ -64,10 +65,15 @@ func (g *Group[In, Out]) Do(ctx context.Context, items ...In) ([]Out, error) {
 	}
 }
 
+// grace is how long carrying out may go on after the group was told to stop.
+const grace = 10 * time.Second
+
 // Run carries calls out until ctx ends, then what has been accepted by then, and returns.
 func (g *Group[In, Out]) Run(ctx context.Context) error {
 	defer close(g.done)
-	work := context.WithoutCancel(ctx)
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })()
 	for {
 		select {
 		case c := <-g.calls:

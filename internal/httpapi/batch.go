@@ -42,7 +42,7 @@ func (s *server) getDAG(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return missing(err, "batch", id)
 	}
-	writeDAG(newStream(w, http.StatusOK), dag)
+	writeDAG(newStream(w, http.StatusOK, len(dag.Items)), dag)
 	return nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"mime"
 	"net/http"
 	"os"
@@ -19,9 +18,8 @@ func (s *server) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if err := checkContent(r.Header); err != nil {
 		return nil, err
 	}
-	tooLong := &failure{code: tooLarge, message: fmt.Sprintf("the body is larger than %d bytes", s.MaxBodyBytes)}
 	if r.ContentLength > s.MaxBodyBytes {
-		return nil, tooLong
+		return nil, tooLong(s.MaxBodyBytes)
 	}
 	if rec, ok := w.(*recorder); ok {
 		w = rec.ResponseWriter // MaxBytesReader tells the server through it to close the connection
@@ -33,12 +31,16 @@ func (s *server) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 		return body.Bytes(), nil
 	}
 	if _, is := errors.AsType[*http.MaxBytesError](err); is {
-		return nil, tooLong
+		return nil, tooLong(s.MaxBodyBytes)
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) || r.Context().Err() != nil || errors.Is(err, io.ErrClosedPipe) {
+	if errors.Is(err, os.ErrDeadlineExceeded) || r.Context().Err() != nil {
 		return nil, err
 	}
 	return nil, &failure{code: invalid, message: "the body could not be read to its end"}
+}
+
+func tooLong(limit int64) error {
+	return &failure{code: tooLarge, message: fmt.Sprintf("the body is larger than %d bytes", limit)}
 }
 
 // checkContent refuses bodies that say they are something else than JSON. What curl and forms say by default is taken:

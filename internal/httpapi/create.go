@@ -15,7 +15,7 @@ import (
 
 // createTasks is POST /task.
 func (s *server) createTasks(w http.ResponseWriter, r *http.Request) error {
-	requester, err := requester(r)
+	sender, err := requester(r)
 	if err != nil {
 		return s.refuseBatch(r, s.NewID(), err)
 	}
@@ -29,7 +29,7 @@ func (s *server) createTasks(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return s.refuseBatch(r, batch.ID, err)
 	}
-	batch.Requester = requester
+	batch.Requester = sender
 	if len(batch.Tasks) == 0 {
 		w.Header().Set("X-Batch-ID", batch.ID.String())
 		w.WriteHeader(http.StatusNoContent)
@@ -59,7 +59,7 @@ func writeCreated(w http.ResponseWriter, batch *task.Batch, states []task.State,
 	if minimal {
 		w.Header().Set("Preference-Applied", "return=minimal")
 	}
-	out := newStream(w, http.StatusCreated)
+	out := newStream(w, http.StatusCreated, len(batch.Tasks))
 	defer out.end()
 	if minimal {
 		writeArray(out, len(batch.Tasks), func(i int) api.CreatedTask {

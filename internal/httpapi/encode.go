@@ -46,9 +46,10 @@ type stream struct {
 	*json.Encoder
 }
 
-func newStream(w http.ResponseWriter, status int) stream {
+// newStream begins an answer of about n elements.
+func newStream(w http.ResponseWriter, status, n int) stream {
 	begin(w, jsonType, status)
-	buffer := bufio.NewWriterSize(w, 32<<10)
+	buffer := bufio.NewWriterSize(w, min(1+n, 32)<<10)
 	return stream{buffer, encoder(buffer)}
 }
 

@@ -125,6 +125,25 @@ func TestBrokenStreamIsCut(t *testing.T) {
 	}
 }
 
+// A client that goes away in the middle of an answer is no failure of ours.
+func TestClientGoesAwayInTheMiddle(t *testing.T) {
+	t.Parallel()
+	s := withDiamond(t)
+	defer func() {
+		err, _ := recover().(error)
+		if !errors.Is(err, http.ErrAbortHandler) || s.log.Len() > 0 {
+			t.Errorf("panic %v, log: %s", err, s.log)
+		}
+	}()
+	r := httptest.NewRequest("POST", "/task", strings.NewReader(manyTasks(1000)))
+	s.handler.ServeHTTP(brokenPipe{httptest.NewRecorder()}, r)
+}
+
+// brokenPipe is a connection that takes nothing more.
+type brokenPipe struct{ http.ResponseWriter }
+
+func (brokenPipe) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
 // corrupt gives back metadata that is no JSON.
 type corrupt struct{ *fake }
 

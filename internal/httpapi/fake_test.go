@@ -3,6 +3,7 @@ package httpapi
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -40,7 +41,7 @@ func newFake() *fake {
 // testID is the n-th id that a fake gives out.
 func testID(n int) task.ID {
 	id := task.ID{0x01, 0x98, 0xc0, 0xde, 0x5a, 0x10, 0x70, 0, 0x80}
-	id[14], id[15] = byte(n>>8), byte(n)
+	binary.BigEndian.PutUint32(id[12:], uint32(n))
 	return id
 }
 

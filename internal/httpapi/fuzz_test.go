@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"encoding/json"
+	"errors"
 	"reflect"
 	"testing"
 	"unicode/utf8"
@@ -20,7 +21,7 @@ func FuzzParseList(f *testing.F) {
 	f.Fuzz(func(t *testing.T, query string) {
 		l, err := parseList(query)
 		if err != nil {
-			if f, ok := err.(*failure); !ok || f.code != invalid || len(f.details) == 0 {
+			if f, ok := errors.AsType[*failure](err); !ok || f.code != invalid || len(f.details) == 0 {
 				t.Fatalf("%q: %v", query, err)
 			}
 			return
@@ -53,7 +54,7 @@ func FuzzParseUpdate(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		o, err := parseUpdate(testID(1), body)
 		if err != nil {
-			if p, ok := err.(task.Problems); !ok || len(p) == 0 {
+			if p, ok := errors.AsType[task.Problems](err); !ok || len(p) == 0 {
 				t.Fatalf("%T %v", err, err)
 			}
 			return

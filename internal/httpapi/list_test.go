@@ -43,8 +43,8 @@ func TestParseList(t *testing.T) {
 		"timeout=86400":             {Timeout: 24 * time.Hour, Limit: 50},
 		"metadata=" + url.QueryEscape(` {"a": [1, {"b": null}]} `): {Metadata: []byte(`{"a":[1,{"b":null}]}`), Limit: 50},
 		"metadata={}": {Metadata: []byte(`{}`), Limit: 50},
-		"nonsense=1&nonsense=2&Status=x&__proto__=1&page=1&colour=%00%ff": {Offset: 50, Limit: 50},
-		"kind=data*&status=Failure&name=n&timeout=1&batch_id=" + unknown:  {KindPrefix: "data", Statuses: []task.Status{task.Failure}, NamePart: "n", Timeout: time.Second, Batch: testID(0xffff), Limit: 50},
+		"nonsense=1&nonsense=2&Status=x&__proto__=1&page=1&color=%00%ff": {Offset: 50, Limit: 50},
+		"kind=data*&status=Failure&name=n&timeout=1&batch_id=" + unknown: {KindPrefix: "data", Statuses: []task.Status{task.Failure}, NamePart: "n", Timeout: time.Second, Batch: testID(0xffff), Limit: 50},
 	} {
 		l, err := parseList(query)
 		if err != nil {

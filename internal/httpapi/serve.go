@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"runtime/debug"
@@ -30,8 +31,11 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // recovered deals with the panic of a handler, if there was one. It reports whether the connection must be cut, because
 // the answer has begun and the client would take it for whole.
 func (s *server) recovered(rec *recorder, r *http.Request, cause any) (cut bool) {
-	if cause == nil || cause == http.ErrAbortHandler {
-		return cause != nil
+	if cause == nil {
+		return false
+	}
+	if err, is := cause.(error); is && errors.Is(err, http.ErrAbortHandler) {
+		return true
 	}
 	s.Log.ErrorContext(r.Context(), "handler panicked",
 		"route", route(r), "panic", fmt.Sprint(cause), "stack", string(debug.Stack()))
@@ -52,6 +56,7 @@ type recorder struct {
 	muted  bool // the answer was replaced
 }
 
+// WriteHeader begins the answer, or the one that takes the place of the mux's.
 func (rec *recorder) WriteHeader(status int) {
 	if status < 200 || rec.wrote {
 		rec.ResponseWriter.WriteHeader(status)
@@ -73,6 +78,7 @@ func (rec *recorder) WriteHeader(status int) {
 	writeProblem(rec.ResponseWriter, f)
 }
 
+// Write goes on with the answer.
 func (rec *recorder) Write(p []byte) (int, error) {
 	if rec.muted {
 		return len(p), nil

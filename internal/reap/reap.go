@@ -150,11 +150,11 @@ func (r *Reaper) every(ctx context.Context, interval time.Duration, what string,
 	}
 }
 
-// keep renews the lease, and takes claims over only then. A heartbeat that hangs is given up in time for the next.
+// keep renews the lease, and takes claims over only then. What hangs is given up in time for the next heartbeat.
 func (r *Reaper) keep(ctx context.Context) error {
-	beat, cancel := context.WithTimeout(ctx, r.o.Lease/3)
+	ctx, cancel := context.WithTimeout(ctx, r.o.Lease/3)
 	defer cancel()
-	if err := r.o.Store.Heartbeat(beat, r.o.Owner, r.o.Lease); err != nil {
+	if err := r.o.Store.Heartbeat(ctx, r.o.Owner, r.o.Lease); err != nil {
 		return err
 	}
 	claims, err := r.o.Store.TakeOver(ctx, r.o.Owner)

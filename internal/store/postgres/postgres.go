@@ -177,12 +177,14 @@ func (s *Store) became(ctx context.Context, xid string, cause error) error {
 	if xid == "" {
 		return &connError{cause} // nothing but BEGIN can have arrived
 	}
-	// The caller may be gone by now; the answer still decides what this process may repeat.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	// Nobody can go on without the answer: what was claimed or counted must be known. So this waits for the database to
+	// come back, as long as the caller waits, and a while longer.
+	asking, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(10*time.Second, cancel) })()
 	for {
 		var status *string
-		err := s.pool.QueryRow(ctx, s.queries.Get("became"), xid).Scan(&status)
+		err := s.pool.QueryRow(asking, s.queries.Get("became"), xid).Scan(&status)
 		switch {
 		case err == nil && status == nil:
 			return fmt.Errorf("outcome of transaction %s is not known any more: %w", xid, cause)
@@ -192,7 +194,7 @@ func (s *Store) became(ctx context.Context, xid string, cause error) error {
 			return &connError{cause}
 		}
 		select { // in progress, or the database does not answer yet
-		case <-ctx.Done():
+		case <-asking.Done():
 			return fmt.Errorf("outcome of transaction %s is not known: %w", xid, cause)
 		case <-time.After(20 * time.Millisecond):
 		}

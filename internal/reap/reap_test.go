@@ -1,0 +1,294 @@
+package reap
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// fake is a store, a settler and a starter.
+type fake struct {
+	mu      sync.Mutex
+	began   time.Time
+	calls   map[string][]time.Duration
+	order   []string
+	fail    map[string]error
+	hang    map[string]bool
+	due     []task.ID
+	stuck   bool // what is due does not end
+	settled []int
+	expired []task.Outcome
+	orphans []store.Claim
+	started []store.Claim
+	drift   int
+}
+
+func newFake() *fake {
+	return &fake{began: time.Now(), calls: map[string][]time.Duration{}, fail: map[string]error{}, hang: map[string]bool{}}
+}
+
+func (f *fake) call(ctx context.Context, name string) error {
+	f.mu.Lock()
+	f.calls[name] = append(f.calls[name], time.Since(f.began))
+	f.order = append(f.order, name)
+	err, hang := f.fail[name], f.hang[name]
+	f.mu.Unlock()
+	if hang {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return err
+}
+
+func (f *fake) Due(ctx context.Context, limit int) ([]task.ID, error) {
+	if err := f.call(ctx, "Due"); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.due[:min(limit, len(f.due))]), nil
+}
+
+func (f *fake) Settle(ctx context.Context, outcomes ...task.Outcome) ([]store.Result, error) {
+	if err := f.call(ctx, "Settle"); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.settled = append(f.settled, len(outcomes))
+	f.expired = append(f.expired, outcomes...)
+	results := make([]store.Result, len(outcomes))
+	if !f.stuck {
+		f.due = f.due[len(outcomes):]
+		for i := range results {
+			results[i].State.Status = task.Failure
+		}
+	}
+	return results, nil
+}
+
+func (f *fake) TakeOver(ctx context.Context, _ task.ID) ([]store.Claim, error) {
+	if err := f.call(ctx, "TakeOver"); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	orphans := f.orphans
+	f.orphans = nil
+	return orphans, nil
+}
+
+func (f *fake) Start(claims []store.Claim) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.started = append(f.started, claims...)
+}
+
+func (f *fake) Heartbeat(ctx context.Context, owner task.ID, lease time.Duration) error {
+	if owner != (task.ID{7}) || lease != 30*time.Second {
+		return errors.New("wrong heartbeat")
+	}
+	return f.call(ctx, "Heartbeat")
+}
+
+func (f *fake) Leave(ctx context.Context, owner task.ID) error {
+	if owner != (task.ID{7}) {
+		return errors.New("wrong owner")
+	}
+	return f.call(ctx, "Leave")
+}
+
+func (f *fake) Drift(ctx context.Context) (int, error) { return f.drift, f.call(ctx, "Drift") }
+func (f *fake) Maintain(ctx context.Context) error     { return f.call(ctx, "Maintain") }
+
+func (f *fake) expect(t *testing.T, name string, want ...time.Duration) {
+	t.Helper()
+	synctest.Wait()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if diff := cmp.Diff(want, f.calls[name]); diff != "" {
+		t.Errorf("%s: %s", name, diff)
+	}
+}
+
+type fixture struct {
+	*Reaper
+	reg *prometheus.Registry
+	log bytes.Buffer
+}
+
+// run runs f's reaper until the test ends. Call it in a bubble.
+func run(t *testing.T, f *fake) *fixture {
+	t.Helper()
+	x := &fixture{reg: prometheus.NewRegistry()}
+	x.Reaper = New(Options{Store: f, Settler: f, Starter: f, Owner: task.ID{7}, Registry: x.reg,
+		Log: slog.New(slog.NewTextHandler(&x.log, nil))})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- x.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return x
+}
+
+func TestDuties(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		f.orphans = []store.Claim{{Host: "a"}, {Host: "b"}}
+		run(t, f)
+		synctest.Wait()
+		if len(f.started) != 2 {
+			t.Errorf("started %v", f.started)
+		}
+		time.Sleep(20 * time.Second)
+		f.expect(t, "Heartbeat", 0, 10*time.Second, 20*time.Second)
+		f.expect(t, "TakeOver", 0, 10*time.Second, 20*time.Second)
+		if i, j := slices.Index(f.order, "Heartbeat"), slices.Index(f.order, "TakeOver"); i > j {
+			t.Error("claims are taken over before there is a lease")
+		}
+		if due, maintain := len(f.calls["Due"]), len(f.calls["Maintain"]); due != 41 || maintain != 21 {
+			t.Errorf("Due %d times, Maintain %d times", due, maintain)
+		}
+	})
+}
+
+func TestExpireInChunks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		for i := range uint32(2500) {
+			var id task.ID
+			binary.BigEndian.PutUint32(id[:], i)
+			f.due = append(f.due, id)
+		}
+		want := slices.Clone(f.due)
+		run(t, f)
+		synctest.Wait()
+		if diff := cmp.Diff([]int{1000, 1000, 500}, f.settled); diff != "" {
+			t.Error(diff)
+		}
+		for i, o := range f.expired {
+			if o.Kind != task.Expire || o.ID != want[i] {
+				t.Fatalf("outcome %d: %+v", i, o)
+			}
+		}
+		f.expect(t, "Due", 0, 0, 0)
+	})
+}
+
+// Tasks that are due but do not end are looked at again in the next interval, not at once.
+func TestExpireDoesNotSpin(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		f.due, f.stuck = make([]task.ID, 2*chunk), true
+		run(t, f)
+		time.Sleep(time.Second)
+		f.expect(t, "Settle", 0, 500*time.Millisecond, time.Second)
+	})
+}
+
+func TestDriftGauge(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		f.drift = 3
+		x := run(t, f)
+		synctest.Wait()
+		families, err := x.reg.Gather()
+		if err != nil || len(families) != 1 || families[0].GetName() != "gate_drift" || families[0].GetMetric()[0].GetGauge().GetValue() != 3 {
+			t.Errorf("%v %v", families, err)
+		}
+		time.Sleep(time.Minute)
+		f.expect(t, "Drift", 0, time.Minute)
+		if !strings.Contains(x.log.String(), "gates=3") {
+			t.Errorf("log %s", x.log.String())
+		}
+	})
+}
+
+func TestFailingDuties(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		away := errors.New("database is away")
+		for _, name := range []string{"Heartbeat", "Due", "Maintain", "Drift"} {
+			f.fail[name] = away
+		}
+		x := run(t, f)
+		time.Sleep(5 * time.Second)
+		f.expect(t, "Heartbeat", 0, time.Second, 2*time.Second, 3*time.Second, 4*time.Second, 5*time.Second)
+		f.expect(t, "TakeOver") // not without a lease
+		f.mu.Lock()
+		clear(f.fail)
+		f.mu.Unlock()
+		time.Sleep(time.Second)
+		f.expect(t, "TakeOver", 6*time.Second)
+		if text := x.log.String(); strings.Count(text, "database is away") != 4 || strings.Count(text, "works again") != 4 {
+			t.Error(text)
+		}
+	})
+}
+
+// Housekeeping that hangs costs nobody the lease, nor does a heartbeat that hangs cost the next.
+func TestHangingDuties(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		for _, name := range []string{"Maintain", "Drift", "Due"} {
+			f.hang[name] = true
+		}
+		run(t, f)
+		time.Sleep(10 * time.Second)
+		f.expect(t, "Heartbeat", 0, 10*time.Second)
+		f.mu.Lock()
+		f.hang["Heartbeat"] = true
+		f.mu.Unlock()
+		time.Sleep(21 * time.Second) // the one at 20 s hangs until 30 s
+		f.expect(t, "Heartbeat", 0, 10*time.Second, 20*time.Second, 31*time.Second)
+		f.mu.Lock()
+		f.hang["Heartbeat"], f.hang["TakeOver"] = false, true
+		f.mu.Unlock()
+		time.Sleep(22 * time.Second) // the one at 31 s hangs until 41 s, taking over from 42 s until 52 s
+		f.expect(t, "Heartbeat", 0, 10*time.Second, 20*time.Second, 31*time.Second, 42*time.Second, 53*time.Second)
+	})
+}
+
+func TestRegisterAndStop(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	r := New(Options{Store: f, Owner: task.ID{7}})
+	if err := r.Register(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := r.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff([]string{"Heartbeat", "Leave"}, f.order); diff != "" {
+		t.Error(diff)
+	}
+	r = New(Options{Store: f, Owner: uuid.Nil})
+	if r.Register(t.Context()) == nil || r.Stop(t.Context()) == nil {
+		t.Error("errors are lost")
+	}
+}
