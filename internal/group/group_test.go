@@ -1,0 +1,207 @@
+package group_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"taskrunner/internal/group"
+)
+
+// recorder doubles numbers and remembers which came together.
+type recorder struct {
+	mu     sync.Mutex
+	groups [][]int
+	takes  time.Duration
+	fail   func(items []int) error
+}
+
+func (r *recorder) do(ctx context.Context, items []int) ([]int, error) {
+	r.mu.Lock()
+	r.groups = append(r.groups, slices.Clone(items))
+	r.mu.Unlock()
+	select {
+	case <-time.After(r.takes):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if r.fail != nil {
+		if err := r.fail(items); err != nil {
+			return nil, err
+		}
+	}
+	out := make([]int, len(items))
+	for i, item := range items {
+		out[i] = 2 * item
+	}
+	return out, nil
+}
+
+func always(error) bool { return true }
+
+// start runs g until the test's bubble ends it.
+func start(t *testing.T, g *group.Group[int, int]) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- g.Run(ctx) }()
+	return func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	}
+}
+
+func TestCrowdSharesOneCommit(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := &recorder{takes: time.Millisecond}
+		g := group.New(1000, r.do, always)
+		defer start(t, g)()
+		var callers sync.WaitGroup
+		for i := range 100 {
+			callers.Go(func() {
+				out, err := g.Do(t.Context(), i, i+1000)
+				if err != nil || !slices.Equal(out, []int{2 * i, 2 * (i + 1000)}) {
+					t.Errorf("Do(%d) = %v, %v", i, out, err)
+				}
+			})
+		}
+		callers.Wait()
+		if n := len(r.groups); n > 3 {
+			t.Errorf("100 callers at once needed %d commits", n)
+		}
+	})
+}
+
+func TestLoneCallerDoesNotWait(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := group.New(1000, (&recorder{takes: time.Millisecond}).do, always)
+		defer start(t, g)()
+		begun := time.Now()
+		if _, err := g.Do(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begun); took != time.Millisecond {
+			t.Errorf("took %s, the commit alone takes 1ms", took)
+		}
+	})
+}
+
+func TestLimitBoundsGroups(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := &recorder{takes: time.Millisecond}
+		g := group.New(10, r.do, always)
+		defer start(t, g)()
+		var callers sync.WaitGroup
+		for i := range 100 {
+			callers.Go(func() {
+				if _, err := g.Do(t.Context(), i); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		callers.Wait()
+		for _, items := range r.groups {
+			if len(items) > 10 {
+				t.Errorf("a group of %d", len(items))
+			}
+		}
+	})
+}
+
+func TestOneCallersFaultIsItsOwn(t *testing.T) {
+	t.Parallel()
+	bad := errors.New("bad item")
+	for _, test := range []struct {
+		name     string
+		split    func(error) bool
+		survives bool
+	}{{"split", always, true}, {"not split", func(error) bool { return false }, false}} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				r := &recorder{takes: time.Millisecond, fail: func(items []int) error {
+					if slices.Contains(items, 13) {
+						return bad
+					}
+					return nil
+				}}
+				g := group.New(1000, r.do, test.split)
+				defer start(t, g)()
+				go func() { _, _ = g.Do(t.Context(), 0) }() // keeps the group busy while the others gather
+				synctest.Wait()
+				var callers sync.WaitGroup
+				for i := 10; i < 20; i++ {
+					callers.Go(func() {
+						_, err := g.Do(t.Context(), i)
+						if want := i == 13 || !test.survives; errors.Is(err, bad) != want {
+							t.Errorf("Do(%d): %v", i, err)
+						}
+					})
+				}
+				callers.Wait()
+			})
+		})
+	}
+}
+
+func TestWhatWasAcceptedIsCarriedOut(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := group.New(10, (&recorder{takes: time.Second}).do, always)
+		stop := start(t, g)
+		var callers sync.WaitGroup
+		for i := range 5 {
+			callers.Go(func() {
+				if out, err := g.Do(t.Context(), i); err != nil || out[0] != 2*i {
+					t.Errorf("Do(%d) = %v, %v", i, out, err)
+				}
+			})
+		}
+		synctest.Wait()
+		stop()
+		callers.Wait()
+		if _, err := g.Do(t.Context(), 1); !errors.Is(err, group.ErrStopped) {
+			t.Errorf("after the stop: %v", err)
+		}
+	})
+}
+
+func TestStopEndsWhatHangs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := group.New(10, (&recorder{takes: time.Hour}).do, always)
+		stop := start(t, g)
+		answered := make(chan error, 1)
+		go func() {
+			_, err := g.Do(t.Context(), 1)
+			answered <- err
+		}()
+		synctest.Wait()
+		stop()
+		if err := <-answered; err == nil {
+			t.Error("an item that was not carried out was acknowledged")
+		}
+	})
+}
+
+func TestCallerMayLeave(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := group.New(10, (&recorder{takes: time.Hour}).do, always)
+		defer start(t, g)()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := g.Do(ctx, 1); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Do: %v", err)
+		}
+	})
+}

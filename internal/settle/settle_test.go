@@ -1,0 +1,66 @@
+package settle_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"taskrunner/internal/settle"
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// fakeStore answers each outcome with the number of its priority, and tells what work there is.
+type fakeStore struct {
+	settled store.Settled
+	err     error
+}
+
+func (f *fakeStore) Settle(_ context.Context, outcomes []task.Outcome) (store.Settled, error) {
+	s := f.settled
+	s.Results = make([]store.Result, len(outcomes))
+	for i := range outcomes {
+		s.Results[i].State.Success = outcomes[i].NewSuccess
+	}
+	return s, f.err
+}
+
+func TestSettle(t *testing.T) {
+	t.Parallel()
+	away := errors.New("away")
+	tests := []struct {
+		name         string
+		store        fakeStore
+		pump, outbox int
+		err          error
+	}{
+		{"no work", fakeStore{}, 0, 0, nil},
+		{"work for the pump", fakeStore{settled: store.Settled{Pump: true}}, 1, 0, nil},
+		{"work for the outbox", fakeStore{settled: store.Settled{Outbox: true}}, 0, 1, nil},
+		{"not committed", fakeStore{settled: store.Settled{Pump: true, Outbox: true}, err: away}, 0, 0, away},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			var pump, outbox int // touched by the one goroutine that commits, and read when it has ended
+			s := settle.New(settle.Options{Store: &test.store, WakePump: func() { pump++ }, WakeOutbox: func() { outbox++ }})
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- s.Run(ctx) }()
+			results, err := s.Settle(t.Context(), task.Outcome{NewSuccess: 1}, task.Outcome{NewSuccess: 2})
+			if !errors.Is(err, test.err) {
+				t.Errorf("error %v, want %v", err, test.err)
+			}
+			if err == nil && (len(results) != 2 || results[0].State.Success != 1 || results[1].State.Success != 2) {
+				t.Errorf("results %+v are not in their places", results)
+			}
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+			if pump != test.pump || outbox != test.outbox {
+				t.Errorf("woke the pump %d and the outbox %d times, want %d and %d", pump, outbox, test.pump, test.outbox)
+			}
+		})
+	}
+}

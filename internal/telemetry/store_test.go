@@ -1,0 +1,113 @@
+package telemetry_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+	"taskrunner/internal/telemetry"
+)
+
+// fakeStore answers what it is told to.
+type fakeStore struct {
+	store.Store
+	settled store.Settled
+	pumped  store.Pumped
+	err     error
+}
+
+func (f *fakeStore) Create(_ context.Context, b *task.Batch) ([]task.State, error) {
+	return make([]task.State, len(b.Tasks)), f.err
+}
+
+func (f *fakeStore) Settle(context.Context, []task.Outcome) (store.Settled, error) {
+	return f.settled, f.err
+}
+
+func (f *fakeStore) Pump(context.Context, store.PumpParams) (store.Pumped, error) {
+	return f.pumped, f.err
+}
+
+func TestMetricsOfTheOriginal(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewRegistry()
+	fake := &fakeStore{
+		settled: store.Settled{Results: []store.Result{
+			{From: task.Running, State: task.State{Status: task.Success, Kind: "a"}},
+			{From: task.Success, State: task.State{Status: task.Success, Kind: "a"}}, // a repeat
+			{Err: &task.Refusal{Code: task.NotFound}},
+			{From: task.Pending, State: task.State{Status: task.Canceled, Kind: "b"}},
+		}},
+		pumped: store.Pumped{
+			Transitions: map[store.Transition]int{
+				{From: task.Waiting, To: task.Failure, Kind: "a"}: 2, {From: task.Pending, To: task.Claimed, Kind: "a"}: 3,
+			},
+			Propagated: map[task.Status]int{task.Success: 4, task.Failure: 2},
+			Parked:     5,
+		},
+	}
+	s := telemetry.Instrument(fake, registry)
+	if _, err := s.Create(t.Context(), &task.Batch{Tasks: make([]*task.Task, 7)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Settle(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Pump(t.Context(), store.PumpParams{}); err != nil {
+		t.Fatal(err)
+	}
+	want := `
+# HELP dependency_propagations_total Dependencies settled, by the outcome of the parent.
+# TYPE dependency_propagations_total counter
+dependency_propagations_total{parent_outcome="failure"} 2
+dependency_propagations_total{parent_outcome="success"} 4
+# HELP task_status_transitions_total Changes of status.
+# TYPE task_status_transitions_total counter
+task_status_transitions_total{from_status="Pending",to_status="Canceled"} 1
+task_status_transitions_total{from_status="Pending",to_status="Claimed"} 3
+task_status_transitions_total{from_status="Running",to_status="Success"} 1
+task_status_transitions_total{from_status="Waiting",to_status="Failure"} 2
+# HELP tasks_blocked_by_concurrency_total Times a rule began to hold a task back.
+# TYPE tasks_blocked_by_concurrency_total counter
+tasks_blocked_by_concurrency_total 5
+# HELP tasks_completed_total Tasks that reached an end, by outcome and kind.
+# TYPE tasks_completed_total counter
+tasks_completed_total{kind="a",outcome="failure"} 2
+tasks_completed_total{kind="a",outcome="success"} 1
+tasks_completed_total{kind="b",outcome="canceled"} 1
+# HELP tasks_created_total Tasks created.
+# TYPE tasks_created_total counter
+tasks_created_total 7
+`
+	err := testutil.GatherAndCompare(registry, strings.NewReader(want), "tasks_created_total", "tasks_completed_total",
+		"task_status_transitions_total", "tasks_blocked_by_concurrency_total", "dependency_propagations_total")
+	if err != nil {
+		t.Error(err)
+	}
+	if n, err := testutil.GatherAndCount(registry, "worker_loop_duration_seconds"); n != 1 || err != nil {
+		t.Errorf("worker_loop_duration_seconds: %d, %v", n, err)
+	}
+}
+
+func TestNothingIsCountedThatFailed(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewRegistry()
+	s := telemetry.Instrument(&fakeStore{err: errors.New("away"), pumped: store.Pumped{Parked: 1}}, registry)
+	if _, err := s.Pump(t.Context(), store.PumpParams{}); err == nil {
+		t.Error("no error")
+	}
+	err := testutil.GatherAndCompare(registry, strings.NewReader(`
+# HELP tasks_blocked_by_concurrency_total Times a rule began to hold a task back.
+# TYPE tasks_blocked_by_concurrency_total counter
+tasks_blocked_by_concurrency_total 0
+`), "tasks_blocked_by_concurrency_total")
+	if err != nil {
+		t.Error(err)
+	}
+}
