@@ -246,7 +246,6 @@ func (c *checker) member(depth int, seen *names) bool {
 		return c.unexpected("':'")
 	}
 	c.pos = skipSpace(c.data, c.pos+1)
-	// The inner objects are gone from c.names when value returns, so the name is the last one again.
 	if !c.value(depth) {
 		text := string(decoded(c.data[start:skipString(c.data, start)]))
 		c.path = append(c.path, step{name: text, index: -1})

@@ -5,12 +5,12 @@ import (
 	"strconv"
 )
 
-// Numbers may be written in at most MaxNumber characters, and the decimal exponent of their value (the x of d.ddd·10^x)
-// may be at most that far from 0. Every database keeps such numbers exactly, and nobody needs larger ones.
+// MaxNumber is how many characters a number may be written in, and how far from 0 the decimal exponent of its value (the
+// x of d.ddd·10^x) may be. Every database keeps such numbers exactly, and nobody needs larger ones.
 const MaxNumber = 400
 
 // AppendNumber appends the one spelling of the value of a number literal: 1, 1.0, 1e0 and 10e-1 are all "1", and -0 is
-// "0". No digit is lost, and none is written that only a large exponent would ask for: the result has at most 10
+// "0". No digit is lost, and none is written that only a large exponent would ask for: the result has at most 20
 // characters more than the literal. literal is a valid JSON number.
 func AppendNumber(dst, literal []byte) []byte {
 	if plainInteger(literal) {

@@ -43,7 +43,7 @@ func (p Problems) Strings() []string {
 
 // Quote shows s in a message, in double quotes: what does not print is escaped, and what is long is cut.
 func Quote(s string) string {
-	const limit = 80 // characters; enough to recognise any sensible name
+	const limit = 80 // characters; enough to recognize any sensible name
 	if utf8.RuneCountInString(s) <= limit {
 		return strconv.Quote(s)
 	}
@@ -72,7 +72,7 @@ func Suggest(name string, known []string) string {
 	return fmt.Sprintf(", did you mean %q?", best)
 }
 
-// editDistance counts the insertions, deletions, replacements and swaps of neighbours that lead from a to b.
+// editDistance counts the insertions, deletions, replacements and swaps of adjacent letters that lead from a to b.
 func editDistance(a, b string) int {
 	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {

@@ -31,8 +31,9 @@ const (
 // Kind is the type of a value.
 type Kind byte
 
+// The kinds of JSON. Null is also that of the zero Value.
 const (
-	Null Kind = iota // also of the nil Value
+	Null Kind = iota
 	Bool
 	Number
 	String

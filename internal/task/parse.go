@@ -230,7 +230,7 @@ type batchParser struct {
 	parser
 	places map[string]int // of local ids, in request order
 	graph  Graph
-	// edges are the dependencies of all tasks, in the order of the graph's.
+	// requiresSuccess of each edge of the graph, in its order.
 	requiresSuccess []bool
 }
 

@@ -30,7 +30,6 @@ func typicalBatch(n int) []byte {
 }
 
 func counterIDs() func() ID {
-	var n byte
 	var id uuid.UUID
 	return func() ID {
 		for i := len(id) - 1; ; i-- {
@@ -38,7 +37,6 @@ func counterIDs() func() ID {
 				break
 			}
 		}
-		n++
 		return id
 	}
 }

@@ -1,0 +1,220 @@
+package task
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"unicode"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+)
+
+// TestRuleSpellings: every dialect and spelling comes back as it was sent.
+func TestRuleSpellings(t *testing.T) {
+	t.Parallel()
+	const matcher = `"matcher":{"kind":"k","status":"Running","fields":["a","\""]},`
+	for raw, form := range map[string]RuleForm{
+		`[{"Concurency":{` + matcher + `"max_concurency":5}}]`:        {},
+		`[{"Concurency":{` + matcher + `"max_concurrency":5}}]`:       {MaxRR: true},
+		`[{"Concurrency":{` + matcher + `"max_concurency":5}}]`:       {TypeRR: true},
+		`[{"Concurrency":{` + matcher + `"max_concurrency":5}}]`:      {TypeRR: true, MaxRR: true},
+		`[{"type":"Concurency",` + matcher + `"max_concurency":5}]`:   {Tagged: true},
+		`[{"type":"Concurency",` + matcher + `"max_concurrency":5}]`:  {Tagged: true, MaxRR: true},
+		`[{"type":"Concurrency",` + matcher + `"max_concurency":5}]`:  {Tagged: true, TypeRR: true},
+		`[{"type":"Concurrency",` + matcher + `"max_concurrency":5}]`: {Tagged: true, TypeRR: true, MaxRR: true},
+	} {
+		rules, err := ParseRules([]byte(raw))
+		want := []Rule{{Matcher{"k", Running, []string{"a", `"`}}, 5, form}}
+		if diff := cmp.Diff(want, rules); err != nil || diff != "" {
+			t.Errorf("%s: %v, -want +got:\n%s", raw, err, diff)
+		}
+		if got := string(MarshalRules(rules)); got != raw {
+			t.Errorf("%s came back as %s", raw, got)
+		}
+	}
+}
+
+func TestNoRulesNoActions(t *testing.T) {
+	t.Parallel()
+	for _, raw := range []string{"", "null", "[]"} {
+		rules, err := ParseRules([]byte(raw))
+		actions, err2 := ParseActions([]byte(raw))
+		if rules != nil || actions != nil || err != nil || err2 != nil {
+			t.Errorf("%q: %v %v, %v %v", raw, rules, err, actions, err2)
+		}
+	}
+	if string(MarshalRules(nil)) != "[]" || string(MarshalActions(nil)) != "[]" {
+		t.Error("none must be an empty array")
+	}
+}
+
+func TestParseRulesProblems(t *testing.T) {
+	t.Parallel()
+	for raw, want := range map[string]string{
+		`{}`: `rules: must be an array, is object`,
+		`[`:  `rules[0]: not valid JSON: it ends where a value should stand at line 1, column 2`,
+		`[{"Concurency":{"matcher":{"kind":"k","status":"Running"},"max_concurency":1.0}}]`: `rules[0].Concurency.max_concurency: ` +
+			`must be a whole number without fraction and exponent, is 1.0`,
+	} {
+		rules, err := ParseRules([]byte(raw))
+		if rules != nil || err == nil || err.Error() != want {
+			t.Errorf("%s: %v, %v, want %s", raw, rules, err, want)
+		}
+	}
+}
+
+func drawText(t *rapid.T, label string) string {
+	return rapid.StringOfN(rapid.Rune().Filter(func(r rune) bool { return unicode.IsGraphic(r) && !unicode.IsSpace(r) }), 1, 10, -1).Draw(t, label)
+}
+
+func drawRule(t *rapid.T) Rule {
+	rule := Rule{Matcher: Matcher{Kind: drawText(t, "kind"), Status: Running}, Max: rapid.IntRange(1, MaxLimit).Draw(t, "max")}
+	names := rapid.SampledFrom([]string{"a", "b", "é", `"`, "x y"})
+	fields := rapid.SliceOfNDistinct(names, 0, 3, rapid.ID[string]).Draw(t, "fields")
+	rule.Matcher.Fields = append(rule.Matcher.Fields, fields...)
+	rule.Form = RuleForm{rapid.Bool().Draw(t, "tagged"), rapid.Bool().Draw(t, "type"), rapid.Bool().Draw(t, "max")}
+	return rule
+}
+
+func TestRulesRoundTrip(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		rules := rapid.SliceOfN(rapid.Custom(drawRule), 1, MaxRules).Draw(t, "rules")
+		got, err := ParseRules(MarshalRules(rules))
+		if diff := cmp.Diff(rules, got); err != nil || diff != "" {
+			t.Fatalf("%s: %v, -want +got:\n%s", MarshalRules(rules), err, diff)
+		}
+	})
+}
+
+func TestActionsRoundTrip(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		actions := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Action {
+			a := Action{Verb: rapid.SampledFrom(verbs).Draw(t, "verb"), URL: "https://h/" + rapid.StringMatching(`[a-z"\\é&<]{0,9}`).Draw(t, "path")}
+			if rapid.Bool().Draw(t, "headers") {
+				a.Headers = map[string]string{"X-A": drawText(t, "value"), "Accept": `"\`}
+			}
+			if rapid.Bool().Draw(t, "body") {
+				a.Body = json.RawMessage(rapid.SampledFrom([]string{`{}`, `[1,"a\u0001"]`, `"x"`, `0`, `false`}).Draw(t, "json"))
+			}
+			return a
+		}), 1, MaxActions).Draw(t, "actions")
+		raw := MarshalActions(actions)
+		got, err := ParseActions(raw)
+		if diff := cmp.Diff(actions, got); err != nil || diff != "" {
+			t.Fatalf("%s: %v, -want +got:\n%s", raw, err, diff)
+		}
+	})
+}
+
+func TestMarshalActions(t *testing.T) {
+	t.Parallel()
+	got := string(MarshalActions([]Action{{Verb: "Put", URL: "http://h/?a=1&b=<", Headers: map[string]string{"B": "2", "A": `"`}, Body: json.RawMessage(`{"x":1}`)}}))
+	want := `[{"kind":"Webhook","params":{"url":"http://h/?a=1&b=<","verb":"Put","headers":{"A":"\"","B":"2"},"body":{"x":1}}}]`
+	if got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if _, err := ParseActions([]byte(`[{"kind":"Webhook","trigger":"Start","params":{"url":"http://h","verb":"Put"}}]`)); err == nil {
+		t.Error("the stored form has no trigger")
+	}
+}
+
+func TestParseAnswer(t *testing.T) {
+	t.Parallel()
+	guard := func(raw string) error {
+		if strings.Contains(raw, "internal") {
+			return errors.New("the address is not allowed")
+		}
+		return nil
+	}
+	cancel := Action{Verb: "Delete", URL: "https://w/17"}
+	for _, c := range []struct {
+		body string
+		want *Action
+		err  string
+	}{
+		{``, nil, ``}, {`OK`, nil, ``}, {`{`, nil, ``}, {`{} {}`, nil, ``}, {`null`, nil, ``}, {`[{"kind":1,"params":2}]`, nil, ``}, {`{}`, nil, ``},
+		{`{"kind":"Webhook"}`, nil, ``}, {`{"params":{}}`, nil, ``}, {`{"job":{"kind":"Webhook","params":{}}}`, nil, ``},
+		{` {"kind":"Webhook","params":{"url":"https://w/17","verb":"Delete"}} `, &cancel, ``},
+		{`{"kind":"Webhook","trigger":"Cancel","condition":null,"params":{"url":"https://w/17","verb":"Delete"}}`, &cancel, ``},
+		{`{"kind":"Webhook","trigger":"End","params":{"url":"https://w/17","verb":"Delete"}}`, nil, `answer.trigger: must be Cancel here, is "End"`},
+		{`{"kind":"Webhook","params":{"url":"http://internal/","verb":"Delete"}}`, nil, `answer.params.url: the address is not allowed`},
+		{`{"kind":"Webhook","params":null}`, nil, `answer.params: is required`},
+		{`{"kind":"Webhook","params":{"url":"https://w/17","verb":"Del`, nil, `answer.params.verb: not valid JSON: a string without its end at line 1, column 57`},
+	} {
+		a, found, err := ParseAnswer([]byte(c.body), guard)
+		if (err != nil || c.err != "") && (err == nil || err.Error() != c.err) {
+			t.Errorf("%s: error %v, want %s", c.body, err, c.err)
+		}
+		if found != (c.want != nil) {
+			t.Errorf("%s: found %v", c.body, found)
+		} else if found && !cmp.Equal(a, *c.want) {
+			t.Errorf("%s: %v", c.body, a)
+		}
+	}
+}
+
+func FuzzParseBatch(f *testing.F) {
+	f.Add(typicalBatch(2))
+	for _, c := range badTasks {
+		f.Add([]byte("[" + c.task + "]"))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		batch, err := ParseBatch(body, ParseParams{MaxTasks: 50, NewID: counterIDs()})
+		if err != nil {
+			if problems, ok := errors.AsType[Problems](err); !errors.Is(err, ErrTooManyTasks) && (!ok || len(problems) == 0) {
+				t.Fatalf("error %v", err)
+			}
+			return
+		}
+		for _, task := range batch.Tasks {
+			rules, err := ParseRules(MarshalRules(task.Rules))
+			if diff := cmp.Diff(task.Rules, rules); err != nil || diff != "" {
+				t.Fatalf("rules: %v\n%s", err, diff)
+			}
+			actions := append([]Action{task.OnStart}, task.OnSuccess...)
+			if len(actions) > MaxActions {
+				continue
+			}
+			again, err := ParseActions(MarshalActions(actions))
+			if diff := cmp.Diff(actions, again); err != nil || diff != "" {
+				t.Fatalf("actions: %v\n%s", err, diff)
+			}
+			if !json.Valid(task.Metadata) || len(task.Metadata) > MaxMetadata {
+				t.Fatalf("metadata %s", task.Metadata)
+			}
+			for _, rule := range task.Rules {
+				if _, ok := rule.Check(task.Kind, ParseMetadata(task.Metadata)); !ok {
+					t.Fatalf("%s cannot be checked with %s", MarshalRules([]Rule{rule}), task.Metadata)
+				}
+			}
+		}
+	})
+}
+
+func FuzzParseRules(f *testing.F) {
+	f.Add([]byte(`[{"Concurency":{"matcher":{"kind":"k","status":"Running","fields":["a"]},"max_concurency":5}}]`))
+	f.Add([]byte(`[{"type":"Concurrency","matcher":{"kind":"k","status":"Running"},"max_concurrency":5},{"Capacity":{}}]`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		rules, err := ParseRules(raw)
+		if err != nil {
+			return
+		}
+		again, err := ParseRules(MarshalRules(rules))
+		if diff := cmp.Diff(rules, again); err != nil || diff != "" {
+			t.Fatalf("%v\n%s", err, diff)
+		}
+	})
+}
+
+func FuzzParseAnswer(f *testing.F) {
+	f.Add([]byte(`{"kind":"Webhook","params":{"url":"https://w/17","verb":"Delete"}}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if a, found, err := ParseAnswer(body, nil); found && (err != nil || a.URL == "" || a.Verb == "") {
+			t.Fatalf("found %+v, %v", a, err)
+		}
+	})
+}
