@@ -132,11 +132,11 @@ func (p *progress) delivered(path string) {
 
 // example creates the example batch and shows it until it is done.
 func (p *progress) example(ctx context.Context, worker string) error {
-	resp, err := p.request(ctx, http.MethodPost, "/task", []byte(exampleBatch(worker)))
+	header, _, err := p.request(ctx, http.MethodPost, "/task", []byte(exampleBatch(worker)))
 	if err != nil {
 		return err
 	}
-	batch := resp.Header.Get("X-Batch-ID")
+	batch := header.Get("X-Batch-ID")
 	p.line("POST /task     201, batch %s", batch)
 	for {
 		done, err := p.look(ctx, batch)
@@ -158,12 +158,12 @@ func (p *progress) example(ctx context.Context, worker string) error {
 
 // look shows what has changed and reports whether every task has ended and said so.
 func (p *progress) look(ctx context.Context, batch string) (bool, error) {
-	resp, err := p.request(ctx, http.MethodGet, "/task?per_page=100&batch_id="+batch, nil)
+	_, answer, err := p.request(ctx, http.MethodGet, "/task?per_page=100&batch_id="+batch, nil)
 	if err != nil {
 		return false, err
 	}
 	var tasks []api.TaskSummary
-	if err := json.NewDecoder(resp.Body).Decode(&tasks); err != nil {
+	if err := json.Unmarshal(answer, &tasks); err != nil {
 		return false, fmt.Errorf("read the list of tasks: %w", err)
 	}
 	slices.SortFunc(tasks, func(a, b api.TaskSummary) int { return cmp.Compare(a.ID, b.ID) })
@@ -183,26 +183,25 @@ func (p *progress) look(ctx context.Context, batch string) (bool, error) {
 	return ended == len(tasks) && p.told >= len(tasks), nil
 }
 
-// request calls the service like any client. The body of the answer is read whole.
-func (p *progress) request(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+// request calls the service like any client, and returns the header and the body of the answer.
+func (p *progress) request(ctx context.Context, method, path string, body []byte) (http.Header, []byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, p.base+path, bytes.NewReader(body))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	req.Header.Set("X-Requester", "taskrunner dev")
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	defer func() { _ = resp.Body.Close() }() // it is read whole
 	answer, err := io.ReadAll(resp.Body)
-	_ = resp.Body.Close()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if resp.StatusCode >= 300 {
-		return nil, fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, answer)
+		return nil, nil, fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, answer)
 	}
-	resp.Body = io.NopCloser(bytes.NewReader(answer))
-	return resp, nil
+	return resp.Header, answer, nil
 }

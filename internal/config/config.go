@@ -160,7 +160,7 @@ func readDatabase(c *Config, value string) error {
 		c.SQLitePath = filepath.Clean(path)
 		return nil
 	}
-	return errors.New("must begin with postgres:// or sqlite:")
+	return errors.New("must begin with postgres:// or with sqlite: and a path")
 }
 
 func readHostURL(c *Config, value string) error {

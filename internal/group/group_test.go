@@ -61,7 +61,7 @@ func TestCrowdSharesOneCommit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := &recorder{takes: time.Millisecond}
-		g := group.New(1000, r.do, always)
+		g := group.New(1000, 0, r.do, always)
 		defer start(t, g)()
 		var callers sync.WaitGroup
 		for i := range 100 {
@@ -82,7 +82,7 @@ func TestCrowdSharesOneCommit(t *testing.T) {
 func TestLoneCallerDoesNotWait(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := group.New(1000, (&recorder{takes: time.Millisecond}).do, always)
+		g := group.New(1000, 0, (&recorder{takes: time.Millisecond}).do, always)
 		defer start(t, g)()
 		begun := time.Now()
 		if _, err := g.Do(t.Context(), 1); err != nil {
@@ -98,7 +98,7 @@ func TestLimitBoundsGroups(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := &recorder{takes: time.Millisecond}
-		g := group.New(10, r.do, always)
+		g := group.New(10, 0, r.do, always)
 		defer start(t, g)()
 		var callers sync.WaitGroup
 		for i := range 100 {
@@ -134,7 +134,7 @@ func TestOneCallersFaultIsItsOwn(t *testing.T) {
 					}
 					return nil
 				}}
-				g := group.New(1000, r.do, test.split)
+				g := group.New(1000, 0, r.do, test.split)
 				defer start(t, g)()
 				go func() { _, _ = g.Do(t.Context(), 0) }() // keeps the group busy while the others gather
 				synctest.Wait()
@@ -156,7 +156,7 @@ func TestOneCallersFaultIsItsOwn(t *testing.T) {
 func TestWhatWasAcceptedIsCarriedOut(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := group.New(10, (&recorder{takes: time.Second}).do, always)
+		g := group.New(10, 0, (&recorder{takes: time.Second}).do, always)
 		stop := start(t, g)
 		var callers sync.WaitGroup
 		for i := range 5 {
@@ -178,7 +178,7 @@ func TestWhatWasAcceptedIsCarriedOut(t *testing.T) {
 func TestStopEndsWhatHangs(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := group.New(10, (&recorder{takes: time.Hour}).do, always)
+		g := group.New(10, 0, (&recorder{takes: time.Hour}).do, always)
 		stop := start(t, g)
 		answered := make(chan error, 1)
 		go func() {
@@ -196,12 +196,40 @@ func TestStopEndsWhatHangs(t *testing.T) {
 func TestCallerMayLeave(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := group.New(10, (&recorder{takes: time.Hour}).do, always)
+		g := group.New(10, 0, (&recorder{takes: time.Hour}).do, always)
 		defer start(t, g)()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if _, err := g.Do(ctx, 1); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Do: %v", err)
+		}
+	})
+}
+
+func TestWaitForAHangingGroupIsBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := &recorder{takes: time.Minute}
+		g := group.New(10, 10*time.Second, r.do, always)
+		stop := start(t, g)
+		var callers sync.WaitGroup
+		callers.Go(func() {
+			if _, err := g.Do(t.Context(), 1); err != nil {
+				t.Errorf("a call that was begun in time: %v", err)
+			}
+		})
+		synctest.Wait()
+		begun := time.Now()
+		if _, err := g.Do(t.Context(), 2); !errors.Is(err, group.ErrBusy) || time.Since(begun) != 10*time.Second {
+			t.Errorf("a call that could not begin: %v after %s", err, time.Since(begun))
+		}
+		callers.Wait()
+		if _, err := g.Do(t.Context(), 3); err != nil {
+			t.Errorf("a call after it: %v", err)
+		}
+		stop()
+		if len(r.groups) != 2 {
+			t.Errorf("carried out %v, want 1 and 3 alone: 2 was refused", r.groups)
 		}
 	})
 }

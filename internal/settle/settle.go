@@ -8,6 +8,8 @@ package settle
 import (
 	"context"
 	"errors"
+	"fmt"
+	"time"
 
 	"taskrunner/internal/group"
 	"taskrunner/internal/store"
@@ -16,6 +18,10 @@ import (
 
 // maxGroup bounds the outcomes of one transaction, so that a crowd is not answered all at once and late.
 const maxGroup = 1000
+
+// maxWait is how long an outcome waits for the one before: while the database is away that may be for as long as it
+// takes, since the fate of a commit has to be known.
+const maxWait = 10 * time.Second
 
 // Store is what the settler needs of a store.
 type Store interface {
@@ -38,14 +44,18 @@ type Settler struct {
 // New makes a settler; [Settler.Run] must run for it to answer.
 func New(o Options) *Settler {
 	s := &Settler{options: o}
-	s.group = group.New(maxGroup, s.commit, func(err error) bool { return !errors.Is(err, store.ErrUnavailable) })
+	s.group = group.New(maxGroup, maxWait, s.commit, func(err error) bool { return !errors.Is(err, store.ErrUnavailable) })
 	return s
 }
 
 // Settle applies outcomes and answers each in its place, durably. The error says that nothing was applied, or, when
 // ctx ended first, that it is not known.
 func (s *Settler) Settle(ctx context.Context, outcomes ...task.Outcome) ([]store.Result, error) {
-	return s.group.Do(ctx, outcomes...)
+	results, err := s.group.Do(ctx, outcomes...)
+	if errors.Is(err, group.ErrBusy) {
+		err = fmt.Errorf("%w: %w", store.ErrUnavailable, err)
+	}
+	return results, err
 }
 
 // Run works until ctx ends and everything accepted is settled.

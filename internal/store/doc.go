@@ -3,7 +3,7 @@
 //
 // A driver decides nothing. Each of its methods is one transaction that loads rows under lock, has a plan of this
 // package turn them into [Changes], and writes those set-based: the number of statements does not depend on how many
-// tasks there are. [PlanSettle] plans outcomes, [Tick] plans the pump. So the drivers cannot differ in behaviour, and
+// tasks there are. [PlanSettle] plans outcomes, [Tick] plans the pump. So the drivers cannot differ in behavior, and
 // the suite in storetest runs whole on each.
 //
 // # Places

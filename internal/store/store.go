@@ -94,8 +94,8 @@ type PumpParams struct {
 	Owner task.ID
 	// Room is how much dispatch can take now.
 	Room task.Room
-	// Fetch bounds the ready tasks looked at for each host, Links the dependencies folded.
-	// Zero means 64 and 2 000.
+	// Fetch is how many ready tasks are looked at where Room is less; 0: as many as there is room for. Links bounds the
+	// dependencies folded; 0: 2 000.
 	Fetch, Links int
 }
 

@@ -26,7 +26,7 @@ const (
 // it loaded, and in the end writes what the exported members say:
 //
 //	Fold        the ends of parents with their links; deltas with their gates; dirty gates; shapes not yet known
-//	Lock        state rows of Locks(), in id order; facts of those children that Facts() wants
+//	Lock        state rows of Locks(), in id order; then facts of the Children() and of ready tasks
 //	Count       the running rows of the kinds in NewShapes, if there are any
 //	Woken       the parked tasks that Wakes() asks for, skipping locked ones
 //	Admit       the gates that Wanted() names
@@ -118,7 +118,7 @@ type Wake struct {
 	N    int
 }
 
-// WokenRow is one of them. State is nil when its row was locked.
+// WokenRow is one of them. State is nil when its row was locked, or was changed after Facts were read.
 type WokenRow struct {
 	Gate  task.GateID
 	Lane  task.Lane
@@ -199,7 +199,10 @@ func NewTick(p PumpParams, shapes *Shapes) *Tick {
 	}
 }
 
-// ReadyLimit is how many ready tasks of a host the tick looks at.
+// ReadyTotal is how many ready tasks the tick looks at, the first of all hosts by priority and age.
+func (t *Tick) ReadyTotal() int { return max(t.Params.Room.Total, t.Params.Fetch) }
+
+// ReadyLimit is how many of them may be of one host.
 func (t *Tick) ReadyLimit(host string) int {
 	room := t.Params.Room.Host(host)
 	if room == 0 {
@@ -244,9 +247,10 @@ func (t *Tick) foldLink(e EventRow) {
 	t.Result.Propagated[outcome]++
 }
 
-// FoldGates takes the deltas, one for each gate, and the gates that are dirty.
+// FoldGates takes the deltas, one for each gate, and the gates that are dirty. full: there may be more deltas than the
+// MaxDeltas that were taken, those of gates that do not exist included.
 func (t *Tick) FoldGates(deltas []GateDelta, dirty []GateRow, full bool) {
-	t.outOfTime = t.outOfTime || full
+	t.outOfTime = t.outOfTime || full || len(dirty) >= MaxDirty
 	for _, d := range deltas {
 		t.load(d.GateRow)
 	}
@@ -298,7 +302,8 @@ func (t *Tick) wake(g *gate) {
 // Wakes are the parked tasks to look at.
 func (t *Tick) Wakes() []Wake { return t.wakes }
 
-// Ready takes tasks found in ready, up to [Tick.ReadyLimit] for each host.
+// Ready takes tasks found in ready, up to [Tick.ReadyTotal], and [Tick.ReadyLimit] for each host. Where others write at the same time, what was
+// read before the row was locked may be out of date: then they have ID and Host only, and Locked gets their facts.
 func (t *Tick) Ready(facts []*Facts) {
 	for _, f := range facts {
 		t.facts[f.ID] = f
@@ -327,7 +332,7 @@ func (t *Tick) Children() ([]task.ID, []int) {
 	return ids, settled
 }
 
-// Locked takes the locked state rows and the wanted facts of children, and settles the children.
+// Locked takes the locked state rows and the wanted facts, read under the lock, and settles the children.
 func (t *Tick) Locked(states []task.State, facts []*Facts) {
 	for i := range states {
 		t.rows[states[i].ID] = &Row{State: states[i]}
@@ -392,7 +397,7 @@ func (t *Tick) Woken(rows []WokenRow) {
 		w := &rows[i]
 		g := t.gates[w.Gate]
 		if w.State == nil { // locked by somebody: the lane is not drained
-			g.drain[w.Lane] += wakeAll
+			g.drain[w.Lane] += maxWoken
 			continue
 		}
 		g.drain[w.Lane]++
@@ -517,8 +522,11 @@ func (t *Tick) Admit(gates []GateRow) error {
 func (t *Tick) start(c *task.Candidate) error {
 	r, f := t.rows[c.ID], t.facts[c.ID]
 	actions, err := task.ParseActions(f.OnStart)
-	if err != nil || len(actions) != 1 {
-		return fmt.Errorf("on_start of task %s: %d actions, %v", c.ID, len(actions), err)
+	if err != nil {
+		return fmt.Errorf("on_start of task %s: %w", c.ID, err)
+	}
+	if len(actions) != 1 {
+		return fmt.Errorf("on_start of task %s: %d actions", c.ID, len(actions))
 	}
 	r.Claim(t.Now)
 	t.moved(task.Pending, r)
@@ -599,15 +607,26 @@ func (t *Tick) finishResult(a task.Admission) {
 	r := &t.Result
 	r.Starved = len(a.Keep) > 0 || t.Params.Room.Total == 0
 	r.More = t.outOfTime || len(t.Changes.Ended) > 0
+	roomLeft := len(a.Start) < t.Params.Room.Total
+	total := 0
 	for host, n := range t.fetched {
-		switch {
-		case n < t.ReadyLimit(host):
-		case started[host] < t.Params.Room.Host(host) && len(a.Start) < t.Params.Room.Total:
-			r.More = true // all that was looked at is held back; there may be others behind
-			r.Blocked = true
-		default:
-			r.Starved = true
+		total += n
+		if n >= t.ReadyLimit(host) {
+			t.behind(roomLeft && started[host] < t.Params.Room.Host(host))
 		}
 	}
+	if total > 0 && total >= t.ReadyTotal() {
+		t.behind(roomLeft)
+	}
 	r.Outbox = len(t.Changes.Deliveries) > 0
+}
+
+// behind is told that there may be ready tasks behind those that were looked at, and whether there is room for them:
+// then those that were looked at are held back.
+func (t *Tick) behind(room bool) {
+	if room {
+		t.Result.More, t.Result.Blocked = true, true
+	} else {
+		t.Result.Starved = true
+	}
 }

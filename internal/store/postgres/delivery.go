@@ -41,6 +41,12 @@ func (s *Store) ClaimDeliveries(ctx context.Context, p store.ClaimDeliveriesPara
 			claimed.Deliveries = append(claimed.Deliveries, d)
 			return nil
 		})
+		if err := t.flush(ctx); err != nil { // not with COMMIT, whose answer may be lost, and they with it
+			return err
+		}
+		if len(claimed.Deliveries) == 0 {
+			return errNothing
+		}
 		return nil
 	})
 	if err != nil {

@@ -35,8 +35,11 @@ func (s *Store) TakeOver(ctx context.Context, owner task.ID) ([]store.Claim, err
 	err := s.run(ctx, func(ctx context.Context, t *tx) error {
 		claims = nil
 		dead, err := t.ids(ctx, "dead_processes", s.skew())
-		if err != nil || len(dead) == 0 {
+		if err != nil {
 			return err
+		}
+		if len(dead) == 0 {
+			return errNothing
 		}
 		lost, err := t.ids(ctx, "lost_claims", dead)
 		if err != nil {
@@ -111,6 +114,9 @@ func (s *Store) Due(ctx context.Context, limit int) ([]task.ID, error) {
 		}
 		var checks []store.Check
 		due, checks = store.PlanDue(running, t.now)
+		if len(checks) == 0 {
+			return errNothing
+		}
 		t.setChecks(checks)
 		return nil
 	})

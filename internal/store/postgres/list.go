@@ -17,7 +17,7 @@ import (
 func (s *Store) Task(ctx context.Context, id task.ID) (*store.Detail, error) {
 	d := &store.Detail{}
 	err := s.read(ctx, func(t *tx) {
-		t.row1("task", []any{id}, func(row pgx.Row) error {
+		t.row("task", []any{id}, func(row pgx.Row) error {
 			var facts factsScan
 			var state stateScan
 			if err := row.Scan(append(facts.into(), state.into()...)...); err != nil {
@@ -76,8 +76,8 @@ func (s *Store) read(ctx context.Context, queue func(t *tx)) error {
 	return nil
 }
 
-// row1 queues a statement that must give a row.
-func (t *tx) row1(name string, args []any, scan func(row pgx.Row) error) {
+// row queues a statement that must give a row.
+func (t *tx) row(name string, args []any, scan func(row pgx.Row) error) {
 	t.batch.Queue(t.s.queries.Get(name), args...).QueryRow(scan)
 }
 
@@ -165,7 +165,7 @@ func scanItem(rows pgx.CollectableRow) (store.Item, error) {
 func (s *Store) Batch(ctx context.Context, id task.ID) (*store.BatchSummary, error) {
 	b := &store.BatchSummary{ID: id, Counts: map[task.Status]int{}}
 	err := s.read(ctx, func(t *tx) {
-		t.row1("batch", []any{id}, func(row pgx.Row) error { return row.Scan(&b.Requester, &b.CreatedAt) })
+		t.row("batch", []any{id}, func(row pgx.Row) error { return row.Scan(&b.Requester, &b.CreatedAt) })
 		t.rows("batch_counts", []any{id}, func(rows pgx.Rows) error {
 			var status int16
 			var n int
@@ -173,7 +173,7 @@ func (s *Store) Batch(ctx context.Context, id task.ID) (*store.BatchSummary, err
 			b.Counts[task.Status(status)] = n
 			return err
 		})
-		t.row1("batch_sums", []any{id}, func(row pgx.Row) error {
+		t.row("batch_sums", []any{id}, func(row pgx.Row) error {
 			return row.Scan(&b.Tasks, &b.Success, &b.Failures, &b.Expected)
 		})
 	})
@@ -188,7 +188,7 @@ func (s *Store) Batch(ctx context.Context, id task.ID) (*store.BatchSummary, err
 func (s *Store) DAG(ctx context.Context, batch task.ID) (*store.DAG, error) {
 	dag := &store.DAG{}
 	err := s.read(ctx, func(t *tx) {
-		t.row1("batch", []any{batch}, func(row pgx.Row) error { return row.Scan(nil, nil) })
+		t.row("batch", []any{batch}, func(row pgx.Row) error { return row.Scan(nil, nil) })
 		t.batch.Queue(s.queries.Get("tasks")+" WHERE t.batch_id = $1 ORDER BY t.id", batch).Query(func(rows pgx.Rows) error {
 			var err error
 			dag.Items, err = pgx.CollectRows(rows, scanItem)

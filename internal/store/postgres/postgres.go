@@ -7,7 +7,7 @@
 //
 // A transaction that PostgreSQL undid (serialization, deadlock) or whose connection broke before COMMIT is run again.
 // When the connection breaks at COMMIT, the database is asked what became of the transaction before anything is
-// repeated.
+// repeated: each transaction has a token, and the question is whether its mark is there.
 package postgres
 
 import (
@@ -17,13 +17,16 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"taskrunner/internal/store"
+	"taskrunner/internal/task"
 )
 
 //go:embed query/*.sql
@@ -50,6 +53,8 @@ type Store struct {
 	shapes  *store.Shapes
 
 	deletions deletionCount
+	marks     marks
+	sent      atomic.Int64 // statements
 }
 
 var _ store.Store = (*Store)(nil)
@@ -90,6 +95,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 // Unused lists the statements that no call has run yet. For tests.
 func (s *Store) Unused() []string { return s.queries.Unused() }
 
+// Statements counts those sent so far in transactions. For tests.
+func (s *Store) Statements() int64 { return s.sent.Load() }
+
 // Close ends every connection.
 func (s *Store) Close() error {
 	s.pool.Close()
@@ -119,14 +127,16 @@ type tx struct {
 	s     *Store
 	conn  *pgxpool.Conn
 	batch *pgx.Batch
-	xid   string
+	token task.ID
 	now   time.Time
-	// affected counts rows for those who ask.
 }
 
+// errNothing is for a transaction that has found nothing to do: it is undone, so that no disk waits for it.
+var errNothing = errors.New("nothing to do")
+
 // run runs fn in a transaction and commits it, again and again while the database or the connection undid it, until
-// giveUp has passed. fn must start from nothing each time, and leave its last statements queued: they travel with
-// COMMIT.
+// giveUp has passed. fn must start from nothing each time, and leave its last statements queued, unless what they answer
+// is needed: they travel with COMMIT, whose answer may be lost although it is carried out.
 func (s *Store) run(ctx context.Context, fn func(ctx context.Context, t *tx) error) error {
 	const giveUp = 10 * time.Second
 	begun := time.Now()
@@ -153,52 +163,28 @@ func (s *Store) try(ctx context.Context, fn func(ctx context.Context, t *tx) err
 		return &connError{err}
 	}
 	defer conn.Release()
-	t := &tx{s: s, conn: conn, batch: &pgx.Batch{}}
+	t := &tx{s: s, conn: conn, batch: &pgx.Batch{}, token: uuid.Must(uuid.NewV7())}
 	t.batch.Queue("begin")
-	t.row("open", nil, &t.xid, nil, nil, nil, nil, nil, nil, nil)
+	t.exec("open")
+	t.exec("mark", t.token)
 	if err := fn(ctx, t); err != nil {
 		t.rollback(ctx)
+		if errors.Is(err, errNothing) {
+			return nil
+		}
 		return err
 	}
 	t.batch.Queue("commit")
 	err = t.flush(ctx)
 	if err == nil {
+		s.marks.done(t.token)
 		return nil
 	}
 	if _, isServer := errors.AsType[*pgconn.PgError](err); isServer && !conn.Conn().IsClosed() {
 		t.rollback(ctx)
 		return err
 	}
-	return s.became(ctx, t.xid, err)
-}
-
-// became asks what a transaction came to whose COMMIT got no answer: nil if it is committed, else cause.
-func (s *Store) became(ctx context.Context, xid string, cause error) error {
-	if xid == "" {
-		return &connError{cause} // nothing but BEGIN can have arrived
-	}
-	// Nobody can go on without the answer: what was claimed or counted must be known. So this waits for the database to
-	// come back, as long as the caller waits, and a while longer.
-	asking, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(10*time.Second, cancel) })()
-	for {
-		var status *string
-		err := s.pool.QueryRow(asking, s.queries.Get("became"), xid).Scan(&status)
-		switch {
-		case err == nil && status == nil:
-			return fmt.Errorf("outcome of transaction %s is not known any more: %w", xid, cause)
-		case err == nil && *status == "committed":
-			return nil
-		case err == nil && *status == "aborted":
-			return &connError{cause}
-		}
-		select { // in progress, or the database does not answer yet
-		case <-asking.Done():
-			return fmt.Errorf("outcome of transaction %s is not known: %w", xid, cause)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
+	return s.became(ctx, t.token, err)
 }
 
 func (t *tx) rollback(ctx context.Context) {
@@ -214,11 +200,6 @@ func (t *tx) rollback(ctx context.Context) {
 
 // exec queues a statement.
 func (t *tx) exec(name string, args ...any) { t.batch.Queue(t.s.queries.Get(name), args...) }
-
-// row queues a statement that gives one row.
-func (t *tx) row(name string, args []any, into ...any) {
-	t.batch.Queue(t.s.queries.Get(name), args...).QueryRow(func(row pgx.Row) error { return row.Scan(into...) })
-}
 
 // rows queues a statement and calls each for every row of its answer.
 func (t *tx) rows(name string, args []any, each func(rows pgx.Rows) error) {
@@ -246,6 +227,7 @@ func (t *tx) clock() {
 func (t *tx) flush(ctx context.Context) error {
 	batch := t.batch
 	t.batch = &pgx.Batch{}
+	t.s.sent.Add(int64(batch.Len()))
 	err := t.conn.SendBatch(ctx, batch).Close()
 	if err != nil && t.conn.Conn().IsClosed() {
 		return &connError{err}

@@ -2,7 +2,9 @@ package postgres_test
 
 import (
 	"context"
-	"os"
+	"flag"
+	"slices"
+	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -14,3 +16,145 @@ import (
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
+
+func TestStore(t *testing.T) {
+	t.Parallel()
+	var unused statements
+	databases := &databases{tb: t}
+	t.Run("suite", func(t *testing.T) {
+		storetest.Run(t, func(tb testing.TB, clock *storetest.Clock) store.Store {
+			s := databases.open(tb, clock)
+			tb.Cleanup(func() { unused.keep(s.Unused()) })
+			return s
+		})
+	})
+	if flag.Lookup("test.run").Value.String() != "" {
+		return // only a part of the suite has run
+	}
+	tested := []string{"became", "forget"} // by commit_test.go
+	if names := slices.DeleteFunc(unused.names, func(name string) bool { return slices.Contains(tested, name) }); len(names) > 0 {
+		t.Errorf("statements that no test runs: %v", names)
+	}
+}
+
+func BenchmarkStore(b *testing.B) {
+	databases := &databases{tb: b}
+	b.Run("driver=postgres", func(b *testing.B) {
+		storetest.Bench(b, func(tb testing.TB, clock *storetest.Clock) store.Store { return databases.open(tb, clock) })
+	})
+}
+
+// statements are those that no store has run.
+type statements struct {
+	mu    sync.Mutex
+	begun bool
+	names []string
+}
+
+func (s *statements) keep(unused []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.begun {
+		s.begun, s.names = true, unused
+		return
+	}
+	s.names = slices.DeleteFunc(s.names, func(name string) bool { return !slices.Contains(unused, name) })
+}
+
+// opened can be opened again, as by another process.
+type opened struct {
+	*postgres.Store
+	tb    testing.TB
+	url   string
+	clock *storetest.Clock
+}
+
+func (o *opened) Another() store.Store {
+	s, err := postgres.Open(o.tb.Context(), postgres.Options{URL: o.url, Skew: o.clock.Skew})
+	if err != nil {
+		o.tb.Fatal(err)
+	}
+	o.tb.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// databases are those that no test is using. Making one takes longer than most tests.
+type databases struct {
+	tb   testing.TB // outlives the tests
+	mu   sync.Mutex
+	urls []string
+}
+
+// open opens an empty store for tb alone.
+func (d *databases) open(tb testing.TB, clock *storetest.Clock) *opened {
+	tb.Helper()
+	o := &opened{tb: tb, url: d.take(), clock: clock}
+	tb.Cleanup(func() { d.check(tb, o.url) })
+	s, err := postgres.Open(tb.Context(), postgres.Options{URL: o.url, Skew: clock.Skew})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	o.Store = s
+	tb.Cleanup(func() { _ = s.Close() })
+	if err := s.Migrate(tb.Context()); err != nil {
+		tb.Fatal(err)
+	}
+	return o
+}
+
+func (d *databases) take() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if n := len(d.urls); n > 0 {
+		url := d.urls[n-1]
+		d.urls = d.urls[:n-1]
+		return url
+	}
+	return pgtest.URL(d.tb)
+}
+
+// misplaced are tasks that are not in the one place that their state names, and those parked in a lane that their gate
+// does not know, which nobody would ever wake.
+const misplaced = `
+SELECT s.id::text || ' in state ' || s.status || CASE WHEN r.task_id IS NOT NULL THEN ' is ready' ELSE '' END ||
+       CASE WHEN p.task_id IS NOT NULL THEN ' is parked' ELSE '' END ||
+       CASE WHEN x.task_id IS NOT NULL THEN ' is running' ELSE '' END
+FROM task_state s LEFT JOIN ready r ON r.task_id = s.id LEFT JOIN parked p ON p.task_id = s.id
+LEFT JOIN running x ON x.task_id = s.id
+WHERE (r.task_id IS NOT NULL)::integer + (p.task_id IS NOT NULL)::integer <> (s.status = 2)::integer
+   OR (x.task_id IS NOT NULL) <> (s.status IN (3, 4) OR s.status = 5 AND s.claimed_at IS NOT NULL)
+UNION ALL
+SELECT p.task_id::text || ' is parked in lane ' || p.lane || ', which its gate does not know'
+FROM parked p WHERE NOT EXISTS (SELECT FROM gate g WHERE g.id = p.gate_id AND p.lane = ANY(g.lanes))`
+
+// check looks at what a test has left behind, and then empties the database for the next one.
+func (d *databases) check(tb testing.TB, url string) {
+	tb.Helper()
+	ctx := context.WithoutCancel(tb.Context())
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		tb.Error(err)
+		return
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	rows, err := conn.Query(ctx, misplaced)
+	if err != nil {
+		tb.Error(err)
+		return
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil || len(found) > 0 {
+		tb.Errorf("misplaced tasks (%v): %d, such as %v", err, len(found), found[:min(3, len(found))])
+	}
+	// Far quicker than TRUNCATE where there is little.
+	for _, table := range []string{"delivery", "link", "task_state", "ready", "parked", "running", "gate", "gate_delta", "shape",
+		"dep_event", "process", "task", "batch"} {
+		if _, err := conn.Exec(ctx, "DELETE FROM "+table); err != nil {
+			tb.Error(err)
+			return
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.urls = append(d.urls, url)
+}

@@ -22,15 +22,19 @@ func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, err
 	err := s.run(ctx, func(ctx context.Context, t *tx) error {
 		tick, learned = store.NewTick(p, s.shapes), shapesRead{}
 		locked, err := s.lockPump(ctx, t)
-		if err != nil || !locked {
-			tick.Result.Busy = !locked
+		if err != nil {
 			return err
 		}
-		if err := t.fold(ctx, tick, &learned); err != nil {
+		if !locked {
+			tick.Result.Busy = true
+			return errNothing
+		}
+		ready, err := t.fold(ctx, tick, &learned)
+		if err != nil {
 			return err
 		}
 		s.shapes.Add(learned.version, learned.shapes...) // committed by others, whatever becomes of this tick
-		if err := t.lockTasks(ctx, tick); err != nil {
+		if err := t.lockTasks(ctx, tick, ready); err != nil {
 			return err
 		}
 		return t.admit(ctx, tick, p.Owner, &learned)
@@ -60,8 +64,8 @@ func (s *Store) lockPump(ctx context.Context, t *tx) (bool, error) {
 	return locked, t.flush(ctx)
 }
 
-// fold loads what has happened, and the heads of ready.
-func (t *tx) fold(ctx context.Context, tick *store.Tick, learned *shapesRead) error {
+// fold loads what has happened, and returns the heads of ready.
+func (t *tx) fold(ctx context.Context, tick *store.Tick, learned *shapesRead) ([]task.ID, error) {
 	t.clock()
 	t.readShapes(tick, learned)
 	var deltas []store.GateDelta
@@ -69,9 +73,12 @@ func (t *tx) fold(ctx context.Context, tick *store.Tick, learned *shapesRead) er
 	t.rows("take_deltas", []any{store.MaxDeltas}, func(rows pgx.Rows) error {
 		var g gateScan
 		var delta, n int32
-		err := rows.Scan(append(g.into(), &delta, &n)...)
-		deltas = append(deltas, store.GateDelta{GateRow: g.get(), Delta: int(delta)})
+		var exists bool
+		err := rows.Scan(append(g.into(), &delta, &n, &exists)...)
 		taken += int(n)
+		if exists {
+			deltas = append(deltas, store.GateDelta{GateRow: g.get(), Delta: int(delta)})
+		}
 		return err
 	})
 	var dirty []store.GateRow
@@ -83,10 +90,10 @@ func (t *tx) fold(ctx context.Context, tick *store.Tick, learned *shapesRead) er
 		for host := range room.Busy {
 			hosts, limits = append(hosts, host), append(limits, int32(tick.ReadyLimit(host)))
 		}
-		t.rows("ready", []any{tick.ReadyLimit(""), hosts, limits}, func(rows pgx.Rows) error {
+		t.rows("ready", []any{tick.ReadyLimit(""), hosts, limits, tick.ReadyTotal()}, func(rows pgx.Rows) error {
 			f := &store.Facts{}
 			ready = append(ready, f)
-			return rows.Scan((*[16]byte)(&f.ID), &f.Kind, &f.Priority, &f.Host, &f.Metadata, &f.Rules, &f.OnStart)
+			return rows.Scan((*[16]byte)(&f.ID), &f.Host)
 		})
 	}
 	var events []store.EventRow
@@ -99,13 +106,17 @@ func (t *tx) fold(ctx context.Context, tick *store.Tick, learned *shapesRead) er
 		return err
 	})
 	if err := t.flush(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	tick.Now = t.now
 	tick.FoldGates(deltas, dirty, taken >= store.MaxDeltas)
 	tick.FoldEvents(events)
 	tick.Ready(ready)
-	return nil
+	ids := make([]task.ID, len(ready))
+	for i, f := range ready {
+		ids[i] = f.ID
+	}
+	return ids, nil
 }
 
 func (t *tx) readShapes(tick *store.Tick, learned *shapesRead) {
@@ -144,14 +155,17 @@ func (t *tx) gates(name string, args []any, into *[]store.GateRow) {
 }
 
 // lockTasks locks children and ready tasks, waiting for whoever holds one, and then parked ones without waiting.
-func (t *tx) lockTasks(ctx context.Context, tick *store.Tick) error {
+func (t *tx) lockTasks(ctx context.Context, tick *store.Tick, ready []task.ID) error {
 	var states []task.State
 	if ids := tick.Locks(); len(ids) > 0 {
 		t.lockStates(ids, func(s task.State) { states = append(states, s) })
 	}
 	var facts []*store.Facts
-	if ids, settled := tick.Children(); len(ids) > 0 {
-		t.rows("child_facts", []any{uuids(ids), settled}, func(rows pgx.Rows) error {
+	ids, settled := tick.Children()
+	ids = append(ids, ready...)
+	settled = append(settled, make([]int, len(ready))...) // ready tasks wait for nothing
+	if len(ids) > 0 {
+		t.rows("pump_facts", []any{uuids(ids), settled}, func(rows pgx.Rows) error {
 			f := &store.Facts{}
 			facts = append(facts, f)
 			return rows.Scan((*[16]byte)(&f.ID), &f.Kind, &f.Priority, &f.Host, &f.Metadata, &f.Rules, &f.OnStart, &f.OnFailure)

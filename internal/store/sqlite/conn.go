@@ -32,7 +32,7 @@ const (
 // conn is a connection with its prepared statements. database/sql is left out: it would convert every value of every
 // row twice. Not safe for concurrent use.
 type conn struct {
-	driver.Conn
+	raw        driver.Conn
 	statements map[string]driver.Stmt
 }
 
@@ -60,7 +60,7 @@ func fileURL(path string) string {
 
 // script runs any number of statements.
 func (c *conn) script(ctx context.Context, sql string) error {
-	_, err := c.Conn.(driver.ExecerContext).ExecContext(ctx, sql, nil)
+	_, err := c.raw.(driver.ExecerContext).ExecContext(ctx, sql, nil)
 	return err
 }
 
@@ -68,7 +68,7 @@ func (c *conn) close() error {
 	for _, statement := range c.statements {
 		_ = statement.Close() // the connection goes too
 	}
-	return c.Conn.Close()
+	return c.raw.Close()
 }
 
 // prepare returns the statement sql, which is kept.
@@ -76,7 +76,7 @@ func (c *conn) prepare(ctx context.Context, sql string) (driver.Stmt, error) {
 	if statement, ok := c.statements[sql]; ok {
 		return statement, nil
 	}
-	statement, err := c.Conn.(driver.ConnPrepareContext).PrepareContext(ctx, sql)
+	statement, err := c.raw.(driver.ConnPrepareContext).PrepareContext(ctx, sql)
 	if err != nil {
 		return nil, fmt.Errorf("prepare %.60q: %w", sql, err)
 	}
@@ -103,7 +103,11 @@ func (c *conn) query(ctx context.Context, sql string, args []driver.Value, each 
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
+	defer func() {
+		if closing := rows.Close(); err == nil { // else it says the same again
+			err = closing
+		}
+	}()
 	r := &row{values: make([]driver.Value, len(rows.Columns()))}
 	for {
 		switch err := rows.Next(r.values); {

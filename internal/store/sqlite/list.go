@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"taskrunner/internal/store"
@@ -54,9 +55,10 @@ type where struct {
 	args       []driver.Value
 }
 
+// add takes a condition with one %s for the place of its argument.
 func (w *where) add(condition string, arg driver.Value) {
-	w.conditions = append(w.conditions, condition)
 	w.args = append(w.args, arg)
+	w.conditions = append(w.conditions, fmt.Sprintf(condition, "?"+strconv.Itoa(len(w.args))))
 }
 
 func (w *where) sql() string {
@@ -66,17 +68,34 @@ func (w *where) sql() string {
 	return "\nWHERE " + strings.Join(w.conditions, " AND ")
 }
 
-// fewReady is up to how many ready tasks a list sorts.
-const fewReady = 10_000
+// Where a list is walked from the newest task on.
+const (
+	byFacts   = "tasks_by_facts"
+	byState   = "tasks_by_state"
+	byPlace   = "tasks_by_place"
+	byRest    = "tasks_by_rest"
+	byRunning = "tasks_by_running"
+)
+
+const (
+	// afterAll is greater than every id.
+	afterAll = "g"
+	// fewReady is up to how many ready tasks a list sorts.
+	fewReady = 10_000
+)
 
 // Tasks is as in store.Store.
 func (s *Store) Tasks(ctx context.Context, f store.Filter) ([]store.Item, error) {
 	var items []store.Item
 	err := s.read(ctx, func(t *tx) error {
-		from, id := t.from(&f)
-		w := conditions(&f, id)
+		from := t.from(&f)
+		w := &where{}
+		order := w.begin(from, &f)
+		w.filter(from, &f)
+		n := len(w.args)
 		w.args = append(w.args, int64(f.Limit), int64(f.Offset))
-		sql := t.s.queries.Get("tasks") + "\n" + t.s.queries.Get(from) + w.sql() + "\nORDER BY " + id + " DESC LIMIT ? OFFSET ?"
+		sql := fmt.Sprintf("%s\n%s%s%s\nLIMIT ?%d OFFSET ?%d",
+			s.queries.Get("tasks"), s.queries.Get(from), w.sql(), order, n+1, n+2)
 		t.query(from, sql, appendItems(&items), w.args...)
 		return t.err
 	})
@@ -86,23 +105,25 @@ func (s *Store) Tasks(ctx context.Context, f store.Filter) ([]store.Item, error)
 	return items, nil
 }
 
-// from chooses the table that is walked from the newest task on, and names its id. No index has what changes, so a rare
-// status is searched for; but what is in a place is found there.
-func (t *tx) from(f *store.Filter) (from, id string) {
+// from chooses where to look. No index has every status, so a rare one is searched for where there is least else.
+func (t *tx) from(f *store.Filter) string {
 	only := func(statuses ...task.Status) bool {
 		return len(f.Statuses) > 0 &&
 			!slices.ContainsFunc(f.Statuses, func(s task.Status) bool { return !slices.Contains(statuses, s) })
 	}
-	facts := f.Kind != "" || f.Batch != (task.ID{})
 	switch {
 	case only(task.Claimed, task.Running):
-		return "tasks_by_running", "p.task_id"
-	case !facts && only(task.Pending, task.Claimed, task.Running) && t.fewReady():
-		return "tasks_by_place", "p.task_id"
-	case !facts && (f.Statuses != nil || f.Timeout != 0):
-		return "tasks_by_state", "s.id"
+		return byRunning
+	case f.Batch != (task.ID{}):
+		return byFacts
+	case only(task.Waiting, task.Paused, task.Failure, task.Canceled):
+		return byRest
+	case only(task.Pending, task.Claimed, task.Running) && t.fewReady():
+		return byPlace
+	case f.Kind == "" && (len(f.Statuses) > 0 || f.Timeout != 0):
+		return byState
 	}
-	return "tasks_by_facts", "t.id"
+	return byFacts
 }
 
 func (t *tx) fewReady() bool {
@@ -114,33 +135,53 @@ func (t *tx) fewReady() bool {
 	return few
 }
 
-func conditions(f *store.Filter, id string) *where {
-	w := &where{}
+// begin adds where to begin, and returns the order.
+func (w *where) begin(from string, f *store.Filter) string {
+	before := afterAll
+	if f.Before != (task.ID{}) {
+		before = f.Before.String()
+	}
+	id := "t.id"
+	switch from {
+	case byPlace, byRest:
+		w.args = append(w.args, before, array(f.Statuses))
+		return ""
+	case byRunning:
+		id = "p.task_id"
+	case byState:
+		id = "s.id"
+	}
+	w.add(id+" < %s", before)
+	return "\nORDER BY " + id + " DESC"
+}
+
+// filter adds the conditions of f, but where to begin.
+func (w *where) filter(from string, f *store.Filter) {
+	kind := "s.kind"
+	if from == byFacts {
+		kind = "t.kind"
+	}
 	if len(f.Statuses) > 0 {
-		w.add("s.status IN (SELECT value FROM json_each(?))", array(f.Statuses))
+		w.add("s.status IN (SELECT value FROM json_each(%s))", array(f.Statuses))
 	}
 	if f.Kind != "" {
-		w.add("t.kind = ?", f.Kind)
+		w.add(kind+" = %s", f.Kind)
 	}
 	if f.KindPrefix != "" {
-		w.add("instr(t.kind, ?) = 1", f.KindPrefix)
+		w.add("instr("+kind+", %s) = 1", f.KindPrefix)
 	}
 	if f.NamePart != "" {
-		w.add("instr(t.name, ?) > 0", f.NamePart)
+		w.add("instr(t.name, %s) > 0", f.NamePart)
 	}
 	if f.Batch != (task.ID{}) {
-		w.add("t.batch_id = ?", f.Batch.String())
+		w.add("t.batch_id = %s", f.Batch.String())
 	}
 	if f.Metadata != nil {
-		w.add("metadata_contains(t.metadata, ?)", string(f.Metadata))
+		w.add("metadata_contains(t.metadata, %s)", string(f.Metadata))
 	}
 	if f.Timeout != 0 {
-		w.add("s.timeout = ?", int64(f.Timeout.Seconds()))
+		w.add("s.timeout = %s", int64(f.Timeout.Seconds()))
 	}
-	if f.Before != (task.ID{}) {
-		w.add(id+" < ?", f.Before.String())
-	}
-	return w
 }
 
 func appendItems(to *[]store.Item) func(*row) error {
@@ -164,15 +205,18 @@ func (s *Store) Batch(ctx context.Context, id task.ID) (*store.BatchSummary, err
 			return store.ErrNotFound
 		}
 		t.rows("batch_counts", func(r *row) error {
-			status := task.Status(r.int())
-			b.Counts[status] = r.int()
+			for _, status := range task.Statuses() {
+				if n := r.int(); n > 0 {
+					b.Counts[status] = n
+				}
+			}
 			return nil
 		}, id.String())
 		t.rows("batch_sums", func(r *row) error {
 			b.Tasks = r.int()
 			said := r.int()
 			b.Success, b.Failures = r.sum(), r.sum()
-			if expected := r.sum(); said == b.Tasks && said > 0 {
+			if expected := r.sum(); said == b.Tasks {
 				b.Expected = &expected
 			}
 			return nil

@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	"cmp"
 	"context"
 	"database/sql/driver"
 	"fmt"
@@ -23,11 +22,11 @@ func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, err
 		tick.Now = t.now
 		t.newShapes(tick)
 		t.fold(tick)
-		t.ready(tick)
+		ready := t.ready(tick)
 		if t.err != nil {
 			return t.err
 		}
-		t.lockTasks(tick)
+		t.lockTasks(tick, ready)
 		if t.err != nil {
 			return t.err
 		}
@@ -112,11 +111,11 @@ func (t *tx) gates(ids []task.GateID, each func(store.GateRow)) {
 	}
 }
 
-// ready loads the heads of ready.
-func (t *tx) ready(tick *store.Tick) {
+// ready finds the heads of ready, by priority and age.
+func (t *tx) ready(tick *store.Tick) []task.ID {
 	most := tick.ReadyLimit("")
 	if most == 0 {
-		return
+		return nil
 	}
 	var full []string
 	for host := range tick.Params.Room.Busy {
@@ -124,30 +123,30 @@ func (t *tx) ready(tick *store.Tick) {
 			full = append(full, host)
 		}
 	}
-	byHost := map[string][]*store.Facts{}
+	var heads []*store.Facts
+	var ids []task.ID
+	taken := map[string]int{}
 	t.get("ready", givenTexts(full), func(r *row) error {
-		f := r.facts()
-		byHost[f.Host] = append(byHost[f.Host], f)
+		f := &store.Facts{ID: r.id(), Host: r.text()}
+		if taken[f.Host]++; taken[f.Host] <= tick.ReadyLimit(f.Host) && len(heads) < tick.ReadyTotal() {
+			heads, ids = append(heads, f), append(ids, f.ID)
+		}
 		return nil
 	}, int64(most))
-	for host, facts := range byHost {
-		if limit := tick.ReadyLimit(host); limit < len(facts) {
-			slices.SortFunc(facts, func(a, b *store.Facts) int {
-				return cmp.Or(cmp.Compare(b.Priority, a.Priority), slices.Compare(a.ID[:], b.ID[:]))
-			})
-			facts = facts[:limit]
-		}
-		tick.Ready(facts)
-	}
+	tick.Ready(heads)
+	return ids
 }
 
 // lockTasks loads children, ready and parked tasks.
-func (t *tx) lockTasks(tick *store.Tick) {
+func (t *tx) lockTasks(tick *store.Tick, ready []task.ID) {
 	var states []task.State
 	t.lockStates(tick.Locks(), func(s task.State) { states = append(states, s) })
 	var facts []*store.Facts
-	if ids, settled := tick.Children(); len(ids) > 0 {
-		t.get("child_facts", givenRows{len(ids), func(i int, to []driver.Value) []driver.Value {
+	ids, settled := tick.Children()
+	ids = append(ids, ready...)
+	settled = append(settled, make([]int, len(ready))...) // ready tasks wait for nothing
+	if len(ids) > 0 {
+		t.get("pump_facts", givenRows{len(ids), func(i int, to []driver.Value) []driver.Value {
 			return append(to, ids[i].String(), int64(settled[i]))
 		}}, func(r *row) error {
 			f := r.facts()

@@ -143,14 +143,6 @@ func micros(t time.Time) driver.Value {
 	return t.UnixMicro()
 }
 
-// textOf is null for nothing.
-func textOf(raw []byte) driver.Value {
-	if len(raw) == 0 {
-		return nil
-	}
-	return string(raw)
-}
-
 func flag(b bool) driver.Value {
 	if b {
 		return int64(1)

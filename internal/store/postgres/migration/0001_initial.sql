@@ -140,6 +140,14 @@ CREATE TABLE process (
     expires timestamptz NOT NULL
 );
 
+-- Transactions whose process may not know yet that they are committed. They are not known by their ids: PostgreSQL gives
+-- an id again after a crash or a fail-over that lost its transaction.
+CREATE TABLE mark (
+    token     uuid PRIMARY KEY,
+    committed boolean NOT NULL,
+    at        timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
 -- The lock of the pump, one row a shard.
 CREATE TABLE pump (
     shard integer PRIMARY KEY

@@ -1,4 +1,5 @@
--- Leases what is due, for each host as much as there is room: $3, but what $5 says for those of $4.
+-- Leases what has been due for longest, $6 in all, for a host as much as there is room: $3, but what $5 says for those
+-- of $4.
 -- name: claim_deliveries
 WITH RECURSIVE hosts AS (
     (SELECT host FROM delivery WHERE state = 1 ORDER BY host LIMIT 1)
@@ -12,11 +13,11 @@ WITH RECURSIVE hosts AS (
 ), due AS (
     SELECT d.task_id, d.trigger, d.place
     FROM lanes CROSS JOIN LATERAL (
-        SELECT task_id, trigger, place FROM delivery
+        SELECT task_id, trigger, place, next_at FROM delivery
         WHERE state = 1 AND delivery.host = lanes.host AND next_at <= clock_timestamp() + $1::interval
         ORDER BY next_at LIMIT lanes.n FOR UPDATE SKIP LOCKED
     ) d
-    LIMIT $6
+    ORDER BY d.next_at LIMIT $6
 )
 UPDATE delivery d SET next_at = clock_timestamp() + $1::interval + $2::interval
 FROM due JOIN task t ON t.id = due.task_id

@@ -33,7 +33,7 @@ FROM task t JOIN task_state s ON s.id = t.id WHERE t.batch_id = $1 GROUP BY s.st
 -- name: batch_sums
 SELECT count(*)::integer, least(coalesce(sum(s.success), 0), 9223372036854775807)::bigint,
        least(coalesce(sum(s.failures), 0), 9223372036854775807)::bigint,
-       CASE WHEN count(t.expected_count) = count(*) THEN least(sum(t.expected_count), 9223372036854775807)::bigint END
+       CASE WHEN count(t.expected_count) = count(*) THEN least(coalesce(sum(t.expected_count), 0), 9223372036854775807)::bigint END
 FROM task t JOIN task_state s ON s.id = t.id WHERE t.batch_id = $1;
 
 -- name: dag_links

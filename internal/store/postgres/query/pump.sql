@@ -19,14 +19,16 @@ WITH held AS MATERIALIZED (SELECT task_id FROM running ORDER BY task_id FOR UPDA
 SELECT held.task_id, t.kind, t.metadata FROM held JOIN task t ON t.id = held.task_id
 WHERE t.kind = ANY($1::text[]);
 
+-- Deltas of gates that do not exist are visits; they count as taken.
 -- name: take_deltas
 WITH taken AS (
     DELETE FROM gate_delta WHERE seq IN (SELECT seq FROM gate_delta ORDER BY seq LIMIT $1) RETURNING gate_id, delta
 ), summed AS (
     SELECT gate_id, sum(delta)::integer AS delta, count(*)::integer AS n FROM taken GROUP BY gate_id
 )
-SELECT g.id, g.shape_id, g.vals, g.used, g.lanes, g.dirty, summed.delta, summed.n
-FROM summed JOIN gate g ON g.id = summed.gate_id;
+SELECT summed.gate_id, coalesce(g.shape_id, 0), coalesce(g.vals, ''), coalesce(g.used, 0), coalesce(g.lanes, '{}'),
+       coalesce(g.dirty, false), summed.delta, summed.n, g.id IS NOT NULL
+FROM summed LEFT JOIN gate g ON g.id = summed.gate_id;
 
 -- name: dirty_gates
 SELECT id, shape_id, vals, used, lanes, dirty FROM gate WHERE dirty ORDER BY id LIMIT $1;
@@ -43,7 +45,9 @@ FROM e LEFT JOIN LATERAL (
 ) l ON true
 ORDER BY e.seq, l.child_id LIMIT $1;
 
--- The head of every host's lane: $1 for a host, but what $3 says for those of $2.
+-- The first $4 by priority and age, of the heads of every host's lane: $1 for a host, but what $3 says for those of $2.
+-- What else is to be known of these
+-- tasks is read once they are locked: an edit may come in between.
 -- name: ready
 WITH RECURSIVE hosts AS (
     (SELECT host FROM ready ORDER BY host LIMIT 1)
@@ -55,23 +59,26 @@ WITH RECURSIVE hosts AS (
                                  WHERE b.host = hosts.host), $1) AS n
     FROM hosts WHERE hosts.host IS NOT NULL
 )
-SELECT t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start
+SELECT r.task_id, lanes.host
 FROM lanes
 CROSS JOIN LATERAL (
-    SELECT task_id FROM ready WHERE ready.host = lanes.host ORDER BY rank, task_id LIMIT lanes.n
+    SELECT rank, task_id FROM ready WHERE ready.host = lanes.host ORDER BY rank, task_id LIMIT lanes.n
 ) r
-JOIN task t ON t.id = r.task_id;
+ORDER BY r.rank, r.task_id LIMIT $4;
 
--- name: child_facts
-SELECT t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.on_failure
+-- Of those that wait for no more than $2 says: ready tasks, for which it says 0, and children. By now they are locked.
+-- name: pump_facts
+SELECT t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, CASE WHEN u.settled > 0 THEN t.on_failure END
 FROM unnest($1::uuid[], $2::integer[]) AS u(id, settled)
 JOIN task_state s ON s.id = u.id AND s.unmet <= u.settled
 JOIN task t ON t.id = u.id;
 
--- Those in front of a lane. Their rows are locked if that needs no waiting: the pump holds locks already.
+-- Those in front of a lane. Their rows are locked if that needs no waiting: the pump holds locks already. The lock gives
+-- the newest version of the state row; the rest is as of the beginning of the statement. An edit in between writes both,
+-- so a row that still has the version that was seen at the beginning has the facts that were seen.
 -- name: woken
 SELECT w.gate_id, w.lane, p.task_id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start,
-       s.id IS NOT NULL, coalesce(s.status, 0), coalesce(s.unmet, 0), coalesce(s.success, 0), coalesce(s.failures, 0),
+       coalesce(s.version = seen.xmin, false), coalesce(s.status, 0), coalesce(s.unmet, 0), coalesce(s.success, 0), coalesce(s.failures, 0),
        coalesce(s.attempt, 0), coalesce(s.start_failures, 0), coalesce(s.start_status, 0), coalesce(s.start_error, ''),
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, coalesce(s.failure_reason, ''), coalesce(s.timeout, 0),
        coalesce(s.has_children, false), coalesce(s.end_actions, false)
@@ -81,7 +88,8 @@ CROSS JOIN LATERAL (
     WHERE parked.gate_id = w.gate_id AND parked.lane = w.lane ORDER BY rank, task_id LIMIT w.n
 ) p
 JOIN task t ON t.id = p.task_id
-LEFT JOIN LATERAL (SELECT * FROM task_state WHERE id = p.task_id FOR UPDATE SKIP LOCKED) s ON true;
+JOIN task_state seen ON seen.id = p.task_id
+LEFT JOIN LATERAL (SELECT *, xmin AS version FROM task_state WHERE id = p.task_id FOR UPDATE SKIP LOCKED) s ON true;
 
 -- name: delete_events
 DELETE FROM dep_event WHERE seq = ANY($1::bigint[]);

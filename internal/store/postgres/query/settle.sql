@@ -1,16 +1,29 @@
--- Opens every transaction that writes: its id, to ask what became of it when the answer to COMMIT is lost; bounds, so
--- that a process that froze holds up nobody for long; and plans driven from the arrays of ids: the planner's guess
--- for an array is often far off, and a hash join over a table of 200 000 rows costs ten times the look-ups.
+-- Opens every transaction that writes: bounds, so that a process that froze holds up nobody for long; and plans driven
+-- from the arrays of ids: the planner's guess for an array is often far off, and a hash join over a table of 200 000
+-- rows costs ten times the look-ups.
 -- name: open
-SELECT pg_current_xact_id()::text,
-       set_config('lock_timeout', '10s', true),
+SELECT set_config('lock_timeout', '10s', true),
        set_config('idle_in_transaction_session_timeout', '10s', true),
        set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
        set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
        set_config('jit', 'off', true);
 
+-- The token of a transaction, by which to ask what became of it when the answer to COMMIT is lost.
+-- name: mark
+INSERT INTO mark (token, committed) VALUES ($1, true);
+
+-- Waits for the transaction if it is not over. False: it is not committed and never can be, since this mark is in the
+-- way of its own.
 -- name: became
-SELECT pg_xact_status($1::text::xid8);
+INSERT INTO mark (token, committed) VALUES ($1, false)
+ON CONFLICT (token) DO UPDATE SET committed = mark.committed RETURNING committed;
+
+-- name: forget
+DELETE FROM mark WHERE token = ANY($1::uuid[]);
+
+-- What processes that died had not forgotten.
+-- name: forget_old
+DELETE FROM mark WHERE at < clock_timestamp() - interval '1 day';
 
 -- The clock of the database, read after the locks are held.
 -- name: now

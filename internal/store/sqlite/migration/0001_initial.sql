@@ -31,7 +31,7 @@ CREATE TABLE task (
 CREATE INDEX task_batch ON task (batch_id, id);
 CREATE INDEX task_kind ON task (kind, id);
 
--- What changes while a task lives: narrow, and no index on anything that changes.
+-- What changes while a task lives: narrow, and no index on anything that changes on the way of a task that succeeds.
 -- The numbers of status are those of task.Status.
 CREATE TABLE task_state (
     id             TEXT PRIMARY KEY REFERENCES task,
@@ -59,6 +59,9 @@ CREATE TABLE task_state (
     CHECK (status NOT IN (3, 4) OR claimed_at IS NOT NULL),
     CHECK (status <> 4 OR started_at IS NOT NULL)
 ) STRICT, WITHOUT ROWID;
+
+-- For lists: what is in no place and did not succeed.
+CREATE INDEX task_state_rest ON task_state (status, id) WHERE status IN (1, 5, 7, 8);
 
 -- A child waits for its parent.
 CREATE TABLE link (

@@ -16,7 +16,7 @@ FROM link l CROSS JOIN task_state s ON s.id = l.parent_id WHERE l.child_id = ?1 
 SELECT "trigger", place, state, failures, last_status, last_error
 FROM delivery WHERE task_id = ?1 ORDER BY "trigger", place;
 
--- The lists begin like this; one of the three that follow, their conditions and order are added.
+-- The lists begin like this; one of those that follow, their conditions and order are added.
 -- name: tasks
 SELECT t.id, t.batch_id, t.local_id, t.name, t.priority, t.expected_count, t.dead_end_barrier, t.created_at,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
@@ -31,12 +31,32 @@ FROM task t CROSS JOIN task_state s ON s.id = t.id
 -- name: tasks_by_state
 FROM task_state s CROSS JOIN task t ON t.id = s.id
 
--- When only tasks in a place are wanted. Each part but ready is in order.
+-- The next two begin after ?1 and know the statuses as ?2. Their parts are merged, each in order but ready. The limit is
+-- none; it keeps the order from being given up for one of the whole, which would read everything.
+
+-- When only tasks in a place are wanted.
 -- name: tasks_by_place
 FROM (
-    SELECT task_id FROM running UNION ALL SELECT task_id FROM parked UNION ALL SELECT task_id FROM ready
-    ORDER BY task_id DESC
+    SELECT task_id FROM running WHERE task_id < ?1 AND (3 IN (SELECT value FROM json_each(?2))
+                                                        OR 4 IN (SELECT value FROM json_each(?2)))
+    UNION ALL SELECT task_id FROM parked WHERE task_id < ?1
+    UNION ALL SELECT task_id FROM ready WHERE task_id < ?1
+    ORDER BY task_id DESC LIMIT -1
 ) p CROSS JOIN task_state s ON s.id = p.task_id CROSS JOIN task t ON t.id = p.task_id
+
+-- When only what index task_state_rest has is wanted; its condition has to stand in every part.
+-- name: tasks_by_rest
+FROM (
+    SELECT id FROM task_state INDEXED BY task_state_rest
+    WHERE status IN (1, 5, 7, 8) AND status = 1 AND 1 IN (SELECT value FROM json_each(?2)) AND id < ?1
+    UNION ALL SELECT id FROM task_state INDEXED BY task_state_rest
+    WHERE status IN (1, 5, 7, 8) AND status = 5 AND 5 IN (SELECT value FROM json_each(?2)) AND id < ?1
+    UNION ALL SELECT id FROM task_state INDEXED BY task_state_rest
+    WHERE status IN (1, 5, 7, 8) AND status = 7 AND 7 IN (SELECT value FROM json_each(?2)) AND id < ?1
+    UNION ALL SELECT id FROM task_state INDEXED BY task_state_rest
+    WHERE status IN (1, 5, 7, 8) AND status = 8 AND 8 IN (SELECT value FROM json_each(?2)) AND id < ?1
+    ORDER BY id DESC LIMIT -1
+) p CROSS JOIN task_state s ON s.id = p.id CROSS JOIN task t ON t.id = p.id
 
 -- name: tasks_by_running
 FROM running p CROSS JOIN task_state s ON s.id = p.task_id CROSS JOIN task t ON t.id = p.task_id
@@ -48,10 +68,12 @@ SELECT count(*) < ?1 FROM (SELECT 1 FROM ready LIMIT ?1);
 -- name: batch
 SELECT requester, created_at FROM batch WHERE id = ?1;
 
--- Index task_batch alone has the ids.
+-- A column for each status in the order of its number. Index task_batch alone has the ids.
 -- name: batch_counts
-SELECT s.status, count(*)
-FROM task t CROSS JOIN task_state s ON s.id = t.id WHERE t.batch_id = ?1 GROUP BY s.status;
+SELECT count(*) FILTER (WHERE s.status = 1), count(*) FILTER (WHERE s.status = 2), count(*) FILTER (WHERE s.status = 3),
+       count(*) FILTER (WHERE s.status = 4), count(*) FILTER (WHERE s.status = 5), count(*) FILTER (WHERE s.status = 6),
+       count(*) FILTER (WHERE s.status = 7), count(*) FILTER (WHERE s.status = 8)
+FROM task t CROSS JOIN task_state s ON s.id = t.id WHERE t.batch_id = ?1;
 
 -- Sums in two parts, high and low: one could be greater than a number can.
 -- name: batch_sums
@@ -63,7 +85,7 @@ FROM task t CROSS JOIN task_state s ON s.id = t.id WHERE t.batch_id = ?1;
 
 -- name: dag_links
 SELECT l.parent_id, l.child_id, l.requires_success
-FROM task t CROSS JOIN link l ON l.child_id = t.id WHERE t.batch_id = ?1 ORDER BY l.child_id, l.parent_id;
+FROM task t CROSS JOIN link l ON l.child_id = t.id WHERE t.batch_id = ?1 ORDER BY t.id, l.parent_id;
 
 -- One statement, so one moment: what running rows hold against what gates say, deltas on their way included.
 -- name: drift

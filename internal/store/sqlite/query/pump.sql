@@ -39,18 +39,24 @@ WITH RECURSIVE hosts (host) AS (
     UNION ALL
     SELECT (SELECT min(r.host) FROM ready r WHERE r.host > hosts.host) FROM hosts WHERE hosts.host IS NOT NULL
 )
-SELECT t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start
-FROM hosts CROSS JOIN task t
+SELECT r.task_id, r.host
+FROM hosts CROSS JOIN ready r
 WHERE hosts.host IS NOT NULL AND hosts.host NOT IN (SELECT id FROM given_id)
-  AND t.id IN (SELECT r.task_id FROM ready r WHERE r.host = hosts.host ORDER BY r.rank, r.task_id LIMIT ?1);
+  AND r.host = hosts.host
+  AND (r.rank, r.task_id) IN (
+    SELECT q.rank, q.task_id FROM ready q WHERE q.host = hosts.host ORDER BY q.rank, q.task_id LIMIT ?1
+  )
+ORDER BY r.rank, r.task_id;
 
--- name: child_facts
-SELECT t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.on_failure
+-- Of those that wait for no more than is given: ready tasks, for which that is 0, and children.
+-- name: pump_facts
+SELECT t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, CASE WHEN g.settled > 0 THEN t.on_failure END
 FROM given_child g
 CROSS JOIN task_state s ON s.id = g.id AND s.unmet <= g.settled
 CROSS JOIN task t ON t.id = g.id;
 
--- Those in front of a lane, n of them: each step goes to the next one in index parked_lane.
+-- Those in front of a lane, n of them: each step goes to the next one in index parked_lane. The plus signs take the
+-- types off the columns; with them, only the first one would be looked up in the index.
 -- name: woken
 WITH RECURSIVE walk (gate_id, lane, n, rank, task_id) AS (
     SELECT gate_id, lane, n, -1000000, '' FROM given_wake
@@ -59,7 +65,7 @@ WITH RECURSIVE walk (gate_id, lane, n, rank, task_id) AS (
     FROM walk w CROSS JOIN parked p
     WHERE w.n > 0 AND p.task_id = (
         SELECT q.task_id FROM parked q
-        WHERE q.gate_id = w.gate_id AND q.lane = w.lane AND (q.rank, q.task_id) > (w.rank, w.task_id)
+        WHERE q.gate_id = w.gate_id AND q.lane = w.lane AND (q.rank, q.task_id) > (+w.rank, +w.task_id)
         ORDER BY q.rank, q.task_id LIMIT 1
     )
 )

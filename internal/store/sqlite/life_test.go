@@ -372,7 +372,10 @@ func testLists(h *harness, b *task.Batch) {
 		"running":          {store.Filter{Statuses: []task.Status{task.Claimed, task.Running}}, 3},
 		"pending":          {store.Filter{Statuses: []task.Status{task.Pending}}, 2},
 		"pending of batch": {store.Filter{Statuses: []task.Status{task.Pending}, Batch: live.ID}, 2},
-		"failed":           {store.Filter{Statuses: []task.Status{task.Failure, task.Success}}, 6},
+		"ended":            {store.Filter{Statuses: []task.Status{task.Failure, task.Success}}, 6},
+		"failed":           {store.Filter{Statuses: []task.Status{task.Failure}}, 3},
+		"failed, canceled": {store.Filter{Statuses: []task.Status{task.Failure, task.Canceled}}, 5},
+		"failed of batch":  {store.Filter{Statuses: []task.Status{task.Failure}, Batch: b.ID}, 3},
 	} {
 		if test.f.Limit == 0 {
 			test.f.Limit = 100

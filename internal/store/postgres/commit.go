@@ -1,0 +1,76 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// became asks what a transaction came to whose COMMIT got no answer: nil if it is committed, else cause, and then it
+// never will be. Every transaction begins by writing its mark; to ask is to write the same mark, which waits for the
+// transaction to be over, and keeps one out that has not got as far as to write its own.
+func (s *Store) became(ctx context.Context, token task.ID, cause error) error {
+	// Nobody can go on without the answer: what was claimed or counted must be known. So this waits for the database to
+	// come back, as long as the caller waits, and a while longer.
+	asking, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(10*time.Second, cancel) })()
+	for {
+		var committed bool
+		err := s.pool.QueryRow(asking, s.queries.Get("became"), token).Scan(&committed)
+		if err == nil {
+			s.marks.done(token)
+			if committed {
+				return nil
+			}
+			return &connError{cause}
+		}
+		select { // the database does not answer yet
+		case <-asking.Done():
+			// Not to be run again: cause says that the connection broke, and is not wrapped.
+			return fmt.Errorf("%w: outcome of a transaction is not known: %s", store.ErrUnavailable, redact(cause).Error())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// marks are those of transactions that nobody will ask about any more.
+type marks struct {
+	mu     sync.Mutex
+	tokens []task.ID
+	tidied bool
+}
+
+func (m *marks) done(token task.ID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tokens = append(m.tokens, token)
+}
+
+// forget deletes marks, and once those that are left of processes that died.
+func (s *Store) forget(ctx context.Context) error {
+	m := &s.marks
+	m.mu.Lock()
+	tokens, tidied := slices.Clone(m.tokens), m.tidied
+	m.mu.Unlock()
+	if !tidied {
+		if _, err := s.pool.Exec(ctx, s.queries.Get("forget_old")); err != nil {
+			return fmt.Errorf("forget old marks: %w", redact(err))
+		}
+	}
+	if len(tokens) > 0 {
+		if _, err := s.pool.Exec(ctx, s.queries.Get("forget"), uuids(tokens)); err != nil {
+			return fmt.Errorf("forget marks: %w", redact(err))
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tidied = true
+	m.tokens = slices.Delete(m.tokens, 0, len(tokens)) // others came behind them
+	return nil
+}

@@ -1,0 +1,127 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"taskrunner/internal/pgtest"
+	"taskrunner/internal/task"
+)
+
+var errLost = errors.New("connection lost")
+
+func openForCommits(t *testing.T) *Store {
+	t.Helper()
+	s, err := Open(t.Context(), Options{URL: pgtest.URL(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	if err := s.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// begun is a transaction that has written its mark.
+func begun(t *testing.T, s *Store) (conn *pgxpool.Conn, token task.ID) {
+	t.Helper()
+	conn, err := s.pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Release)
+	token = uuid.Must(uuid.NewV7())
+	do(t, conn, "begin")
+	do(t, conn, s.queries.Get("mark"), token)
+	return conn, token
+}
+
+func do(t *testing.T, conn *pgxpool.Conn, sql string, args ...any) {
+	t.Helper()
+	if _, err := conn.Exec(t.Context(), sql, args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wantFate asks twice: the first answer may have been lost, too.
+func wantFate(t *testing.T, s *Store, token task.ID, want error) {
+	t.Helper()
+	for range 2 {
+		err := s.became(t.Context(), token, errLost)
+		if !errors.Is(err, want) || (want == nil) != (err == nil) || want != nil && !retryable(err) {
+			t.Errorf("became: %v, want %v, to be run again", err, want)
+		}
+	}
+}
+
+func TestFateOfATransaction(t *testing.T) {
+	t.Parallel()
+	for end, want := range map[string]error{"commit": nil, "rollback": errLost} {
+		t.Run(end, func(t *testing.T) {
+			t.Parallel()
+			s := openForCommits(t)
+			conn, token := begun(t, s)
+			asked := make(chan struct{})
+			go func() {
+				defer close(asked)
+				wantFate(t, s, token, want)
+			}()
+			waitForWaiter(t, s)
+			do(t, conn, end)
+			<-asked
+			if err := s.Maintain(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			var left int
+			if err := s.pool.QueryRow(t.Context(), "SELECT count(*) FROM mark").Scan(&left); err != nil || left != 0 {
+				t.Errorf("%d marks are not forgotten, %v", left, err)
+			}
+		})
+	}
+}
+
+// waitForWaiter waits until somebody waits for a transaction of this schema.
+func waitForWaiter(t *testing.T, s *Store) {
+	t.Helper()
+	const waiting = `SELECT count(*) FROM pg_locks l JOIN pg_locks m ON m.pid = l.pid
+		WHERE NOT l.granted AND l.locktype = 'transactionid' AND m.relation = 'mark'::regclass`
+	for n := 0; n == 0; time.Sleep(time.Millisecond) {
+		if err := s.pool.QueryRow(t.Context(), waiting).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestTransactionThatComesTooLateIsKeptOut(t *testing.T) {
+	t.Parallel()
+	s := openForCommits(t)
+	conn, other := begun(t, s)
+	do(t, conn, "rollback")
+	do(t, conn, "begin")
+	late := uuid.Must(uuid.NewV7())
+	wantFate(t, s, late, errLost) // it has not got as far as to write its mark
+	_, err := conn.Exec(t.Context(), s.queries.Get("mark"), late)
+	if pg, ok := errors.AsType[*pgconn.PgError](err); !ok || pg.Code != "23505" {
+		t.Errorf("the mark of a transaction that was said not to be committed: %v", err)
+	}
+	do(t, conn, "rollback")
+	wantFate(t, s, other, errLost)
+}
+
+func TestUnknownFateIsNotRunAgain(t *testing.T) {
+	t.Parallel()
+	s := openForCommits(t)
+	_, token := begun(t, s) // and never ends
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.became(ctx, token, &connError{errLost}); err == nil || retryable(err) {
+		t.Errorf("became: %v, want an error that is not retried", err)
+	}
+}

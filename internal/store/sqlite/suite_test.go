@@ -1,0 +1,65 @@
+package sqlite
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/store/storetest"
+)
+
+func openSuite(tb testing.TB, clock *storetest.Clock) store.Store {
+	tb.Helper()
+	s, err := Open(tb.Context(), Options{Path: filepath.Join(tb.TempDir(), "suite.db"), Now: clock.Now})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	if err := s.Migrate(tb.Context()); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { checkPlaces(tb, s) })
+	return s
+}
+
+// misplaced are tasks that are not in the one place that their state names, and those parked in a lane that their gate
+// does not know, which nobody would ever wake.
+const misplaced = `
+SELECT s.id || ' in state ' || s.status || iif(r.task_id IS NULL, '', ' is ready') ||
+       iif(p.task_id IS NULL, '', ' is parked') || iif(x.task_id IS NULL, '', ' is running')
+FROM task_state s LEFT JOIN ready r ON r.task_id = s.id LEFT JOIN parked p ON p.task_id = s.id
+LEFT JOIN running x ON x.task_id = s.id
+WHERE (r.task_id IS NOT NULL) + (p.task_id IS NOT NULL) <> (s.status = 2)
+   OR (x.task_id IS NOT NULL) <> (s.status IN (3, 4) OR s.status = 5 AND s.claimed_at IS NOT NULL)
+UNION ALL
+SELECT p.task_id || ' is parked in lane ' || p.lane || ', which its gate does not know'
+FROM parked p
+WHERE NOT EXISTS (SELECT 1 FROM gate g WHERE g.id = p.gate_id AND p.lane IN (SELECT value FROM json_each(g.lanes)))`
+
+func checkPlaces(tb testing.TB, s *Store) {
+	tb.Helper()
+	err := s.read(context.WithoutCancel(tb.Context()), func(t *tx) error {
+		t.query("misplaced", misplaced, func(r *row) error {
+			tb.Errorf("misplaced: %s", r.text())
+			return nil
+		})
+		return t.err
+	})
+	if err != nil {
+		tb.Error(err)
+	}
+}
+
+func TestStore(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, openSuite)
+}
+
+func BenchmarkStore(b *testing.B) {
+	b.Run("driver=sqlite", func(b *testing.B) { storetest.Bench(b, openSuite) })
+}

@@ -1,0 +1,109 @@
+package storetest
+
+import (
+	"strconv"
+	"testing"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// Bench measures a driver. It reports µs/task and tasks/s; a task is created, claimed, started and ended once in a
+// whole life, and everything is done in batches.
+func Bench(b *testing.B, open Open) {
+	for _, n := range []int{1, 100, 1000} {
+		name := "/tasks=" + strconv.Itoa(n)
+		b.Run("create"+name, func(b *testing.B) {
+			e := newEnv(b, open)
+			measure(b, n, func() { e.create(typical(n)...) })
+		})
+		b.Run("claim"+name, func(b *testing.B) {
+			e := newEnv(b, open)
+			measure(b, n, func() {
+				b.StopTimer()
+				e.create(typical(n)...)
+				b.StartTimer()
+				e.claimN(n)
+			})
+		})
+		b.Run("start-and-end"+name, func(b *testing.B) {
+			e := newEnv(b, open)
+			measure(b, n, func() {
+				b.StopTimer()
+				e.create(typical(n)...)
+				claims := e.claimN(n)
+				b.StartTimer()
+				e.startAndEnd(claims)
+			})
+		})
+		b.Run("life"+name, func(b *testing.B) {
+			e := newEnv(b, open)
+			measure(b, n, func() {
+				e.create(typical(n)...)
+				e.startAndEnd(e.claimN(n))
+			})
+		})
+	}
+	b.Run("life-under-a-rule/tasks=1000", func(b *testing.B) {
+		e := newEnv(b, open)
+		measure(b, 1000, func() {
+			e.create(newTasks(1000, limit(100, "tenant"), metadata(`{"tenant":1}`))...)
+			for range 10 {
+				e.startAndEnd(e.claimN(100))
+			}
+		})
+	})
+	b.Run("claim-beside-parked/parked=20000/tasks=100", func(b *testing.B) {
+		e := newEnv(b, open)
+		e.create(newTasks(20_000, limit(1, "tenant"), metadata(`{"tenant":1}`), priority(1))...)
+		e.claimWith(store.PumpParams{Owner: e.owner, Room: ample(), Fetch: 2000})
+		measure(b, 100, func() {
+			b.StopTimer()
+			e.create(typical(100)...)
+			b.StartTimer()
+			e.startAndEnd(e.claimN(100))
+		})
+	})
+}
+
+func measure(b *testing.B, n int, do func()) {
+	for b.Loop() {
+		do()
+	}
+	tasks := float64(b.N) * float64(n)
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/tasks, "µs/task")
+	b.ReportMetric(tasks/b.Elapsed().Seconds(), "tasks/s")
+}
+
+// typical tasks are of a few hundred bytes each, for two hosts, without rules.
+func typical(n int) []*task.Task {
+	tasks := newTasks(n, metadata(`{"tenant":7,"region":"eu-west-1","documents":["a1","b2"],"nested":{"x":1.5}}`))
+	for i, t := range tasks {
+		t.OnStart.Headers = map[string]string{"Content-Type": "application/json"}
+		t.OnStart.Body = []byte(`{"job":17,"options":{"fast":true}}`)
+		if i%2 == 0 {
+			t.OnStart.URL = "http://" + hostB + "/run"
+		}
+	}
+	return tasks
+}
+
+func (e *env) claimN(n int) []store.Claim {
+	claims := e.tick(ample()).Claims
+	if len(claims) != n {
+		e.Fatalf("claimed %d, want %d", len(claims), n)
+	}
+	return claims
+}
+
+func (e *env) startAndEnd(claims []store.Claim) {
+	outcomes := make([]task.Outcome, 0, len(claims))
+	for _, c := range claims {
+		outcomes = append(outcomes, started(c.ID))
+	}
+	e.settle(outcomes...)
+	for i, c := range claims {
+		outcomes[i] = end(c.ID, task.Success)
+	}
+	e.settle(outcomes...)
+}

@@ -1,0 +1,275 @@
+package storetest
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+var listTests = []conformance{
+	{"every filter alone and all combined", testFilters},
+	{"items have what a list shows", testListItem},
+	{"metadata containment", testMetadataFilter},
+	{"text is literal and case-sensitive", testLiteralText},
+	{"pages", testPages},
+	{"a cursor is stable while tasks come in", testCursor},
+	{"Claimed and Pending apart", testListClaimed},
+}
+
+// matches is what a filter means.
+func matches(f store.Filter, t *task.Task, s task.Status) bool {
+	return (len(f.Statuses) == 0 || slices.Contains(f.Statuses, s)) &&
+		(f.Kind == "" || t.Kind == f.Kind) &&
+		strings.HasPrefix(t.Kind, f.KindPrefix) &&
+		strings.Contains(t.Name, f.NamePart) &&
+		(f.Batch == task.ID{} || t.BatchID == f.Batch) &&
+		(f.Metadata == nil || task.Contains(t.Metadata, f.Metadata)) &&
+		(f.Timeout == 0 || t.Timeout == f.Timeout)
+}
+
+func testFilters(t *testing.T, e *env) {
+	kinds, words := []string{"ingest", "ingest-pdf", "export"}, []string{"first", "second", "fir"}
+	var batches []*task.Batch
+	var all []*task.Task
+	for range 3 {
+		var tasks []*task.Task
+		for range 30 {
+			tasks = append(tasks, newTask(kind(kinds[rand.IntN(3)]), timeout(time.Duration(1+rand.IntN(3))*time.Second),
+				metadata(`{"a":%d,"b":{"c":[%d,"x"]}}`, rand.IntN(3), rand.IntN(3)), func(k *task.Task) {
+					k.Name = words[rand.IntN(3)] + " " + words[rand.IntN(3)]
+				}))
+		}
+		batches, all = append(batches, e.create(tasks...)), append(all, tasks...)
+	}
+	e.clock.Advance(time.Hour)
+	ways := []func(*task.Task) task.Outcome{
+		cancel, pause, func(k *task.Task) task.Outcome { return end(k.ID, task.Success) },
+		func(k *task.Task) task.Outcome { return end(k.ID, task.Failure) },
+		func(k *task.Task) task.Outcome { return started(k.ID) },
+	}
+	e.tick(task.Room{Total: 60, PerHost: 60})
+	for i, k := range all {
+		if i%6 < 5 {
+			e.settleAll(ways[i%6](k))
+		}
+	}
+	statuses := map[task.ID]task.Status{}
+	for _, k := range all {
+		statuses[k.ID] = e.detail(k.ID).State.Status
+	}
+	check := func(f store.Filter) {
+		t.Helper()
+		var want []task.ID
+		for _, k := range slices.Backward(all) {
+			if matches(f, k, statuses[k.ID]) {
+				want = append(want, k.ID)
+			}
+		}
+		var got []task.ID
+		for _, item := range e.list(f) {
+			got = append(got, item.Task.ID)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%+v: %d tasks, want %d, newest first", f, len(got), len(want))
+		}
+	}
+	choices := []func(f *store.Filter){
+		func(f *store.Filter) {
+			for _, s := range task.Statuses() {
+				if rand.IntN(3) == 0 {
+					f.Statuses = append(f.Statuses, s)
+				}
+			}
+		},
+		func(f *store.Filter) { f.Kind = append(kinds, "nothing")[rand.IntN(4)] },
+		func(f *store.Filter) { f.KindPrefix = []string{"ing", "ingest", "ingest-", "x"}[rand.IntN(4)] },
+		func(f *store.Filter) { f.NamePart = []string{"fir", "first", "st s", "nope"}[rand.IntN(4)] },
+		func(f *store.Filter) { f.Batch = batches[rand.IntN(3)].ID },
+		func(f *store.Filter) { f.Metadata = fmt.Appendf(nil, `{"a":%d}`, rand.IntN(4)) },
+		func(f *store.Filter) { f.Metadata = fmt.Appendf(nil, `{"b":{"c":[%d]}}`, rand.IntN(4)) },
+		func(f *store.Filter) { f.Timeout = time.Duration(1+rand.IntN(4)) * time.Second },
+	}
+	check(store.Filter{})
+	check(store.Filter{Batch: newID()})
+	for _, s := range task.Statuses() {
+		check(store.Filter{Statuses: []task.Status{s}})
+	}
+	for _, choose := range choices {
+		for range 4 {
+			var f store.Filter
+			choose(&f)
+			check(f)
+		}
+	}
+	for range 60 {
+		var f store.Filter
+		for _, i := range rand.Perm(len(choices))[:1+rand.IntN(len(choices))] {
+			choices[i](&f)
+		}
+		check(f)
+	}
+}
+
+func testListItem(t *testing.T, e *env) {
+	parent := newTask()
+	k := newTask(after(parent), endActions(1), limit(1, "x"), metadata(`{"x":1}`), priority(4), func(k *task.Task) {
+		k.ExpectedCount, k.DeadEndBarrier = new(int64(5)), true
+	})
+	e.create(parent, k)
+	e.settle(count(k.ID, 1, 2))
+	d := e.detail(k.ID)
+	want := d.Item
+	want.Task.Metadata, want.Task.Rules, want.Task.Dependencies = nil, nil, nil
+	want.Task.OnStart, want.Task.OnSuccess, want.Task.OnFailure = task.Action{}, nil, nil
+	items := e.list(store.Filter{})
+	if len(items) != 2 {
+		t.Fatalf("%d items", len(items))
+	}
+	if diff := cmp.Diff(want, items[0]); diff != "" {
+		t.Errorf("(-detail without what is left out +item):\n%s", diff)
+	}
+	dag, err := e.DAG(e.ctx, k.BatchID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, dag.Items[1]); diff != "" {
+		t.Errorf("in the graph (-want +got):\n%s", diff)
+	}
+}
+
+func testMetadataFilter(t *testing.T, e *env) {
+	stored := []string{
+		`{}`, `{"a":1}`, `{"a":1.0,"b":2}`, `{"a":"1"}`, `{"a":null}`, `{"a":[1,2,{"x":1,"y":2}]}`, `{"a":{"b":{"c":1,"d":2}}}`,
+		`{"A":1}`, `{"a":true}`, `{"a":[]}`, `{"a":{}}`, `{"ä\"":"ö\u00e4"}`, `{"a":[[1]]}`, `{"a":9007199254740993}`,
+		`{"a.b":1}`, `{"a":1e300}`, `{"":1}`,
+	}
+	var tasks []*task.Task
+	for _, md := range stored {
+		tasks = append(tasks, newTask(func(k *task.Task) { k.Metadata = json.RawMessage(md) }))
+	}
+	e.create(tasks...)
+	for _, part := range append([]string{
+		`{"a":[2]}`, `{"a":[2,1]}`, `{"a":[1,1]}`, `{"a":[{"x":1}]}`, `{"a":[{"x":2}]}`, `{"a":{"b":{}}}`, `{"a":{"b":{"d":2}}}`,
+		`{"a":{"b":1}}`, `{"a":false}`, `{"ä\"":"öä"}`, `{"c":1}`, `{"a":[1]}`, `{"a":10e-1}`, `{"a":9007199254740992}`,
+		`{"a":{"c":1}}`, `{"a":{"b":{"c":1,"d":2,"e":3}}}`, `{"b":2,"a":1}`, `{"a":[[]]}`,
+	}, stored...) {
+		var want []int
+		for i := range stored {
+			if task.Contains([]byte(stored[i]), []byte(part)) {
+				want = append(want, i)
+			}
+		}
+		var got []int
+		for _, item := range e.list(store.Filter{Metadata: []byte(part)}) {
+			got = append(got, slices.IndexFunc(tasks, func(k *task.Task) bool { return k.ID == item.Task.ID }))
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("containing %s: %v, want %v", part, got, want)
+		}
+	}
+}
+
+func testLiteralText(t *testing.T, e *env) {
+	texts := []string{"100% done", "100 done", "a_b", "axb", `a\b`, "Ümlaut", "ümlaut", "it's", `"quoted"`, "a*b"}
+	for _, text := range texts {
+		e.create(newTask(kind(text), func(k *task.Task) { k.Name = "the " + text + " task" }))
+	}
+	for _, part := range []string{"%", "_", "a_b", `\`, "Ü", "ü", "'", `"`, "*", "100", "A", "the", "The"} {
+		names, kinds := 0, 0
+		for _, text := range texts {
+			if strings.Contains("the "+text+" task", part) {
+				names++
+			}
+			if strings.HasPrefix(text, part) {
+				kinds++
+			}
+		}
+		if got := len(e.list(store.Filter{NamePart: part})); got != names {
+			t.Errorf("names with %q: %d, want %d", part, got, names)
+		}
+		if got := len(e.list(store.Filter{KindPrefix: part})); got != kinds {
+			t.Errorf("kinds that begin with %q: %d, want %d", part, got, kinds)
+		}
+	}
+}
+
+func testPages(t *testing.T, e *env) {
+	tasks := newTasks(23)
+	e.create(tasks...)
+	var got []task.ID
+	for offset := 0; offset < 30; offset += 5 {
+		page := e.list(store.Filter{Offset: offset, Limit: 5, Kind: "work"})
+		if len(page) != max(0, min(5, 23-offset)) {
+			t.Errorf("%d from %d on", len(page), offset)
+		}
+		for _, item := range page {
+			got = append(got, item.Task.ID)
+		}
+	}
+	slices.Reverse(got)
+	if !slices.Equal(got, idsOf(tasks...)) {
+		t.Error("the pages are not all tasks, newest first, each once")
+	}
+}
+
+func testCursor(t *testing.T, e *env) {
+	tasks := newTasks(23)
+	e.create(tasks...)
+	var got []task.ID
+	var last task.ID
+	for {
+		page := e.list(store.Filter{Before: last, Limit: 4, Statuses: []task.Status{task.Pending, task.Claimed, task.Canceled}})
+		if len(page) == 0 {
+			break
+		}
+		for _, item := range page {
+			got = append(got, item.Task.ID)
+		}
+		last = got[len(got)-1]
+		e.create(newTasks(3)...)
+		e.settle(cancel(tasks[len(tasks)-len(got)]))
+	}
+	slices.Reverse(got)
+	if !slices.Equal(got, idsOf(tasks...)) {
+		t.Errorf("%d tasks, want the 23 that were there at first, each once", len(got))
+	}
+	if page := e.list(store.Filter{Before: tasks[10].ID, Offset: 2, Limit: 3}); len(page) != 3 || page[0].Task.ID != tasks[7].ID {
+		t.Error("an offset counts from the cursor")
+	}
+}
+
+func testListClaimed(t *testing.T, e *env) {
+	claimed := newTask()
+	e.create(claimed)
+	e.claim()
+	pending := newTask()
+	e.create(pending)
+	for _, c := range []struct {
+		statuses []task.Status
+		want     []*task.Task
+	}{
+		{[]task.Status{task.Pending}, []*task.Task{pending}},
+		{[]task.Status{task.Claimed}, []*task.Task{claimed}},
+		{[]task.Status{task.Claimed, task.Pending}, []*task.Task{claimed, pending}},
+		{[]task.Status{task.Running}, nil},
+	} {
+		var got []task.ID
+		for _, item := range e.list(store.Filter{Statuses: c.statuses}) {
+			got = append(got, item.Task.ID)
+			if item.State.ClaimedAt.IsZero() != (item.State.Status == task.Pending) {
+				t.Errorf("%+v", item.State)
+			}
+		}
+		e.sameTasks(fmt.Sprint(c.statuses), got, c.want)
+	}
+}

@@ -1,0 +1,420 @@
+package storetest
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+var modelTests = []conformance{
+	{"agrees with a simple model", testModel},
+}
+
+// model says what a store should do, in plain loops. What depends on the end of a parent happens to it at once, while a
+// store takes a few ticks; so the two are compared when the store has no more to do.
+type model struct {
+	tasks []*modelTask
+	byID  map[task.ID]*modelTask
+}
+
+type modelTask struct {
+	*task.Task
+	status   task.Status
+	unmet    int
+	told     bool // its children know of its end
+	holds    bool // a slot at every gate
+	accepted bool // on_start
+	attempt  int
+	owner    task.ID
+	count    int64
+	a, b     int // its metadata
+}
+
+func (m *model) add(tasks []*task.Task) {
+	for _, t := range tasks {
+		k := &modelTask{Task: t, status: task.Pending, unmet: len(t.Dependencies)}
+		if k.unmet > 0 {
+			k.status = task.Waiting
+		}
+		k.read()
+		m.tasks = append(m.tasks, k)
+		m.byID[t.ID] = k
+	}
+}
+
+func (k *modelTask) read() {
+	var md struct{ A, B int }
+	if err := json.Unmarshal(k.Metadata, &md); err != nil {
+		panic(err)
+	}
+	k.a, k.b = md.A, md.B
+}
+
+// mayStart: all its rules allow it, by counting those that hold slots.
+func (m *model) mayStart(k *modelTask) bool {
+	for _, r := range k.Rules {
+		n := 0
+		for _, other := range m.tasks {
+			if !other.holds || other.Kind != r.Matcher.Kind {
+				continue
+			}
+			if slices.Contains(r.Matcher.Fields, "a") && other.a != k.a || slices.Contains(r.Matcher.Fields, "b") && other.b != k.b {
+				continue
+			}
+			n++
+		}
+		if n >= r.Max && (k.Kind == r.Matcher.Kind || n > r.Max) {
+			return false
+		}
+	}
+	return true
+}
+
+func (k *modelTask) end(status task.Status) { k.status, k.holds = status, false }
+
+// apply reports whether o is taken.
+func (k *modelTask) apply(o *task.Outcome) bool {
+	ended := k.status.Terminal()
+	switch o.Kind {
+	case task.Count:
+		k.count += o.NewSuccess
+	case task.Cancel:
+		if ended {
+			return false
+		}
+		k.end(task.Canceled)
+	case task.Pause:
+		if ended || k.status == task.Paused {
+			return false
+		}
+		k.status = task.Paused
+	case task.Resume:
+		if k.status != task.Paused {
+			return false
+		}
+		switch {
+		case k.holds && k.accepted:
+			k.status = task.Running
+		case k.holds:
+			k.status = task.Claimed
+		case k.unmet > 0:
+			k.status = task.Waiting
+		default:
+			k.status = task.Pending
+		}
+	case task.Started:
+		k.accepted = k.accepted || k.holds
+		if k.status == task.Claimed {
+			k.status = task.Running
+		}
+	case task.StartFailed:
+		if k.holds && !k.accepted && o.Attempt == k.attempt {
+			k.end(task.Failure)
+		}
+	case task.Update:
+		return k.update(o)
+	}
+	return true
+}
+
+func (k *modelTask) update(o *task.Outcome) bool {
+	if k.status.Terminal() {
+		return o.Status == k.status
+	}
+	if o.Status != 0 {
+		if !k.holds {
+			return false
+		}
+		k.end(o.Status)
+	}
+	if o.Metadata != nil {
+		k.Metadata = o.Metadata
+		k.read()
+	}
+	return true
+}
+
+// propagate tells children of the ends of their parents until nothing changes any more.
+func (m *model) propagate() {
+	for again := true; again; {
+		again = false
+		for _, p := range m.tasks {
+			if !p.status.Terminal() || p.told {
+				continue
+			}
+			p.told, again = true, true
+			for _, child := range m.tasks {
+				for _, d := range child.Dependencies {
+					if d.Parent == p.ID && !child.status.Terminal() {
+						child.settle(p.status == task.Success || !d.RequiresSuccess)
+					}
+				}
+			}
+		}
+	}
+}
+
+func (k *modelTask) settle(fine bool) {
+	k.unmet--
+	switch {
+	case !fine:
+		k.end(task.Failure)
+	case k.unmet == 0 && k.status == task.Waiting:
+		k.status = task.Pending
+	}
+}
+
+// simulation is a store and the model of it, taken along the same random way.
+type simulation struct {
+	*env
+	rt     *rapid.T
+	m      *model
+	prefix string // of the kinds: the store is shared by many simulations, one after the other
+	owner  task.ID
+}
+
+var simulations atomic.Int64
+
+func testModel(t *testing.T, e *env) {
+	checks := max(40, size(100))
+	if long() {
+		checks = 5000
+	}
+	if err := flag.Set("rapid.checks", strconv.Itoa(checks)); err != nil {
+		t.Fatal(err)
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		inner := *e
+		inner.failer = rt
+		s := &simulation{
+			env: &inner, rt: rt, m: &model{byID: map[task.ID]*modelTask{}}, owner: inner.process(),
+			prefix: fmt.Sprintf("simulation-%d/", simulations.Add(1)),
+		}
+		defer s.clear()
+		s.createSome()
+		for range rapid.IntRange(1, 12).Draw(rt, "steps") {
+			s.step()
+		}
+		s.runOut()
+	})
+}
+
+func (s *simulation) draw(what string, low, high int) int {
+	return rapid.IntRange(low, high).Draw(s.rt, what)
+}
+
+func (s *simulation) step() {
+	switch s.draw("step", 0, 9) {
+	case 0:
+		s.createSome()
+	case 1:
+		s.succeed()
+	case 2, 3, 4:
+		s.pumpSome()
+	default:
+		s.settleSome()
+	}
+	s.compare()
+}
+
+func (s *simulation) createSome() {
+	var tasks []*task.Task
+	for range s.draw("tasks", 1, 6) {
+		t := newTask(kind(s.kind()), priority(s.draw("priority", -1, 1)), host([]string{hostA, hostB}[s.draw("host", 0, 1)]))
+		t.Metadata = s.metadata()
+		for range s.draw("rules", 0, 2) {
+			fields := [][]string{nil, {"a"}, {"b"}, {"b", "a"}}[s.draw("fields", 0, 3)]
+			limitKind(s.kind(), s.draw("max", 1, 3), fields...)(t)
+		}
+		for _, parent := range tasks {
+			if s.draw("dependency", 0, 4) == 0 {
+				depends(s.draw("requires success", 0, 1) == 1, []*task.Task{parent})(t)
+			}
+		}
+		tasks = append(tasks, t)
+	}
+	s.create(tasks...)
+	s.m.add(tasks)
+}
+
+func (s *simulation) kind() string { return s.prefix + []string{"x", "y"}[s.draw("kind", 0, 1)] }
+
+func (s *simulation) metadata() json.RawMessage {
+	return fmt.Appendf(nil, `{"a":%d,"b":%d}`, s.draw("a", 0, 1), s.draw("b", 0, 1))
+}
+
+// succeed lets the owner die and another take its claims over.
+func (s *simulation) succeed() {
+	if err := s.Leave(s.ctx, s.owner); err != nil {
+		s.Fatalf("Leave: %v", err)
+	}
+	var want []*task.Task
+	taker := s.process()
+	for _, k := range s.m.tasks {
+		if k.holds && !k.accepted && k.owner == s.owner {
+			want = append(want, k.Task)
+			k.attempt, k.owner = k.attempt+1, taker
+		}
+	}
+	s.sameTasks("taken over", claimIDs(s.takeOver(taker)), want)
+	s.env.owner, s.owner = taker, taker
+}
+
+func (s *simulation) settleSome() {
+	var outcomes []task.Outcome
+	for range s.draw("outcomes", 1, 4) {
+		outcomes = append(outcomes, s.outcome(s.m.tasks[s.draw("task", 0, len(s.m.tasks)-1)]))
+	}
+	want := make([]bool, len(outcomes))
+	for i := range outcomes {
+		want[i] = s.m.byID[outcomes[i].ID].apply(&outcomes[i])
+	}
+	for i, r := range s.settleAll(outcomes...).Results {
+		if (r.Err == nil) != want[i] {
+			s.Fatalf("outcome of kind %d of a task in %s: %v; the model takes it: %t", outcomes[i].Kind, r.From, r.Err, want[i])
+		}
+	}
+	s.m.propagate()
+	s.pumpAll()
+}
+
+func (s *simulation) outcome(k *modelTask) task.Outcome {
+	switch s.draw("outcome", 0, 10) {
+	case 0, 1:
+		return end(k.ID, task.Success)
+	case 2:
+		return end(k.ID, task.Failure)
+	case 3:
+		return cancel(k.Task)
+	case 4:
+		return pause(k.Task)
+	case 5:
+		return resume(k.Task)
+	case 6:
+		return startFailed(k.ID, 1)
+	case 7:
+		return count(k.ID, 1, 0)
+	case 8:
+		return setPriority(k.Task, s.draw("new priority", -2, 2))
+	case 9:
+		if !k.holds {
+			return setMetadata(k.Task, "%s", s.metadata())
+		}
+	}
+	return started(k.ID)
+}
+
+// pumpAll pumps with random bounds until there is no more to do. Then the store has caught up with the model.
+func (s *simulation) pumpAll() {
+	for s.pumpSome() {
+	}
+}
+
+func (s *simulation) pumpSome() bool {
+	room := task.Room{Total: s.draw("room", 0, 5), PerHost: s.draw("per host", 1, 3)}
+	if s.draw("busy", 0, 1) == 1 {
+		room.Busy = map[string]int{hostA: s.draw("busy at a", 0, 3)}
+	}
+	return s.pumpModel(store.PumpParams{
+		Owner: s.owner, Room: room, Fetch: s.draw("fetch", 0, 4), Links: s.draw("links", 1, 4),
+	})
+}
+
+// pumpModel is a tick whose claims the model must allow.
+func (s *simulation) pumpModel(p store.PumpParams) bool {
+	pumped := s.pump(p)
+	hosts := map[string]int{}
+	for _, c := range pumped.Claims {
+		k := s.m.byID[c.ID]
+		if k == nil {
+			s.Fatalf("a task of another simulation was claimed")
+		}
+		if k.status != task.Pending || !s.m.mayStart(k) {
+			s.Fatalf("%s was claimed; it is %s, allowed by its rules: %t", k.LocalID, k.status, s.m.mayStart(k))
+		}
+		k.status, k.holds, k.attempt, k.owner = task.Claimed, true, 1, p.Owner
+		hosts[c.Host]++
+		if hosts[c.Host] > p.Room.Host(c.Host) {
+			s.Fatalf("more claims for %s than it has room", c.Host)
+		}
+	}
+	if len(pumped.Claims) > p.Room.Total {
+		s.Fatalf("%d claims, room for %d", len(pumped.Claims), p.Room.Total)
+	}
+	return pumped.More
+}
+
+// compare wants the store where the model is, as soon as it has caught up.
+func (s *simulation) compare() {
+	s.wantNoDrift()
+	items := s.list(store.Filter{KindPrefix: s.prefix, Limit: 10_000})
+	if len(items) != len(s.m.tasks) {
+		s.Fatalf("%d tasks, the model has %d", len(items), len(s.m.tasks))
+	}
+	for _, item := range items {
+		k := s.m.byID[item.Task.ID]
+		if got := item.State; got.Status != k.status || got.Success != k.count || got.Attempt != k.attempt ||
+			got.HoldsSlots() != k.holds || !got.Status.Terminal() && got.Unmet != k.unmet {
+			s.Fatalf("%s: %+v; the model has %s, count %d, attempt %d, unmet %d", k.LocalID, got, k.status, k.count, k.attempt, k.unmet)
+		}
+	}
+}
+
+// runOut gives ample room: nobody may be left who could start. Then it lets everything end.
+func (s *simulation) runOut() {
+	for {
+		for s.pumpModel(store.PumpParams{Owner: s.owner, Room: ample()}) {
+		}
+		s.compare()
+		var outcomes []task.Outcome
+		for _, k := range s.m.tasks {
+			switch {
+			case k.status == task.Pending && s.m.mayStart(k):
+				s.Fatalf("%s is left Pending though its rules have room", k.LocalID)
+			case k.holds:
+				outcomes = append(outcomes, end(k.ID, task.Success))
+			case k.status == task.Paused:
+				outcomes = append(outcomes, resume(k.Task))
+			}
+		}
+		if len(outcomes) == 0 {
+			break
+		}
+		for i := range outcomes {
+			s.m.byID[outcomes[i].ID].apply(&outcomes[i])
+		}
+		s.settle(outcomes...)
+		s.m.propagate()
+	}
+	for _, k := range s.m.tasks {
+		if !k.status.Terminal() {
+			s.Fatalf("%s is %s and nothing can happen any more", k.LocalID, k.status)
+		}
+	}
+}
+
+// clear leaves nothing behind for the next simulation, whatever became of this one.
+func (s *simulation) clear() {
+	var outcomes []task.Outcome
+	for _, k := range s.m.tasks {
+		outcomes = append(outcomes, cancel(k.Task))
+	}
+	if _, err := s.Settle(s.background(), outcomes); err != nil {
+		s.Errorf("Settle: %v", err)
+	}
+	for {
+		pumped, err := s.Pump(s.background(), store.PumpParams{Owner: s.owner, Room: ample()})
+		if err != nil || !pumped.More {
+			return
+		}
+	}
+}

@@ -1,0 +1,146 @@
+package storetest
+
+import (
+	"testing"
+
+	"taskrunner/internal/task"
+)
+
+var roomTests = []conformance{
+	{"total and per host", testRoom},
+	{"busy hosts have less", testBusyHost},
+	{"without room nothing is claimed and the rest goes on", testNoRoom},
+	{"a host without room is in nobody's way", testFullHost},
+	{"a woken waiter without room stays ready", testWokenWithoutRoom},
+	{"a kept task that is canceled passes its chance on", func(t *testing.T, e *env) {
+		testKept(t, e, func(k *task.Task) task.Outcome { return cancel(k) })
+	}},
+	{"a kept task that is paused passes its chance on", func(t *testing.T, e *env) {
+		testKept(t, e, func(k *task.Task) task.Outcome { return pause(k) })
+	}},
+	{"a kept task that changes its gate passes its chance on", func(t *testing.T, e *env) {
+		testKept(t, e, func(k *task.Task) task.Outcome { return setMetadata(k, `{"v":99}`) })
+	}},
+	{"a kept task that loses its order passes its chance on", func(t *testing.T, e *env) {
+		testKept(t, e, func(k *task.Task) task.Outcome { return setPriority(k, -9) })
+	}},
+	{"a kept task that another gate refuses passes its chance on", testKeptRefused},
+}
+
+func testRoom(t *testing.T, e *env) {
+	e.create(append(newTasks(10), newTasks(10, host(hostB))...)...)
+	perHost := func(pumped []task.ID) map[string]int { return map[string]int{"all": len(pumped)} }
+	pumped := e.tick(task.Room{Total: 100, PerHost: 3})
+	byHost := map[string]int{}
+	for _, c := range pumped.Claims {
+		byHost[c.Host]++
+	}
+	if byHost[hostA] != 3 || byHost[hostB] != 3 || len(pumped.Claims) != 6 || !pumped.Starved {
+		t.Errorf("3 a host: %v, starved %t", byHost, pumped.Starved)
+	}
+	pumped = e.tick(task.Room{Total: 5, PerHost: 4})
+	if got := perHost(claimIDs(pumped.Claims)); got["all"] != 5 || !pumped.Starved {
+		t.Errorf("5 over all: %v, starved %t", got, pumped.Starved)
+	}
+	if pumped = e.tick(task.Room{Total: 9, PerHost: 9}); len(pumped.Claims) != 9 {
+		t.Errorf("the last 9: %d", len(pumped.Claims))
+	}
+	if pumped = e.tick(task.Room{Total: 9, PerHost: 9}); len(pumped.Claims) != 0 || pumped.Starved {
+		t.Errorf("nothing left: %+v", pumped)
+	}
+}
+
+func testBusyHost(t *testing.T, e *env) {
+	tasks := append(newTasks(5), newTasks(5, host(hostB))...)
+	e.create(tasks...)
+	room := task.Room{Total: 100, PerHost: 4, Busy: map[string]int{hostA: 3, "unknown.test": 4}}
+	pumped := e.tick(room)
+	e.sameTasks("claimed", claimIDs(pumped.Claims), []*task.Task{tasks[0], tasks[5], tasks[6], tasks[7], tasks[8]})
+	room.Busy[hostA] = 9
+	pumped = e.tick(room)
+	e.sameTasks("claimed", claimIDs(pumped.Claims), tasks[9:])
+	if room.Busy = nil; len(e.tick(room).Claims) != 4 {
+		t.Error("a host that is not busy has its whole window")
+	}
+}
+
+func testNoRoom(t *testing.T, e *env) {
+	parent := newTask()
+	child, failing := newTask(after(parent)), newTask()
+	orphan := newTask(after(failing))
+	e.create(parent, child, failing, orphan)
+	if pumped := e.tick(task.Room{}); len(pumped.Claims) > 0 || !pumped.Starved || pumped.More {
+		t.Errorf("without room: %+v", pumped)
+	}
+	e.run()
+	e.settle(end(parent.ID, task.Success), end(failing.ID, task.Failure))
+	if pumped := e.tick(task.Room{}); len(pumped.Claims) > 0 {
+		t.Errorf("claimed %d without room", len(pumped.Claims))
+	}
+	e.wantStatus(task.Pending, child)
+	e.wantStatus(task.Failure, orphan)
+	e.wantClaims(child)
+}
+
+func testFullHost(_ *testing.T, e *env) {
+	e.create(newTasks(300, priority(10))...)
+	free := newTasks(3, host(hostB))
+	e.create(free...)
+	pumped := e.tick(task.Room{Total: 20, PerHost: 10, Busy: map[string]int{hostA: 10}})
+	e.sameTasks("claimed in one tick", claimIDs(pumped.Claims), free)
+}
+
+// testWokenWithoutRoom wakes a waiter whose host is full; it must start as soon as there is room.
+func testWokenWithoutRoom(t *testing.T, e *env) {
+	holder, w := e.oneGate(3)
+	e.finish(task.Success, holder)
+	full := task.Room{Total: 10, PerHost: 5, Busy: map[string]int{hostA: 5}}
+	for range 3 {
+		if pumped := e.tick(full); len(pumped.Claims) > 0 || pumped.More {
+			t.Fatalf("host is full: %+v", pumped)
+		}
+	}
+	e.wantNoDrift()
+	e.wantClaims(w[0])
+	e.finish(task.Success, w[0])
+	e.tick(full)
+	e.wantClaims(w[1])
+	e.finish(task.Success, w[1])
+	e.wantClaims(w[2])
+}
+
+// testKept: the first waiter was woken and stays ready for want of room. When it is out of the way the next one must
+// start.
+func testKept(_ *testing.T, e *env, leave func(*task.Task) task.Outcome) {
+	holder, w := e.oneGate(2)
+	e.finish(task.Success, holder)
+	e.tick(task.Room{Total: 10, PerHost: 5, Busy: map[string]int{hostA: 5}})
+	o := leave(w[0])
+	e.settle(o)
+	claims := e.claim()
+	if o.Metadata != nil {
+		e.sameTasks("claimed", claimIDs(claims), w) // it starts at its new gate
+		return
+	}
+	e.sameTasks("claimed", claimIDs(claims), w[1:])
+}
+
+func testKeptRefused(_ *testing.T, e *env) {
+	// k waits for a with host A; it is woken and kept. Then b fills up, which k needs as well.
+	two := func(options ...func(*task.Task)) *task.Task {
+		return newTask(append(options, limit(1, "a"), limit(1, "b"))...)
+	}
+	holder := two(metadata(`{"a":1,"b":1}`))
+	k, next := two(metadata(`{"a":1,"b":2}`)), two(metadata(`{"a":1,"b":3}`), host(hostB))
+	e.create(holder, k, next)
+	e.wantClaims(holder)
+	e.finish(task.Success, holder)
+	full := task.Room{Total: 10, PerHost: 5, Busy: map[string]int{hostA: 5}}
+	e.tick(full)
+	other := two(metadata(`{"a":2,"b":2}`), host(hostB), priority(5))
+	e.create(other)
+	e.sameTasks("claimed", claimIDs(e.tick(full).Claims), []*task.Task{other})
+	e.wantClaims(next) // k is refused by b now, so a is free for the next
+	e.finish(task.Success, next, other)
+	e.wantClaims(k)
+}

@@ -1,0 +1,57 @@
+package storetest
+
+import (
+	"testing"
+
+	"taskrunner/internal/task"
+)
+
+var statementTests = []conformance{
+	{"their number does not depend on the number of tasks", testStatements},
+}
+
+// Statements is implemented by stores for which each statement is a message to the database, and counts them.
+type Statements interface{ Statements() int64 }
+
+func testStatements(t *testing.T, e *env) {
+	s, ok := e.Store.(Statements)
+	if !ok {
+		return // statements are calls of a function
+	}
+	e.create(newTask(limit(1000, "v"), metadata(`{"v":0}`))) // makes the shape known
+	e.claim()
+	steps := []string{"create", "claim", "start", "end", "fold", "next claim"}
+	lifeOf := func(n int) []int64 {
+		// Half of them have a child, a rule and actions; n/2 gates of different values.
+		var tasks, parents []*task.Task
+		for i := range n / 2 {
+			parent := newTask(limit(1000, "v"), metadata(`{"v":%d}`, i), endActions(1))
+			parents = append(parents, parent)
+			tasks = append(tasks, parent, newTask(after(parent), limit(1000, "v"), metadata(`{"v":%d}`, i)))
+		}
+		var counts []int64
+		step := func(do func()) {
+			before := s.Statements()
+			do()
+			counts = append(counts, s.Statements()-before)
+		}
+		step(func() { e.create(tasks...) })
+		step(func() { e.started(e.tick(ample()).Claims[:1]...) })
+		var starts, ends []task.Outcome
+		for _, k := range parents {
+			starts, ends = append(starts, started(k.ID)), append(ends, count(k.ID, 1, 1), end(k.ID, task.Success))
+		}
+		step(func() { e.settle(starts...) })
+		step(func() { e.settle(ends...) })
+		step(func() { e.tick(task.Room{}) })
+		step(func() { e.tick(ample()) })
+		return counts
+	}
+	small, large := lifeOf(10), lifeOf(1000)
+	for i, name := range steps {
+		if small[i] != large[i] || small[i] == 0 {
+			t.Errorf("%s: %d statements for 10 tasks, %d for 1000", name, small[i], large[i])
+		}
+	}
+	t.Logf("statements for %v: %v", steps, large)
+}
