@@ -157,8 +157,7 @@ func TestKilledProcessLosesNothing(t *testing.T) {
 			for i := range kills {
 				at := total*(i+1)/(kills+2) + rand.IntN(total/10)
 				w.reach("tasks end", at, w.endedJobs)
-				p.kill()
-				w.nextEpoch()
+				w.kill(p)
 				p.start()
 			}
 			clients.Wait()

@@ -55,6 +55,8 @@ type crew struct {
 
 	mu     sync.Mutex
 	epoch  int
+	dying  chan struct{}              // not nil: new on_starts wait until it is closed, and then get no answer
+	inside int                        // those that wait
 	jobs   map[string]*job            // by task
 	held   map[string]map[string]bool // tasks at work by slot
 	conns  map[net.Conn]bool
@@ -146,7 +148,15 @@ func (w *crew) start(rw http.ResponseWriter, r *http.Request) {
 		w.hold(id, o)
 	}
 	j.starts = append(j.starts, w.epoch)
+	dying := w.dying
+	if dying != nil {
+		w.inside++
+	}
 	w.mu.Unlock()
+	if dying != nil {
+		<-dying
+		panic(http.ErrAbortHandler)
+	}
 	if w.accept != nil {
 		w.accept(call{Task: id, Handle: handle})
 	}
@@ -317,6 +327,29 @@ func (w *crew) nextEpoch() {
 		return len(w.conns) == 0
 	})
 	w.crashed()
+}
+
+// kill kills the only process that sends to the crew, while some of its on_starts have arrived and are not accepted.
+func (w *crew) kill(p *process) {
+	w.t.Helper()
+	dying := make(chan struct{})
+	release := sync.OnceFunc(func() { close(dying) })
+	defer release()
+	w.mu.Lock()
+	w.dying, w.inside = dying, 0
+	w.mu.Unlock()
+	const enough = 10
+	w.reach("on_starts are in flight", enough, func() int {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.inside
+	})
+	p.kill()
+	w.mu.Lock()
+	w.dying = nil
+	w.mu.Unlock()
+	release()
+	w.nextEpoch()
 }
 
 // crashed begins an epoch when it is known that nothing is on its way from the process that died.

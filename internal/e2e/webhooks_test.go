@@ -260,8 +260,8 @@ func TestForbiddenTargets(t *testing.T) {
 	})
 }
 
-// TestForbiddenWhenDialled: what was let in at submit is still refused when it is dialled.
-func TestForbiddenWhenDialled(t *testing.T) {
+// TestForbiddenOnTheWire: what was let in at submit is still refused when a connection is made.
+func TestForbiddenOnTheWire(t *testing.T) {
 	t.Parallel()
 	for _, db := range databases {
 		t.Run(db, func(t *testing.T) {

@@ -138,7 +138,7 @@ var errNothing = errors.New("nothing to do")
 // giveUp has passed. fn must start from nothing each time, and leave its last statements queued, unless what they answer
 // is needed: they travel with COMMIT, whose answer may be lost although it is carried out.
 func (s *Store) run(ctx context.Context, fn func(ctx context.Context, t *tx) error) error {
-	const giveUp = 10 * time.Second
+	const giveUp = 6 * time.Second // the next in line may have waited for as long, and its client is told after both
 	begun := time.Now()
 	for try := 0; ; try++ {
 		err := s.try(ctx, fn)

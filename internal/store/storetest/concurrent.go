@@ -42,11 +42,12 @@ func testAllAtOnce(t *testing.T, e *env) {
 	ctx, cancel := context.WithTimeout(e.ctx, patience)
 	defer cancel()
 	var background sync.WaitGroup
+	done := make(chan struct{})
 	for range 3 {
 		s, owner := e.another(), e.process()
-		background.Go(func() { c.pumpUntil(ctx, s, owner) })
+		background.Go(func() { c.pumpUntil(ctx, done, s, owner) })
 	}
-	background.Go(func() { c.watch(ctx) })
+	background.Go(func() { c.watch(ctx, done) })
 	var workers sync.WaitGroup
 	for range 8 {
 		workers.Go(func() { c.work(ctx) })
@@ -59,7 +60,7 @@ func testAllAtOnce(t *testing.T, e *env) {
 	if ctx.Err() != nil {
 		t.Errorf("not all tasks have ended")
 	}
-	cancel()
+	close(done) // and not cancel, which may leave a tick behind
 	background.Wait()
 	for id, n := range c.claimed {
 		if n != 1 {
@@ -90,8 +91,8 @@ func newCrowd(t *testing.T, e *env, n int) *crowd {
 	return c
 }
 
-func (c *crowd) pumpUntil(ctx context.Context, s store.Store, owner task.ID) {
-	for ctx.Err() == nil {
+func (c *crowd) pumpUntil(ctx context.Context, done <-chan struct{}, s store.Store, owner task.ID) {
+	for !closed(done) {
 		pumped, err := s.Pump(ctx, store.PumpParams{Owner: owner, Room: task.Room{Total: 20, PerHost: 15}, Fetch: 40, Links: 20})
 		if err != nil {
 			if ctx.Err() == nil {
@@ -205,8 +206,8 @@ func (c *crowd) allEnded() bool {
 }
 
 // watch looks at moments: who holds slots by the rows, and whether gates agree with them.
-func (c *crowd) watch(ctx context.Context) {
-	for ctx.Err() == nil {
+func (c *crowd) watch(ctx context.Context, done <-chan struct{}) {
+	for !closed(done) {
 		dag, err := c.DAG(ctx, c.batch.ID)
 		if err != nil {
 			if ctx.Err() == nil {
@@ -229,9 +230,18 @@ func (c *crowd) watch(ctx context.Context) {
 			c.t.Errorf("Drift: %d, %v", n, err)
 		}
 		select {
-		case <-ctx.Done():
+		case <-done:
 		case <-time.After(5 * time.Millisecond):
 		}
+	}
+}
+
+func closed(done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -277,14 +287,9 @@ func testEditsRace(t *testing.T, e *env) {
 	for range 2 {
 		s, owner := e.another(), e.process()
 		pumps.Go(func() {
-			for {
+			for !closed(done) {
 				if _, err := s.Pump(e.ctx, store.PumpParams{Owner: owner, Room: task.Room{Total: 2, PerHost: 2}}); err != nil {
 					t.Error(err)
-				}
-				select {
-				case <-done:
-					return
-				default:
 				}
 			}
 		})
@@ -345,14 +350,9 @@ func testCreatesRace(t *testing.T, e *env) {
 	for range 2 {
 		s, owner := e.another(), e.process()
 		pumps.Go(func() {
-			for {
+			for !closed(done) {
 				if _, err := s.Pump(e.ctx, store.PumpParams{Owner: owner, Room: ample()}); err != nil {
 					t.Error(err)
-				}
-				select {
-				case <-done:
-					return
-				default:
 				}
 			}
 		})

@@ -51,7 +51,7 @@ func testDeliveryForEach(t *testing.T, e *env) {
 		}
 	})
 	e.settle(startedWithCancel(tasks[2].ID))
-	e.settle(end(tasks[0].ID, task.Success), end(tasks[1].ID, task.Failure))
+	e.settle(end(tasks[0].ID, task.Success), end(tasks[1].ID, task.Failure), count(tasks[0].ID, 1, 0))
 	e.settle(end(tasks[0].ID, task.Success), end(tasks[1].ID, task.Failure), count(tasks[0].ID, 1, 0))
 	e.settle(cancel(tasks[2]))
 	var want []store.Delivery
@@ -148,8 +148,12 @@ func testDeliveryRoom(t *testing.T, e *env) {
 
 func testDeliveryOrder(t *testing.T, e *env) {
 	var want []task.ID
-	for range 4 {
-		want = append(want, e.ended(1, 1)[0].ID)
+	for i := range 6 {
+		k := e.running(1, func(k *task.Task) { // hosts in no order
+			k.OnSuccess = []task.Action{webhook([]string{"b.test", "c.test", "a.test"}[i%3], "/s")}
+		})[0]
+		e.finish(task.Success, k)
+		want = append(want, k.ID)
 		e.clock.Advance(time.Second)
 	}
 	for i, id := range want {

@@ -25,6 +25,7 @@ var timeoutTests = []conformance{
 	{"not while claimed", testDueWhileClaimed},
 	{"activity at the last moment wins", testExpireTooLate},
 	{"no more than asked for", testDueLimit},
+	{"active tasks do not hide a quiet one", testDueBehindActive},
 }
 
 func (e *env) claimAs(owner task.ID) []store.Claim {
@@ -238,6 +239,28 @@ func testExpireTooLate(t *testing.T, e *env) {
 	if got := e.detail(k.ID).Deliveries; len(got) != 1 || got[0].Trigger != task.TriggerFailure {
 		t.Errorf("deliveries %+v", got)
 	}
+}
+
+// testDueBehindActive: those that were active are looked at later, and do not hide a quiet one from a small limit.
+func testDueBehindActive(t *testing.T, e *env) {
+	active := e.running(10)
+	quiet := e.running(1, timeout(61*time.Second))
+	e.clock.Advance(30 * time.Second)
+	for _, k := range active {
+		e.settle(count(k.ID, 1, 0))
+	}
+	e.clock.Advance(40 * time.Second)
+	for range 10 {
+		ids, err := e.Due(e.ctx, 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(ids) > 0 {
+			e.sameTasks("due", ids, quiet)
+			return
+		}
+	}
+	t.Error("the quiet one is not found")
 }
 
 func testDueLimit(t *testing.T, e *env) {

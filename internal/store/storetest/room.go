@@ -1,14 +1,17 @@
 package storetest
 
 import (
+	"slices"
 	"testing"
 
+	"taskrunner/internal/store"
 	"taskrunner/internal/task"
 )
 
 var roomTests = []conformance{
 	{"total and per host", testRoom},
 	{"busy hosts have less", testBusyHost},
+	{"the most urgent of all hosts come first", testUrgentHost},
 	{"without room nothing is claimed and the rest goes on", testNoRoom},
 	{"a host without room is in nobody's way", testFullHost},
 	{"a woken waiter without room stays ready", testWokenWithoutRoom},
@@ -28,9 +31,13 @@ var roomTests = []conformance{
 }
 
 func testRoom(t *testing.T, e *env) {
-	e.create(append(newTasks(10), newTasks(10, host(hostB))...)...)
-	perHost := func(pumped []task.ID) map[string]int { return map[string]int{"all": len(pumped)} }
-	pumped := e.tick(task.Room{Total: 100, PerHost: 3})
+	tasks := append(newTasks(10), newTasks(10, host(hostB))...)
+	e.create(tasks...)
+	// Looking at more than there is room for does not claim more.
+	pumped := e.pump(store.PumpParams{Owner: e.owner, Room: task.Room{Total: 5, PerHost: 3}, Fetch: 50})
+	e.sameTasks("claimed", claimIDs(pumped.Claims), slices.Concat(tasks[:3], tasks[10:12]))
+	e.create(slices.Concat(newTasks(3), newTasks(2, host(hostB)))...)
+	pumped = e.tick(task.Room{Total: 100, PerHost: 3})
 	byHost := map[string]int{}
 	for _, c := range pumped.Claims {
 		byHost[c.Host]++
@@ -39,8 +46,8 @@ func testRoom(t *testing.T, e *env) {
 		t.Errorf("3 a host: %v, starved %t", byHost, pumped.Starved)
 	}
 	pumped = e.tick(task.Room{Total: 5, PerHost: 4})
-	if got := perHost(claimIDs(pumped.Claims)); got["all"] != 5 || !pumped.Starved {
-		t.Errorf("5 over all: %v, starved %t", got, pumped.Starved)
+	if len(pumped.Claims) != 5 || !pumped.Starved {
+		t.Errorf("5 over all: %d, starved %t", len(pumped.Claims), pumped.Starved)
 	}
 	if pumped = e.tick(task.Room{Total: 9, PerHost: 9}); len(pumped.Claims) != 9 {
 		t.Errorf("the last 9: %d", len(pumped.Claims))
@@ -61,6 +68,18 @@ func testBusyHost(t *testing.T, e *env) {
 	e.sameTasks("claimed", claimIDs(pumped.Claims), tasks[9:])
 	if room.Busy = nil; len(e.tick(room).Claims) != 4 {
 		t.Error("a host that is not busy has its whole window")
+	}
+}
+
+func testUrgentHost(t *testing.T, e *env) {
+	a1, b1, c1 := newTask(host("a.test")), newTask(host("b.test"), priority(1)), newTask(host("c.test"), priority(2))
+	a2, b2 := newTask(host("a.test"), priority(-1)), newTask(host("b.test"), priority(-1))
+	e.create(a1, b1, c1, a2, b2)
+	for i, want := range [][]*task.Task{{c1, b1}, {a1, a2}, {b2}} {
+		got := claimIDs(e.tick(task.Room{Total: 2, PerHost: 2}).Claims)
+		if !slices.Equal(got, idsOf(want...)) {
+			t.Errorf("tick %d claimed %v, want %v", i, names(want, got), names(want, idsOf(want...)))
+		}
 	}
 }
 

@@ -218,6 +218,9 @@ func testHints(t *testing.T, e *env) {
 	}
 	x := newTask()
 	e.create(x)
+	if s := e.settle(count(x.ID, 1, 0)); !s.Pump {
+		t.Error("the pump may have passed over a task because its row was locked, and is not woken")
+	}
 	e.settle(pause(x))
 	if s := e.settle(resume(x)); !s.Pump {
 		t.Error("a resumed task does not wake the pump")
