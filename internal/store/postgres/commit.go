@@ -23,12 +23,12 @@ func (s *Store) became(ctx context.Context, token task.ID, cause error) error {
 	for {
 		var committed bool
 		err := s.pool.QueryRow(asking, s.queries.Get("became"), token).Scan(&committed)
-		if err == nil {
+		if err == nil && committed {
 			s.marks.done(token)
-			if committed {
-				return nil
-			}
-			return &connError{cause}
+			return nil
+		}
+		if err == nil {
+			return &connError{cause} // its mark stays for a day: the transaction may still be on its way
 		}
 		select { // the database does not answer yet
 		case <-asking.Done():
