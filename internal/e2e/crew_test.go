@@ -64,6 +64,7 @@ type crew struct {
 	faults []string
 	// unanswered and refused count the requests that got no answer, or an answer of 5xx.
 	unanswered, refused int
+	unheard             string // why there was no answer, the last time
 	slowest             time.Duration
 }
 
@@ -242,6 +243,7 @@ func (w *crew) report(method, handle string, body any, answered func(status int)
 		switch {
 		case status == 0:
 			w.unanswered++
+			w.unheard = string(text)
 		case status >= 500:
 			w.refused++
 		default:
@@ -257,7 +259,7 @@ func (w *crew) report(method, handle string, body any, answered func(status int)
 	}
 }
 
-// send returns status 0 when there is no answer.
+// send returns status 0 when there is no answer, and why.
 func (w *crew) send(method, url string, body any) (status int, text []byte) {
 	raw, err := json.Marshal(body)
 	if err != nil {
@@ -270,7 +272,7 @@ func (w *crew) send(method, url string, body any) (status int, text []byte) {
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := w.client.Do(req)
 	if err != nil {
-		return 0, nil
+		return 0, []byte(err.Error())
 	}
 	text, _ = io.ReadAll(resp.Body) // the status is the answer, also when the rest breaks off
 	_ = resp.Body.Close()

@@ -33,7 +33,7 @@ func TestDiamonds(t *testing.T) {
 			batch = append(batch,
 				r.newTask(bottom, "/Success", obj{"dependencies": []obj{dep(left, j.requires[0]), dep(right, j.requires[1])}}),
 				r.newTask(left, "/"+j.ends[0], obj{"dependencies": []obj{dep(top, true)}}),
-				r.newTask(right, "/"+j.ends[1], obj{"dependencies": []obj{{"id": top}}}), // required is the default
+				r.newTask(right, "/"+j.ends[1], obj{"dependencies": []obj{dep(top, true)}}),
 				r.newTask(top, "/Success", nil))
 		}
 		tasks, id := s.create(batch)
@@ -103,7 +103,7 @@ func TestCascadingFailure(t *testing.T) {
 		tasks, id := s.create([]obj{
 			r.newTask("0", "/fail", with()),
 			r.newTask("1", "/run", with(dep("0", true))),
-			r.newTask("2", "/run", with(dep("1", true))),
+			r.newTask("2", "/run", with(obj{"id": "1"})), // required is the default
 			r.newTask("3", "/run", with(dep("2", true), dep("root", true))),
 			r.newTask("easy", "/run", with(dep("2", false))),
 			r.newTask("root", "/run", nil),

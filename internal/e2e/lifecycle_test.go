@@ -284,7 +284,7 @@ func TestCancel(t *testing.T) {
 		failed := func(deps ...obj) obj { return obj{"dependencies": deps, "on_failure": []obj{r.hook("/failed")}} }
 		tasks, batch := s.create([]obj{
 			r.newTask("running", "/run", obj{"on_failure": []obj{r.hook("/failed")}, "on_success": []obj{r.hook("/failed")}}),
-			r.newTask("claimed", "/hang", nil),
+			r.newTask("claimed", "/hang", nil), r.newTask("paused", "/run", nil),
 			r.newTask("waiting", "/run", obj{"dependencies": []obj{dep("running", true)}}),
 			r.newTask("child", "/run", failed(dep("running", true))),
 			r.newTask("grandchild", "/run", failed(dep("child", true))),
@@ -293,9 +293,13 @@ func TestCancel(t *testing.T) {
 		})
 		id := func(local string) string { return tasks[local].ID }
 		s.waitStatus(id("running"), "Running")
-		eventually(t, "the cancel action is shown", func() bool { return len(actions(s.task(id("running")), "Cancel")) == 1 })
+		s.waitStatus(id("paused"), "Running")
+		s.want(200, "PATCH", "/task/pause/"+id("paused"), nil)
+		if shown := actions(s.task(id("running")), "Cancel"); len(shown) != 1 || shown[0].Params.URL != r.url+"/cancel" || shown[0].Params.Verb != "Delete" {
+			t.Errorf("cancel action %s", jsonOf(shown))
+		}
 		r.wait(1, "on_start that hangs", sent("start", id("claimed")))
-		for _, local := range []string{"waiting", "running", "claimed"} {
+		for _, local := range []string{"waiting", "running", "claimed", "paused"} {
 			a := s.want(200, "DELETE", "/task/"+id(local), nil)
 			if got := decode[api.TaskState](t, a); got.Status != "Canceled" || got.ID != id(local) {
 				t.Errorf("DELETE %s: %s", local, a.body)
@@ -310,18 +314,18 @@ func TestCancel(t *testing.T) {
 		}
 		s.waitStatus(id("easy"), "Running")
 		r.wait(3, "on_failure of the three", to("/failed"))
-		r.wait(1, "the cancel webhook", sent("cancel", id("running")))
-		if n := len(r.got(sent("cancel"))); n != 1 {
-			t.Errorf("%d cancel webhooks while the second answer is on its way, want 1", n)
+		r.wait(2, "the cancel webhooks", sent("cancel", id("running"), id("paused")))
+		if n := len(r.got(sent("cancel"))); n != 2 {
+			t.Errorf("%d cancel webhooks while an answer is on its way, want 2", n)
 		}
 		release()
 		r.wait(1, "the cancel webhook that came late", sent("cancel", id("claimed")))
 		s.finish(id("easy"), "Success")
-		if n := s.waitEnd(batch); n != (api.StatusCounts{Success: 1, Failure: 3, Canceled: 3}) {
+		if n := s.waitEnd(batch); n != (api.StatusCounts{Success: 1, Failure: 3, Canceled: 4}) {
 			t.Errorf("ends %+v", n)
 		}
 		s.stop()
-		for _, local := range []string{"running", "claimed"} {
+		for _, local := range []string{"running", "claimed", "paused"} {
 			calls := r.got(sent("cancel", id(local)))
 			if len(calls) != 1 || calls[0].Key != id(local)+":cancel" || calls[0].Method != "DELETE" || calls[0].Path != "/cancel" {
 				t.Errorf("cancel webhooks of %s: %s", local, jsonOf(calls))

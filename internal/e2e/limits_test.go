@@ -202,55 +202,54 @@ func TestTwoRulesTogether(t *testing.T) {
 	})
 }
 
-// TestOrder: higher priority first, then oldest first, for those that a rule held back and for those that waited for
-// room.
+// TestOrder: higher priority first, then oldest first: for those that a rule holds back, for those that wait for room,
+// and for those that come at once.
 func TestOrder(t *testing.T) {
+	rule := obj{"rules": []obj{limit("test", 1)}}
 	t.Run("rule", func(t *testing.T) {
-		onBoth(t, func(t *testing.T, s *service) {
-			checkOrder(t, s, obj{"rules": []obj{limit("test", 1)}})
-		})
+		onBoth(t, func(t *testing.T, s *service) { checkOrder(t, s, true, rule) })
 	})
 	t.Run("room", func(t *testing.T) {
-		onBothWith(t, map[string]string{"WEBHOOK_WINDOW": "1"}, func(t *testing.T, s *service) {
-			checkOrder(t, s, nil)
-		})
+		onBothWith(t, map[string]string{"WEBHOOK_WINDOW": "1"}, func(t *testing.T, s *service) { checkOrder(t, s, true, nil) })
+	})
+	t.Run("at once", func(t *testing.T) {
+		onBoth(t, func(t *testing.T, s *service) { checkOrder(t, s, false, rule) })
 	})
 }
 
-func checkOrder(t *testing.T, s *service, with obj) {
+// checkOrder creates tasks, behind one that is at work or not, of which one may run at a time.
+func checkOrder(t *testing.T, s *service, behind bool, with obj) {
 	r := newReceiver(t)
 	hang, release := r.hold(r.worker(0, "Success"))
 	r.handle("/first", hang)
 	r.handle("/run", r.worker(0, "Success"))
-	s.create([]obj{r.newTask("first", "/first", with)})
-	r.wait(1, "the first on_start", to("/first"))
-	type place struct {
-		id       string
-		priority int
+	priorities, sizes := []int{0, 5, -1000, 1000, 0, 5, -1, 1000, 0, 7}, []int{10}
+	if behind {
+		s.create([]obj{r.newTask("first", "/first", with)})
+		r.wait(1, "the first on_start", to("/first"))
+		sizes = []int{7, 3} // age counts over batches
 	}
-	var want []place
-	priorities := []int{0, 5, -1000, 1000, 0, 5, -1, 1000, 0, 7}
-	for _, size := range []int{7, 3} { // two batches: age counts over both
+	var want []api.Task
+	for _, size := range sizes {
 		var batch []obj
 		for i, p := range priorities[:size] {
 			task := r.newTask(fmt.Sprint(i), "/run", with)
 			task["priority"] = p
 			batch = append(batch, task)
 		}
-		for i, task := range decode[[]api.Task](t, s.want(201, "POST", "/task", batch)) {
-			want = append(want, place{task.ID, priorities[i]})
-		}
+		want = append(want, decode[[]api.Task](t, s.want(201, "POST", "/task", batch))...)
 		priorities = priorities[size:]
 	}
-	// The last one is moved to the front.
-	s.want(200, "PATCH", "/task/"+want[9].id, obj{"priority": 999})
-	want[9].priority = 999
-	slices.SortStableFunc(want, func(a, b place) int { return b.priority - a.priority })
+	if behind { // the last one is moved to the front
+		want[9].Priority = 999
+		s.want(200, "PATCH", "/task/"+want[9].ID, obj{"priority": 999})
+	}
+	slices.SortStableFunc(want, func(a, b api.Task) int { return b.Priority - a.Priority })
 	release()
 	starts := r.wait(len(want), "all have started", to("/run"))
 	for i, c := range starts {
-		if c.Task != want[i].id {
-			t.Errorf("start %d is not that of the task with priority %d", i, want[i].priority)
+		if c.Task != want[i].ID {
+			t.Errorf("start %d is not that of the task with priority %d", i, want[i].Priority)
 		}
 		s.waitStatus(c.Task, "Success")
 	}

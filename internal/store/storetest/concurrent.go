@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -342,9 +343,16 @@ func testEditsRace(t *testing.T, e *env) {
 	}
 }
 
-// testCreatesRace creates tasks with shapes that are new while pumps run.
+// testCreatesRace creates tasks whose shapes are new while pumps run. What runs of their kinds has been counted by
+// nobody so far, and leaves no room.
 func testCreatesRace(t *testing.T, e *env) {
-	const creators, batches, each = 4, 8, 5
+	const kinds, max, creators = 40, 2, 3
+	var holders []*task.Task
+	for i := range kinds {
+		holders = append(holders, newTasks(max, kind(fmt.Sprint("kind-", i)))...)
+	}
+	e.create(holders...)
+	e.wantClaims(holders...)
 	done := make(chan struct{})
 	var pumps, creating sync.WaitGroup
 	for range 2 {
@@ -357,12 +365,11 @@ func testCreatesRace(t *testing.T, e *env) {
 			}
 		})
 	}
-	fields := []string{"a", "b", "c", "d", "e", "f", "g", "h"}
 	for range creators {
 		creating.Go(func() {
-			for i := range batches { // the creators send the same shapes in the same order
-				tasks := newTasks(each, limit(3, fields[:i+1]...), metadata(`{"a":1,"b":1,"c":1,"d":1,"e":1,"f":1,"g":1,"h":1}`))
-				if _, err := e.Create(e.ctx, batchOf(tasks...)); err != nil {
+			for i := range kinds { // the creators send the same shapes in the same order
+				name := fmt.Sprint("kind-", i)
+				if _, err := e.Create(e.ctx, batchOf(newTasks(2, kind(name), limitKind(name, max))...)); err != nil {
 					t.Error(err)
 				}
 			}
@@ -371,8 +378,16 @@ func testCreatesRace(t *testing.T, e *env) {
 	creating.Wait()
 	close(done)
 	pumps.Wait()
-	e.claim()
-	if got := len(e.list(store.Filter{Statuses: []task.Status{task.Claimed}})); got != 3 {
-		t.Errorf("%d are claimed; every rule allows 3 of them", got)
+	e.wantClaims()
+	if got := len(e.list(store.Filter{Statuses: []task.Status{task.Claimed}})); got != len(holders) {
+		t.Errorf("%d are claimed; the %d that were before leave no room", got, len(holders))
+	}
+	var ends []*task.Task
+	for i := range kinds {
+		ends = append(ends, holders[i*max])
+	}
+	e.finish(task.Success, ends...)
+	if got := e.claim(); len(got) != kinds {
+		t.Errorf("%d are claimed, want one of each of the %d kinds", len(got), kinds)
 	}
 }

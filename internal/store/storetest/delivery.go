@@ -233,7 +233,7 @@ func testDeliveryClaimers(t *testing.T, e *env) {
 	seen := map[key]int{}
 	for range 6 {
 		wg.Go(func() {
-			for {
+			for range tasks * actions { // far more than it takes
 				p := store.ClaimDeliveriesParams{Room: task.Room{Total: 7, PerHost: 7}, Lease: time.Minute}
 				claimed, err := e.ClaimDeliveries(e.ctx, p)
 				if err != nil || len(claimed.Deliveries) == 0 {
