@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"slices"
@@ -19,6 +20,7 @@ import (
 	"taskrunner/api"
 	"taskrunner/internal/app"
 	"taskrunner/internal/config"
+	"taskrunner/internal/telemetry"
 )
 
 func devCommand() *cobra.Command {
@@ -27,7 +29,7 @@ func devCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dev",
 		Short: "Serve on 127.0.0.1 with an example worker, and run an example batch",
-		Long: "Serve on 127.0.0.1 with webhooks to this machine allowed, start an example worker, run an example batch\n" +
+		Long: "Serve on 127.0.0.1 with webhooks to this machine allowed and warnings only, start an example worker, run an example batch\n" +
 			"and show its progress; then keep serving.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -36,14 +38,17 @@ func devCommand() *cobra.Command {
 				"LISTEN_ADDR": "127.0.0.1", "WEBHOOK_ALLOWED_NETWORKS": "loopback", "LOG_LEVEL": "warn",
 			} {
 				flag := config.Setting{Name: name}.Flag()
-				if cmd.Flags().Changed(flag) || os.Getenv(name) != "" {
+				if cmd.Flags().Changed(flag) || os.Getenv(name) != "" || name == "LOG_LEVEL" && os.Getenv("RUST_LOG") != "" {
 					continue
 				}
 				if err := cmd.Flags().Set(flag, value); err != nil {
 					return err
 				}
 			}
-			return dev(cmd, workerAddr, workerOnly)
+			if workerOnly {
+				return runWorker(cmd, workerAddr)
+			}
+			return dev(cmd, workerAddr)
 		},
 	}
 	addSettings(cmd)
@@ -52,20 +57,27 @@ func devCommand() *cobra.Command {
 	return cmd
 }
 
-func dev(cmd *cobra.Command, workerAddr string, workerOnly bool) error {
+func runWorker(cmd *cobra.Command, address string) error {
+	worker, err := newExampleWorker(cmd.Context(), address, telemetry.NewLogger(os.Stderr, slog.LevelInfo))
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "example worker  %s\n", worker.url("/run"))
+	return worker.run(cmd.Context())
+}
+
+func dev(cmd *cobra.Command, workerAddr string) error {
 	ctx, out := cmd.Context(), cmd.OutOrStdout()
 	c, log, err := configure(cmd)
 	if err != nil {
 		return err
 	}
+	c.HostURLGuessed = false // the worker is on this machine
 	worker, err := newExampleWorker(ctx, workerAddr, log)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "example worker  %s\n", worker.url("/run"))
-	if workerOnly {
-		return worker.run(ctx)
-	}
 	a, err := app.New(ctx, c, log)
 	if err != nil {
 		return err

@@ -86,9 +86,7 @@ func (a *App) wire(s store.Store, guard *dispatch.Guard) {
 	hostURL := c.HostURL
 	if c.HostURLGuessed {
 		hostURL = "http://localhost:" + strconv.Itoa(a.port())
-		if !a.Loopback() {
-			a.log.Warn("HOST_URL is not set; workers elsewhere cannot report", "host_url", hostURL)
-		}
+		a.log.Warn("HOST_URL is not set; workers elsewhere cannot report", "host_url", hostURL)
 	}
 	a.log.Info("webhook targets", "policy", guard.String())
 
@@ -175,8 +173,8 @@ func (w *worker) stop() {
 	<-w.done
 }
 
-// Run serves until ctx ends or a part fails, then stops within SHUTDOWN_TIMEOUT. What a stop leaves unfinished is
-// finished by another process or after the next start. It closes everything New opened.
+// Run serves until ctx ends or a part fails, then stops within SHUTDOWN_TIMEOUT and a few seconds. What a stop leaves
+// unfinished is finished by another process or after the next start. It closes everything New opened.
 func (a *App) Run(ctx context.Context) error {
 	failed := make(chan error, 1)
 	settler := spawn(failed, a.settler.Run)
@@ -208,24 +206,33 @@ func (a *App) Run(ctx context.Context) error {
 	var cause error
 	select {
 	case <-ctx.Done():
-		a.log.Info("stopping", "deadline", a.config.ShutdownTimeout)
+		a.log.Info("stopping", "deadline", a.config.ShutdownTimeout.String())
 	case cause = <-failed:
 		a.log.Error("a part of the service failed; stopping", "error", cause)
 	}
-	return errors.Join(cause, a.stop(claiming, server, settler, reaper))
+	stopped := make(chan error, 1)
+	go func() { stopped <- a.stop(claiming, server, settler, reaper) }()
+	select {
+	case err := <-stopped:
+		return errors.Join(cause, err)
+	case <-time.After(a.config.ShutdownTimeout + 5*time.Second): // the database does not answer
+		return errors.Join(cause, errors.New("the stop took too long; what is left is taken over when the lease ends"))
+	}
 }
 
 func (a *App) stop(claiming []*worker, server, settler, reaper *worker) error {
 	a.stopping.Store(true)
 	deadline, cancel := context.WithTimeout(context.Background(), a.config.ShutdownTimeout)
 	defer cancel()
+	draining, cancelDraining := context.WithTimeout(deadline, a.config.ShutdownTimeout*3/4) // the rest is for requests
+	defer cancelDraining()
 	for _, w := range claiming {
 		w.cancel()
 	}
 	for _, w := range claiming {
 		<-w.done
 	}
-	if err := a.dispatcher.Drain(deadline); err != nil {
+	if err := a.dispatcher.Drain(draining); err != nil {
 		a.log.Warn("webhooks were still out; they are sent again", "error", err)
 	}
 	if err := a.server.Shutdown(deadline); err != nil {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"strconv"
@@ -65,10 +66,7 @@ func Settings() []Setting {
 		}},
 		{"LOG_LEVEL", "info", "error, warn, info or debug; RUST_LOG is read as well", readLogLevel},
 		{"WEBHOOK_ALLOWED_NETWORKS", "none", "Networks that webhooks may reach besides public ones: CIDRs, loopback, private, any",
-			func(c *Config, v string) error {
-				c.AllowedNetworks = append(c.AllowedNetworks, splitList(v)...)
-				return nil
-			}},
+			readNetworks},
 		{"SKIP_SSRF_VALIDATION", "0", "1 is the same as WEBHOOK_ALLOWED_NETWORKS=any", readSkipSSRF},
 		{"WEBHOOK_TIMEOUT", "10s", "How long one webhook may take", duration(func(c *Config) *time.Duration { return &c.WebhookTimeout }, time.Second, time.Minute)},
 		{"WEBHOOK_WINDOW", "512", "Webhooks in flight at once, over all hosts", number(func(c *Config) *int { return &c.Window }, 1, 10_000)},
@@ -154,8 +152,8 @@ func readDatabase(c *Config, value string) error {
 		return nil
 	case "sqlite", "file":
 		path := strings.TrimPrefix(rest, "//")
-		if path == "" {
-			return errors.New("sqlite: needs a path")
+		if path == "" || path == ":memory:" || strings.ContainsAny(path, "?#") {
+			return errors.New("sqlite: needs a plain path of a file")
 		}
 		c.SQLitePath = filepath.Clean(path)
 		return nil
@@ -215,6 +213,20 @@ func rustLog(filter string) string {
 		return own
 	}
 	return general
+}
+
+func readNetworks(c *Config, value string) error {
+	var errs []error
+	for _, entry := range splitList(value) {
+		_, notNetwork := netip.ParsePrefix(entry)
+		_, notAddress := netip.ParseAddr(entry)
+		if word := strings.ToLower(entry); notNetwork != nil && notAddress != nil &&
+			word != "loopback" && word != "private" && word != "any" {
+			errs = append(errs, fmt.Errorf("%q is not a CIDR, loopback, private or any", entry))
+		}
+		c.AllowedNetworks = append(c.AllowedNetworks, entry)
+	}
+	return errors.Join(errs...)
 }
 
 func readSkipSSRF(c *Config, value string) error {

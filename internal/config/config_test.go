@@ -78,7 +78,7 @@ func TestLoadListsEverythingWrong(t *testing.T) {
 	t.Parallel()
 	env := map[string]string{
 		"DATABASE_URL": "mysql://u:hunter2@h", "HOST_URL": "ftp://x", "PORT": "99999", "LISTEN_ADDR": "a:b", "LOG_LEVEL": "loud",
-		"CLAIM_LEASE": "0", "MAX_TASKS_PER_BATCH": "many", "SKIP_SSRF_VALIDATION": "perhaps",
+		"WEBHOOK_ALLOWED_NETWORKS": "10.0.0.0/99,foo", "CLAIM_LEASE": "0", "MAX_TASKS_PER_BATCH": "many", "SKIP_SSRF_VALIDATION": "perhaps",
 	}
 	_, err := Load(nil, func(name string) string { return env[name] })
 	if err == nil {

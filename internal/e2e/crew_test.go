@@ -240,6 +240,9 @@ func (w *crew) report(method, handle string, body any, answered func(status int)
 		expected := answered(status)
 		w.slowest = max(w.slowest, time.Since(begun))
 		again := true
+		if status == 0 && time.Since(begun) >= patience && w.stop.Err() == nil {
+			w.fault("%s %s: no answer within %s", method, target, patience)
+		}
 		switch {
 		case status == 0:
 			w.unanswered++
@@ -420,8 +423,8 @@ func (w *crew) checkStarts() {
 			}
 		}
 	}
-	w.t.Logf("%d tasks, %d on_starts repeated over %d crashes, %d reports without answer, %d with 5xx, slowest %s",
-		len(w.jobs), repeats, w.epoch, w.unanswered, w.refused, w.slowest.Round(time.Millisecond))
+	w.t.Logf("%d tasks, %d on_starts repeated over %d crashes, %d reports without answer (%s), %d with 5xx, slowest %s",
+		len(w.jobs), repeats, w.epoch, w.unanswered, w.unheard, w.refused, w.slowest.Round(time.Millisecond))
 }
 
 // scaled is n, or more of it where TEST_LONG asks for it.

@@ -44,7 +44,7 @@ func TestStoreErrors(t *testing.T) {
 		s := withDiamond(t)
 		s.err = fmt.Errorf("dial: %s", secret)
 		w := s.do(e.method, e.path, e.body)
-		if w.Code != 503 || w.Header().Get("Retry-After") != "1" || !strings.Contains(w.Body.String(), `"error":"internal error"`) {
+		if w.Code != 503 || w.Header().Get("Retry-After") != "1" || !strings.Contains(w.Body.String(), `"error":"not available now, try again"`) {
 			t.Errorf("%s %s: %d %v %s", e.method, e.path, w.Code, w.Header(), w.Body)
 		}
 		checkProblem(t, w.Header(), w.Code, w.Body.Bytes())

@@ -94,7 +94,7 @@ func explain(r *http.Request, err error) (f *failure, ok bool) {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return &failure{code: tooSlow}, true
 	}
-	return &failure{code: unavailable, message: "internal error"}, false
+	return &failure{code: unavailable, message: "not available now, try again"}, false
 }
 
 // refuse answers err as a problem, and logs what the client is not shown.

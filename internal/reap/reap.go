@@ -105,7 +105,8 @@ func (r *Reaper) Register(ctx context.Context) error {
 // stopped after dispatch.
 func (r *Reaper) Run(ctx context.Context) error {
 	var duties sync.WaitGroup
-	duties.Go(func() { r.every(ctx, r.o.Lease/3, "renew the lease and take claims over", r.keep) })
+	duties.Go(func() { r.every(ctx, r.o.Lease/3, "renew the lease", r.keep) })
+	duties.Go(func() { r.every(ctx, r.o.Lease/3, "take claims over", r.takeOver) })
 	duties.Go(func() { r.every(ctx, r.o.Interval, "settle time-outs", r.expire) })
 	duties.Go(func() { r.every(ctx, maintainEvery, "maintain the database", r.o.Store.Maintain) })
 	duties.Go(func() { r.every(ctx, driftEvery, "compare gates with tasks", r.measureDrift) })
@@ -150,13 +151,15 @@ func (r *Reaper) every(ctx context.Context, interval time.Duration, what string,
 	}
 }
 
-// keep renews the lease, and takes claims over only then. What hangs is given up in time for the next heartbeat.
+// keep renews the lease. What hangs is given up in time for the next heartbeat.
 func (r *Reaper) keep(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, r.o.Lease/3)
 	defer cancel()
-	if err := r.o.Store.Heartbeat(ctx, r.o.Owner, r.o.Lease); err != nil {
-		return err
-	}
+	return r.o.Store.Heartbeat(ctx, r.o.Owner, r.o.Lease)
+}
+
+// takeOver takes over what dead processes have claimed. It is not given up: what was claimed has to be known.
+func (r *Reaper) takeOver(ctx context.Context) error {
 	claims, err := r.o.Store.TakeOver(ctx, r.o.Owner)
 	if err != nil {
 		return err

@@ -34,6 +34,8 @@ const (
 	// minFetch and maxFetch bound PumpParams.Fetch while rules hold back all that was looked at.
 	minFetch = 256
 	maxFetch = 2000
+	// stuckEvery is how often gates are looked at whose waiters find no room at their hosts.
+	stuckEvery = 50 * time.Millisecond
 	// grace is how long a tick may go on after the loop was told to stop: what it claims must be known.
 	grace = 5 * time.Second
 )
@@ -83,6 +85,7 @@ type Pump struct {
 	failed     time.Duration // the next pause after an error; 0: the last tick worked
 	notified   time.Time
 	notifyOwed bool
+	lookAgain  time.Time // when to look at stuck gates; zero: there are none
 }
 
 // New returns a pump that waits for Run.
@@ -146,7 +149,8 @@ func (p *Pump) tick(ctx context.Context, hinted bool) next {
 	default:
 	}
 	room := p.starter.Room()
-	pumped, err := p.store.Pump(ctx, store.PumpParams{Owner: p.owner, Room: room, Fetch: p.fetch})
+	skip := time.Now().Before(p.lookAgain)
+	pumped, err := p.store.Pump(ctx, store.PumpParams{Owner: p.owner, Room: room, Fetch: p.fetch, SkipDirty: skip})
 	if err != nil {
 		return next{sleep: p.fail(ctx, err)}
 	}
@@ -170,6 +174,12 @@ func (p *Pump) tick(ctx context.Context, hinted bool) next {
 		p.onOutbox()
 	}
 	p.setFetch(pumped.Blocked)
+	switch {
+	case !pumped.Stuck:
+		p.lookAgain = time.Time{}
+	case !skip && !pumped.More:
+		p.lookAgain = time.Now().Add(stuckEvery)
+	}
 	p.notifyOwed = pumped.Starved
 	p.notify(ctx)
 	// What was freed while the pump was at it may have been freed before it became short, so that nobody was told.
@@ -239,6 +249,9 @@ func eased(before task.Room, claims []store.Claim, now task.Room) bool {
 // await waits for the next tick, sending a notification that comes due meanwhile. It is true for a hint.
 func (p *Pump) await(ctx, work context.Context) bool {
 	deadline := time.Now().Add(p.every)
+	if !p.lookAgain.IsZero() && p.lookAgain.Before(deadline) {
+		deadline = p.lookAgain
+	}
 	if p.notifyOwed {
 		if wait(ctx, p.hint, time.Until(p.notified.Add(notifyEvery))) {
 			p.notify(work)

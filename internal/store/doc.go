@@ -22,13 +22,14 @@
 //	used + sum of deltas = running rows that list it
 //
 // so a limit that used respects is never exceeded; folding late only admits less for a moment. A gate whose lane has
-// room while tasks wait in it is dirty, which makes the pump visit it, or a task kept in ready has passed it and will
-// visit it when it leaves ready.
+// room while tasks wait in it is dirty, which makes the pump visit it.
 //
 // # Isolation and durability
 //
-// PostgreSQL: READ COMMITTED with row locks. Transactions that may wait for state rows lock them in id order, in one
-// statement, before any other row; what is locked later is taken with SKIP LOCKED. SQLite: one writer.
+// PostgreSQL: READ COMMITTED with row locks. A transaction waits for state rows in one statement, in id order, before any
+// other row of a task; state rows locked later are taken with SKIP LOCKED. Rows of running are locked by whoever ends or
+// pauses their tasks, and, all of them, when a new shape is counted: should these two meet the wrong way round,
+// PostgreSQL undoes one and it is run again. SQLite: one writer.
 // A method that returns nil has committed durably. One that returns an error has changed nothing, also when the
 // connection was lost at COMMIT: the driver asks the database what became of the transaction.
 // Times come from the database's own clock.

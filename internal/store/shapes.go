@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"taskrunner/internal/task"
@@ -12,6 +13,9 @@ import (
 type Shapes struct {
 	// Version is that of the newest one known.
 	Version int64
+	// Dirty is the dirty gate behind which the next tick looks on, so that all have their turn. It is no more than a
+	// hint, and need not be remembered.
+	Dirty task.GateID
 
 	byKind map[string][]task.Shape
 	ids    map[task.ShapeID]bool
@@ -20,7 +24,7 @@ type Shapes struct {
 
 // NewShapes knows none.
 func NewShapes() *Shapes {
-	return &Shapes{byKind: map[string][]task.Shape{}, ids: map[task.ShapeID]bool{}, parsed: map[string][]task.Rule{}}
+	return &Shapes{Dirty: math.MinInt64, byKind: map[string][]task.Shape{}, ids: map[task.ShapeID]bool{}, parsed: map[string][]task.Rule{}}
 }
 
 // Add makes shapes known, up to version.

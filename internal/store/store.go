@@ -97,6 +97,8 @@ type PumpParams struct {
 	// Fetch is how many ready tasks are looked at where Room is less; 0: as many as there is room for. Links bounds the
 	// dependencies folded; 0: 2 000.
 	Fetch, Links int
+	// SkipDirty leaves out the gates at which nobody could start in an earlier tick for want of room.
+	SkipDirty bool
 }
 
 // Pumped is what a tick did.
@@ -117,6 +119,9 @@ type Pumped struct {
 	Blocked bool
 	// Starved: tasks could start but for Room.
 	Starved bool
+	// Stuck: there are gates with room at which nobody could start, or they were skipped. They are to be looked at now
+	// and then.
+	Stuck bool
 	// Outbox: there are new deliveries.
 	Outbox bool
 }

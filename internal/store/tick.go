@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -20,6 +21,8 @@ const (
 	maxWoken = 1000
 	// wakeAll is how many are woken at once in a lane whose tasks take no slot.
 	wakeAll = 256
+	// lookAhead is how many are looked at behind those that a lane has room for.
+	lookAhead = 32
 )
 
 // Tick plans one tick of the pump. A driver, holding the pump's lock, calls its methods in this order, each with what
@@ -52,6 +55,8 @@ type Tick struct {
 	DropGates []task.GateID
 	// NewShapes are known from this transaction's commit on.
 	NewShapes []task.Shape
+	// Deltas counts the rows that were folded.
+	Deltas int
 
 	Result Pumped
 
@@ -66,8 +71,9 @@ type Tick struct {
 	gates      map[task.GateID]*gate
 	order      []task.GateID // of gates, for writing in one order
 	wakes      []Wake
+	manyDirty  bool           // there may be more dirty gates than were loaded
 	fetched    map[string]int // ready tasks by host
-	outOfTime  bool           // bounds were hit
+	more       bool           // bounds were hit, or somebody moved
 }
 
 // Facts are what the pump needs of a task.
@@ -179,8 +185,9 @@ type gate struct {
 	GateRow
 	stored bool
 	before GateRow
-	kept   int
 	drain  map[task.Lane]int // rows seen of lanes that were asked
+	moved  bool              // of those asked somebody has left, or was locked
+	other  bool              // it is stored with another key of the same hash
 }
 
 // NewTick begins a plan. shapes are those known before.
@@ -215,7 +222,7 @@ func (t *Tick) ReadyLimit(host string) int {
 // order of the children.
 func (t *Tick) FoldEvents(events []EventRow) {
 	full := len(events) >= t.Params.Links
-	t.outOfTime = t.outOfTime || full
+	t.more = t.more || full
 	for i, e := range events {
 		if (e.Child != task.ID{}) {
 			t.foldLink(e)
@@ -247,10 +254,19 @@ func (t *Tick) foldLink(e EventRow) {
 	t.Result.Propagated[outcome]++
 }
 
-// FoldGates takes the deltas, one for each gate, and the gates that are dirty. full: there may be more deltas than the
-// MaxDeltas that were taken, those of gates that do not exist included.
-func (t *Tick) FoldGates(deltas []GateDelta, dirty []GateRow, full bool) {
-	t.outOfTime = t.outOfTime || full || len(dirty) >= MaxDirty
+// FoldGates takes the deltas, summed up for each gate, of up to MaxDeltas rows, and up to MaxDirty dirty gates behind
+// Shapes.Dirty. taken counts the rows of deltas, those of gates that do not exist included.
+func (t *Tick) FoldGates(deltas []GateDelta, dirty []GateRow, taken int) {
+	t.Deltas = taken
+	t.more = t.more || taken >= MaxDeltas
+	if t.Params.SkipDirty {
+		t.Result.Stuck = true
+	}
+	t.manyDirty = len(dirty) >= MaxDirty
+	t.shapes.Dirty = math.MinInt64 // from the beginning again, unless there are more
+	if t.manyDirty {
+		t.shapes.Dirty = dirty[len(dirty)-1].ID
+	}
 	for _, d := range deltas {
 		t.load(d.GateRow)
 	}
@@ -260,8 +276,8 @@ func (t *Tick) FoldGates(deltas []GateDelta, dirty []GateRow, full bool) {
 	for _, d := range deltas {
 		t.used[d.ID] += d.Delta
 	}
-	for _, id := range t.order {
-		t.wake(t.gates[id])
+	if t.Params.Room.Total > 0 {
+		t.wake()
 	}
 }
 
@@ -274,30 +290,40 @@ func (t *Tick) load(row GateRow) {
 	t.order = append(t.order, row.ID)
 }
 
-// wake asks for those who can use the room of g.
-func (t *Tick) wake(g *gate) {
-	if t.Params.Room.Total == 0 {
-		return
+// wake asks, at every gate with room, for those who can use it.
+func (t *Tick) wake() {
+	left := maxWoken
+	for _, id := range t.order {
+		g := t.gates[id]
+		for _, lane := range g.Lanes {
+			n := lane.Limit() - t.used[id]
+			if n <= 0 {
+				continue
+			}
+			if lane < 0 {
+				n = wakeAll
+			}
+			if n = min(n, t.Params.Room.Total, left); n == 0 {
+				t.more = true // its turn comes in the next tick, and must not wait
+				return
+			}
+			left -= n
+			g.drain[lane] = 0
+			t.wakes = append(t.wakes, Wake{g.ID, lane, n})
+		}
 	}
-	for _, lane := range g.Lanes {
-		n := lane.Limit() - t.used[g.ID]
-		if n <= 0 {
-			continue
+	// Where nobody in front could start the last time, look further: they may go to a host that has no room, those behind
+	// them to another.
+	for i := range t.wakes {
+		if w := &t.wakes[i]; t.gates[w.Gate].before.Dirty && left >= lookAhead {
+			w.N += lookAhead
+			left -= lookAhead
 		}
-		if lane < 0 {
-			n = wakeAll
-		}
-		left := maxWoken
-		for _, w := range t.wakes {
-			left -= w.N
-		}
-		if n = min(n, left); n <= 0 {
-			return // still dirty at the end
-		}
-		g.drain[lane] = 0
-		t.wakes = append(t.wakes, Wake{g.ID, lane, n})
 	}
 }
+
+// LooksAtDirty reports whether dirty gates are to be loaded.
+func (t *Tick) LooksAtDirty() bool { return t.Params.Room.Total > 0 && !t.Params.SkipDirty }
 
 // Wakes are the parked tasks to look at.
 func (t *Tick) Wakes() []Wake { return t.wakes }
@@ -398,6 +424,7 @@ func (t *Tick) Woken(rows []WokenRow) {
 		g := t.gates[w.Gate]
 		if w.State == nil { // locked by somebody: the lane is not drained
 			g.drain[w.Lane] += maxWoken
+			g.moved = true
 			continue
 		}
 		g.drain[w.Lane]++
@@ -446,7 +473,7 @@ func (t *Tick) Wanted() []task.GateID {
 		c, known := t.candidate(t.facts[id])
 		if !known {
 			t.keep(c)
-			t.outOfTime = true
+			t.more = true
 			continue
 		}
 		t.candidates = append(t.candidates, c)
@@ -493,12 +520,15 @@ func (t *Tick) candidate(f *Facts) (*task.Candidate, bool) {
 func (t *Tick) Admit(gates []GateRow) error {
 	for _, row := range gates {
 		g := t.gates[row.ID]
-		if g.Shape != row.Shape || g.Values != row.Values {
-			return fmt.Errorf("gate %d: two keys with one hash: %q and %q", row.ID, g.Values, row.Values)
-		}
+		g.other = g.Shape != row.Shape || g.Values != row.Values
 		g.GateRow, g.before, g.stored = row, row, true
 		t.used[row.ID] += row.Used
 	}
+	// Two keys with one hash: it takes somebody who looks for them. Only their own tasks do not start.
+	t.candidates = slices.DeleteFunc(t.candidates, func(c *task.Candidate) bool {
+		return slices.ContainsFunc(c.Counts, func(id task.GateID) bool { return t.gates[id].other }) ||
+			slices.ContainsFunc(c.Checks, func(k task.Check) bool { return t.gates[k.Gate.ID].other })
+	})
 	a := task.Admit(t.candidates, t.used, t.Params.Room)
 	for _, c := range a.Start {
 		if err := t.start(c); err != nil {
@@ -547,6 +577,7 @@ func (t *Tick) leave(id task.ID) {
 		t.Unready = append(t.Unready, ReadyKey{id, f.Host, f.Priority})
 	case parked:
 		t.Unpark = append(t.Unpark, id)
+		t.gates[t.source[id].wake.Gate].moved = true
 	}
 }
 
@@ -561,20 +592,26 @@ func (t *Tick) park(p task.Parking) {
 	if src.place == parked && src.wake.Gate == p.Gate.ID && src.wake.Lane == p.Lane {
 		return
 	}
-	if src.place == queued {
+	switch src.place {
+	case queued:
 		t.leave(p.ID)
+	case parked:
+		t.gates[src.wake.Gate].moved = true
 	}
 	t.Park = append(t.Park, ParkRow{p.ID, p.Gate.ID, p.Lane, t.facts[p.ID].Priority})
 	t.Result.Parked++
 }
 
+// keep leaves a task where it is: in ready, where it is found as soon as its host has room; or parked, at a gate that
+// stays dirty.
 func (t *Tick) keep(c *task.Candidate) {
-	for _, k := range c.Checks {
-		t.gates[k.Gate.ID].kept++
-	}
-	if t.source[c.ID].place != queued {
-		t.leave(c.ID)
+	switch src := t.source[c.ID]; src.place {
+	case nowhere:
 		t.Changes.Enqueue = append(t.Changes.Enqueue, c.ID)
+	case parked:
+		g := t.gates[src.wake.Gate]
+		delete(g.drain, src.wake.Lane)
+		t.more = t.more || !g.before.Dirty // the next tick looks further
 	}
 }
 
@@ -587,8 +624,9 @@ func (t *Tick) finishGates() {
 			_, drained := g.drain[l]
 			return drained
 		})
-		g.Dirty = slices.ContainsFunc(g.Lanes, func(l task.Lane) bool { return l.Limit() > g.Used+g.kept })
-		t.outOfTime = t.outOfTime || g.Dirty && t.Params.Room.Total > 0
+		g.Dirty = slices.ContainsFunc(g.Lanes, func(l task.Lane) bool { return l.Limit() > g.Used })
+		t.more = t.more || (g.Dirty || t.manyDirty) && g.moved
+		t.Result.Stuck = t.Result.Stuck || g.Dirty && !g.moved
 		switch empty := g.Used == 0 && len(g.Lanes) == 0; {
 		case empty && g.stored:
 			t.DropGates = append(t.DropGates, id)
@@ -606,7 +644,10 @@ func (t *Tick) finishResult(a task.Admission) {
 	}
 	r := &t.Result
 	r.Starved = len(a.Keep) > 0 || t.Params.Room.Total == 0
-	r.More = t.outOfTime || len(t.Changes.Ended) > 0
+	r.More = t.more || len(t.Changes.Ended) > 0
+	for _, n := range t.Params.Room.Busy {
+		r.Starved = r.Starved || n >= t.Params.Room.PerHost // its ready tasks were not looked at
+	}
 	roomLeft := len(a.Start) < t.Params.Room.Total
 	total := 0
 	for host, n := range t.fetched {

@@ -14,7 +14,7 @@ func TestTickKeepsLaneOfLockedWaiter(t *testing.T) {
 	for _, lane := range []task.Lane{1, 300, 1000, -1000} {
 		gate := store.GateRow{Gate: task.Gate{ID: 1, Shape: 2, Values: "[]"}, Lanes: []task.Lane{lane}, Dirty: true}
 		tick := store.NewTick(store.PumpParams{Room: task.Room{Total: 2000, PerHost: 2000}}, store.NewShapes())
-		tick.FoldGates(nil, []store.GateRow{gate}, false)
+		tick.FoldGates(nil, []store.GateRow{gate}, 0)
 		tick.FoldEvents(nil)
 		tick.Ready(nil)
 		tick.Locked(nil, nil)

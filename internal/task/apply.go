@@ -136,7 +136,7 @@ func applyUpdate(s *State, t *Task, o *Outcome, now time.Time) ([]Trigger, error
 		switch {
 		case o.Status == s.Status:
 			return nil, nil // a worker that repeats itself is not punished, and its counts were taken the first time
-		case o.Status != 0 || edits:
+		case o.Status != 0 || edits || o.NewSuccess+o.NewFailures == 0:
 			return nil, conflict(s, "be changed")
 		}
 		s.count(o)

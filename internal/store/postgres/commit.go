@@ -22,7 +22,7 @@ func (s *Store) became(ctx context.Context, token task.ID, cause error) error {
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(10*time.Second, cancel) })()
 	for {
 		var committed bool
-		err := s.pool.QueryRow(asking, s.queries.Get("became"), token).Scan(&committed)
+		err := s.engine.QueryRow(asking, s.queries.Get("became"), token).Scan(&committed)
 		if err == nil && committed {
 			s.marks.done(token)
 			return nil
@@ -59,12 +59,12 @@ func (s *Store) forget(ctx context.Context) error {
 	tokens, tidied := slices.Clone(m.tokens), m.tidied
 	m.mu.Unlock()
 	if !tidied {
-		if _, err := s.pool.Exec(ctx, s.queries.Get("forget_old")); err != nil {
+		if _, err := s.engine.Exec(ctx, s.queries.Get("forget_old")); err != nil {
 			return fmt.Errorf("forget old marks: %w", redact(err))
 		}
 	}
 	if len(tokens) > 0 {
-		if _, err := s.pool.Exec(ctx, s.queries.Get("forget"), uuids(tokens)); err != nil {
+		if _, err := s.engine.Exec(ctx, s.queries.Get("forget"), uuids(tokens)); err != nil {
 			return fmt.Errorf("forget marks: %w", redact(err))
 		}
 	}

@@ -15,7 +15,7 @@ const createChunk = 10_000
 // Create is as in store.Store.
 func (s *Store) Create(ctx context.Context, b *task.Batch) ([]task.State, error) {
 	var states []task.State
-	err := s.run(ctx, func(ctx context.Context, t *tx) error {
+	err := s.runOn(ctx, s.pool, func(ctx context.Context, t *tx) error {
 		t.clock()
 		if err := t.flush(ctx); err != nil {
 			return err

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 
 // Heartbeat is as in store.Store.
 func (s *Store) Heartbeat(ctx context.Context, owner task.ID, lease time.Duration) error {
-	_, err := s.pool.Exec(ctx, s.queries.Get("heartbeat"), owner, s.skew(), lease)
+	_, err := s.engine.Exec(ctx, s.queries.Get("heartbeat"), owner, s.skew(), lease)
 	if err != nil {
 		return fmt.Errorf("renew lease: %w", redact(err))
 	}
@@ -23,7 +24,7 @@ func (s *Store) Heartbeat(ctx context.Context, owner task.ID, lease time.Duratio
 
 // Leave is as in store.Store.
 func (s *Store) Leave(ctx context.Context, owner task.ID) error {
-	if _, err := s.pool.Exec(ctx, s.queries.Get("leave"), owner); err != nil {
+	if _, err := s.engine.Exec(ctx, s.queries.Get("leave"), owner); err != nil {
 		return fmt.Errorf("end lease: %w", redact(err))
 	}
 	return nil
@@ -34,6 +35,9 @@ func (s *Store) TakeOver(ctx context.Context, owner task.ID) ([]store.Claim, err
 	var claims []store.Claim
 	err := s.run(ctx, func(ctx context.Context, t *tx) error {
 		claims = nil
+		if err := t.holdLease(ctx, owner); err != nil { // first: two that take each other for dead must not wait in a circle
+			return err
+		}
 		dead, err := t.ids(ctx, "dead_processes", s.skew())
 		if err != nil {
 			return err
@@ -53,6 +57,18 @@ func (s *Store) TakeOver(ctx context.Context, owner task.ID) ([]store.Claim, err
 		return nil, fmt.Errorf("take over claims: %w", err)
 	}
 	return claims, nil
+}
+
+// errNoLease: others have taken this process for dead. It may claim again after its next heartbeat.
+var errNoLease = errors.New("this process has lost its lease")
+
+// holdLease flushes, too.
+func (t *tx) holdLease(ctx context.Context, owner task.ID) error {
+	held, err := t.ids(ctx, "hold_lease", owner)
+	if err == nil && len(held) == 0 {
+		return errNoLease
+	}
+	return err
 }
 
 func (t *tx) takeOver(ctx context.Context, owner task.ID, lost uuids) ([]store.Claim, error) {

@@ -210,7 +210,7 @@ func (s *Store) DAG(ctx context.Context, batch task.ID) (*store.DAG, error) {
 // Drift is as in store.Store.
 func (s *Store) Drift(ctx context.Context) (int, error) {
 	var n int
-	if err := s.pool.QueryRow(ctx, s.queries.Get("drift")).Scan(&n); err != nil {
+	if err := s.engine.QueryRow(ctx, s.queries.Get("drift")).Scan(&n); err != nil {
 		return 0, fmt.Errorf("reconcile gates: %w", redact(err))
 	}
 	return n, nil

@@ -44,7 +44,10 @@ type Options struct {
 
 // Store is a store.Store on PostgreSQL.
 type Store struct {
+	// pool is for requests of clients, engine for what keeps the service going: reads and creates in any number must not
+	// hold up the pump, or the lease.
 	pool    *pgxpool.Pool
+	engine  *pgxpool.Pool
 	queries *store.Queries
 	log     *slog.Logger
 	skew    func() time.Duration
@@ -59,9 +62,12 @@ type Store struct {
 
 var _ store.Store = (*Store)(nil)
 
-// defaultPool is how many connections there are at most, unless the URL says otherwise. Settle, the pump and the
-// outbox use one each; the rest is for reads and creates.
-const defaultPool = 16
+const (
+	// defaultPool is how many connections requests have at most, unless the URL says otherwise.
+	defaultPool = 16
+	// enginePool is how many there are besides: for settle, the pump, the outbox (two), and the duties of reap.
+	enginePool = 8
+)
 
 // Open connects. The error never shows the URL, which may hold a password.
 func Open(ctx context.Context, o Options) (*Store, error) {
@@ -75,12 +81,20 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
 	}
-	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	engineCfg := cfg.Copy()
+	engineCfg.MaxConns = enginePool
+	engineCfg.MinConns, engineCfg.MinIdleConns = 0, 0
+	engine, err := pgxpool.NewWithConfig(ctx, engineCfg)
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", redact(err))
 	}
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		engine.Close()
+		return nil, fmt.Errorf("open database: %w", redact(err))
+	}
 	s := &Store{
-		pool: pool, queries: store.LoadQueries(queryFiles), log: o.Log, skew: o.Skew,
+		pool: pool, engine: engine, queries: store.LoadQueries(queryFiles), log: o.Log, skew: o.Skew,
 		shapes: store.NewShapes(),
 	}
 	if s.log == nil {
@@ -100,6 +114,7 @@ func (s *Store) Statements() int64 { return s.sent.Load() }
 
 // Close ends every connection.
 func (s *Store) Close() error {
+	s.engine.Close()
 	s.pool.Close()
 	return nil
 }
@@ -138,10 +153,15 @@ var errNothing = errors.New("nothing to do")
 // giveUp has passed. fn must start from nothing each time, and leave its last statements queued, unless what they answer
 // is needed: they travel with COMMIT, whose answer may be lost although it is carried out.
 func (s *Store) run(ctx context.Context, fn func(ctx context.Context, t *tx) error) error {
+	return s.runOn(ctx, s.engine, fn)
+}
+
+// runOn is run on connections of pool.
+func (s *Store) runOn(ctx context.Context, pool *pgxpool.Pool, fn func(ctx context.Context, t *tx) error) error {
 	const giveUp = 6 * time.Second // the next in line may have waited for as long, and its client is told after both
 	begun := time.Now()
 	for try := 0; ; try++ {
-		err := s.try(ctx, fn)
+		err := s.try(ctx, pool, fn)
 		if err == nil || !retryable(err) {
 			return redact(err)
 		}
@@ -157,12 +177,13 @@ func (s *Store) run(ctx context.Context, fn func(ctx context.Context, t *tx) err
 	}
 }
 
-func (s *Store) try(ctx context.Context, fn func(ctx context.Context, t *tx) error) error {
-	conn, err := s.pool.Acquire(ctx)
+func (s *Store) try(ctx context.Context, pool *pgxpool.Pool, fn func(ctx context.Context, t *tx) error) error {
+	conn, err := pool.Acquire(ctx)
 	if err != nil {
 		return &connError{err}
 	}
-	defer conn.Release()
+	release := sync.OnceFunc(conn.Release)
+	defer release()
 	t := &tx{s: s, conn: conn, batch: &pgx.Batch{}, token: uuid.Must(uuid.NewV7())}
 	t.batch.Queue("begin")
 	t.exec("open")
@@ -184,6 +205,7 @@ func (s *Store) try(ctx context.Context, fn func(ctx context.Context, t *tx) err
 		t.rollback(ctx)
 		return err
 	}
+	release() // it is dead, and who asks needs a place in the pool
 	return s.became(ctx, t.token, err)
 }
 

@@ -21,7 +21,7 @@ func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, err
 	var learned shapesRead
 	err := s.run(ctx, func(ctx context.Context, t *tx) error {
 		tick, learned = store.NewTick(p, s.shapes), shapesRead{}
-		locked, err := s.lockPump(ctx, t)
+		locked, err := s.lockPump(ctx, t, p.Owner)
 		if err != nil {
 			return err
 		}
@@ -43,7 +43,7 @@ func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, err
 		return store.Pumped{}, fmt.Errorf("pump: %w", err)
 	}
 	s.shapes.Add(learned.marked, tick.NewShapes...)
-	s.deletions.add(len(tick.Unready) + len(tick.Done))
+	s.deletions.add(len(tick.Unready) + len(tick.Done) + len(tick.Unpark) + tick.Deltas + 1) // and a mark
 	return tick.Result, nil
 }
 
@@ -54,19 +54,18 @@ type shapesRead struct {
 	marked  int64 // the version that new ones were given
 }
 
-func (s *Store) lockPump(ctx context.Context, t *tx) (bool, error) {
+func (s *Store) lockPump(ctx context.Context, t *tx, owner task.ID) (bool, error) {
 	locked := false
 	t.rows("lock_pump", nil, func(rows pgx.Rows) error {
 		locked = true
 		var shard int
 		return rows.Scan(&shard)
 	})
-	return locked, t.flush(ctx)
+	return locked, t.holdLease(ctx, owner)
 }
 
 // fold loads what has happened, and returns the heads of ready.
 func (t *tx) fold(ctx context.Context, tick *store.Tick, learned *shapesRead) ([]task.ID, error) {
-	t.clock()
 	t.readShapes(tick, learned)
 	var deltas []store.GateDelta
 	taken := 0
@@ -84,8 +83,10 @@ func (t *tx) fold(ctx context.Context, tick *store.Tick, learned *shapesRead) ([
 	var dirty []store.GateRow
 	var ready []*store.Facts
 	room := tick.Params.Room
+	if tick.LooksAtDirty() {
+		t.gates("dirty_gates", []any{store.MaxDirty, int64(t.s.shapes.Dirty)}, &dirty)
+	}
 	if room.Total > 0 {
-		t.gates("dirty_gates", []any{store.MaxDirty}, &dirty)
 		hosts, limits := make([]string, 0, len(room.Busy)), make([]int32, 0, len(room.Busy))
 		for host := range room.Busy {
 			hosts, limits = append(hosts, host), append(limits, int32(tick.ReadyLimit(host)))
@@ -108,8 +109,7 @@ func (t *tx) fold(ctx context.Context, tick *store.Tick, learned *shapesRead) ([
 	if err := t.flush(ctx); err != nil {
 		return nil, err
 	}
-	tick.Now = t.now
-	tick.FoldGates(deltas, dirty, taken >= store.MaxDeltas)
+	tick.FoldGates(deltas, dirty, taken)
 	tick.FoldEvents(events)
 	tick.Ready(ready)
 	ids := make([]task.ID, len(ready))
@@ -154,11 +154,16 @@ func (t *tx) gates(name string, args []any, into *[]store.GateRow) {
 	})
 }
 
-// lockTasks locks children and ready tasks, waiting for whoever holds one, and then parked ones without waiting.
+// lockTasks locks children, waiting for whoever holds one, and then ready and parked tasks without waiting: who holds
+// a Pending task wakes the pump afterwards.
 func (t *tx) lockTasks(ctx context.Context, tick *store.Tick, ready []task.ID) error {
 	var states []task.State
 	if ids := tick.Locks(); len(ids) > 0 {
 		t.lockStates(ids, func(s task.State) { states = append(states, s) })
+	}
+	t.clock()
+	if len(ready) > 0 {
+		t.lock("lock_free_states", ready, func(s task.State) { states = append(states, s) })
 	}
 	var facts []*store.Facts
 	ids, settled := tick.Children()
@@ -191,6 +196,7 @@ func (t *tx) lockTasks(ctx context.Context, tick *store.Tick, ready []task.ID) e
 	if err := t.flush(ctx); err != nil {
 		return err
 	}
+	tick.Now = t.now
 	tick.Locked(states, facts)
 	tick.Count(holders)
 	tick.Woken(woken)

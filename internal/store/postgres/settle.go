@@ -13,6 +13,7 @@ import (
 // Settle is as in store.Store.
 func (s *Store) Settle(ctx context.Context, outcomes []task.Outcome) (store.Settled, error) {
 	var settled store.Settled
+	released := 0
 	err := s.run(ctx, func(ctx context.Context, t *tx) error {
 		rows := make(map[task.ID]*store.Row, len(outcomes))
 		t.lockStates(store.IDs(outcomes), func(state task.State) { rows[state.ID] = &store.Row{State: state} })
@@ -29,11 +30,13 @@ func (s *Store) Settle(ctx context.Context, outcomes []task.Outcome) (store.Sett
 		var changes store.Changes
 		changes, settled = store.PlanSettle(outcomes, rows, t.now)
 		t.write(&changes)
+		released = len(changes.Release)
 		return nil
 	})
 	if err != nil {
 		return store.Settled{}, fmt.Errorf("settle outcomes: %w", err)
 	}
+	s.deletions.add(released + 1) // and a mark
 	return settled, nil
 }
 

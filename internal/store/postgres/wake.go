@@ -16,7 +16,7 @@ const channel = "taskrunner_work"
 
 // Notify is as in store.Store.
 func (s *Store) Notify(ctx context.Context) error {
-	if _, err := s.pool.Exec(ctx, "SELECT pg_notify($1, '')", channel); err != nil {
+	if _, err := s.engine.Exec(ctx, "SELECT pg_notify($1, '')", channel); err != nil {
 		return fmt.Errorf("notify: %w", redact(err))
 	}
 	return nil
@@ -81,7 +81,7 @@ func (s *Store) Maintain(ctx context.Context) error {
 		return nil
 	}
 	for _, table := range []string{"ready", "parked", "running", "gate", "gate_delta", "dep_event", "mark"} {
-		if _, err := s.pool.Exec(ctx, "VACUUM (SKIP_LOCKED, TRUNCATE off) "+table); err != nil {
+		if _, err := s.engine.Exec(ctx, "VACUUM (SKIP_LOCKED, TRUNCATE off) "+table); err != nil {
 			return fmt.Errorf("vacuum %s: %w", table, redact(err))
 		}
 	}

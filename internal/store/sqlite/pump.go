@@ -79,8 +79,8 @@ func (t *tx) fold(tick *store.Tick) {
 	slices.Sort(ids)
 	t.gates(ids, func(g store.GateRow) { deltas = append(deltas, store.GateDelta{GateRow: g, Delta: sums[g.ID]}) })
 	var dirty []store.GateRow
-	if tick.Params.Room.Total > 0 {
-		t.rows("dirty_gates", eachGate(func(g store.GateRow) { dirty = append(dirty, g) }), int64(store.MaxDirty))
+	if tick.LooksAtDirty() {
+		t.rows("dirty_gates", eachGate(func(g store.GateRow) { dirty = append(dirty, g) }), int64(store.MaxDirty), int64(t.s.shapes.Dirty))
 	}
 	var events []store.EventRow
 	t.rows("events", func(r *row) error {
@@ -90,7 +90,7 @@ func (t *tx) fold(tick *store.Tick) {
 		return nil
 	}, int64(tick.Params.Links))
 	if t.err == nil {
-		tick.FoldGates(deltas, dirty, taken >= store.MaxDeltas)
+		tick.FoldGates(deltas, dirty, taken)
 		tick.FoldEvents(events)
 	}
 }

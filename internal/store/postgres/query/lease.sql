@@ -5,15 +5,21 @@ ON CONFLICT (id) DO UPDATE SET expires = excluded.expires;
 -- name: leave
 UPDATE process SET expires = '-infinity' WHERE id = $1;
 
+-- Nobody takes this process for dead until the transaction is over: what it claims must have an owner whose end is
+-- noticed. Its own heartbeat does not wait.
+-- name: hold_lease
+SELECT id FROM process WHERE id = $1 FOR KEY SHARE;
+
 -- name: dead_processes
 SELECT id FROM process WHERE expires < clock_timestamp() + $1::interval FOR UPDATE SKIP LOCKED;
 
 -- name: delete_processes
 DELETE FROM process WHERE id = ANY($1::uuid[]);
 
--- Walks the whole of running; it does so only when a process has died.
+-- Those that are still to be started. Walks the whole of running; it does so only when a process has died.
 -- name: lost_claims
-SELECT task_id FROM running WHERE owner = ANY($1::uuid[]);
+SELECT r.task_id FROM running r JOIN task_state s ON s.id = r.task_id
+WHERE r.owner = ANY($1::uuid[]) AND s.started_at IS NULL;
 
 -- name: set_owner
 UPDATE running SET owner = $1 WHERE task_id = ANY($2::uuid[]);

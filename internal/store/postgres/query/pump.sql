@@ -31,7 +31,7 @@ SELECT summed.gate_id, coalesce(g.shape_id, 0), coalesce(g.vals, ''), coalesce(g
 FROM summed LEFT JOIN gate g ON g.id = summed.gate_id;
 
 -- name: dirty_gates
-SELECT id, shape_id, vals, used, lanes, dirty FROM gate WHERE dirty ORDER BY id LIMIT $1;
+SELECT id, shape_id, vals, used, lanes, dirty FROM gate WHERE dirty AND id > $2 ORDER BY id LIMIT $1;
 
 -- name: gates
 SELECT id, shape_id, vals, used, lanes, dirty FROM gate WHERE id = ANY($1::bigint[]);

@@ -35,6 +35,12 @@ SELECT id, status, unmet, success, failures, attempt, start_failures, start_stat
        ended_at, last_updated, failure_reason, kind, timeout, has_children, end_actions
 FROM task_state WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE;
 
+-- Without waiting; those that somebody else has locked are left out.
+-- name: lock_free_states
+SELECT id, status, unmet, success, failures, attempt, start_failures, start_status, start_error, claimed_at, started_at,
+       ended_at, last_updated, failure_reason, kind, timeout, has_children, end_actions
+FROM task_state WHERE id = ANY($1::uuid[]) FOR UPDATE SKIP LOCKED;
+
 -- name: facts
 SELECT id, batch_id, local_id, name, kind, priority, expected_count, dead_end_barrier, metadata, rules, on_start,
        on_success, on_failure, on_cancel, created_at

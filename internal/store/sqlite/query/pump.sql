@@ -20,7 +20,7 @@ DELETE FROM gate_delta WHERE seq IN (SELECT seq FROM gate_delta ORDER BY seq LIM
 
 -- Index gate_dirty.
 -- name: dirty_gates
-SELECT id, shape_id, vals, used, lanes, dirty FROM gate WHERE dirty ORDER BY id LIMIT ?1;
+SELECT id, shape_id, vals, used, lanes, dirty FROM gate WHERE dirty AND id > ?2 ORDER BY id LIMIT ?1;
 
 -- name: gates
 SELECT t.id, t.shape_id, t.vals, t.used, t.lanes, t.dirty FROM given_id g CROSS JOIN gate t ON t.id = g.id;
