@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -161,4 +162,33 @@ func TestProcessTakenForDeadClaimsNothing(t *testing.T) {
 	if _, err := s.Pump(t.Context(), params); err != nil {
 		t.Errorf("Pump after a heartbeat: %v", err)
 	}
+}
+
+// Whoever asks what became of a transaction must not wait for a connection that another one of them holds.
+func TestEveryConnectionIsLostAtOnce(t *testing.T) {
+	t.Parallel()
+	s := openForCommits(t)
+	var all, done sync.WaitGroup
+	all.Add(enginePool)
+	for range enginePool {
+		done.Go(func() {
+			tries := 0
+			err := s.run(t.Context(), func(ctx context.Context, tx *tx) error {
+				if tries++; tries > 1 {
+					return errNothing
+				}
+				if err := tx.flush(ctx); err != nil {
+					return err
+				}
+				all.Done()
+				all.Wait()
+				tx.batch.Queue("SELECT pg_terminate_backend(pg_backend_pid())")
+				return nil
+			})
+			if err != nil || tries != 2 {
+				t.Errorf("run: %v after %d tries", err, tries)
+			}
+		})
+	}
+	done.Wait()
 }
