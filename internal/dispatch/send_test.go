@@ -248,7 +248,8 @@ func TestSendTimesOut(t *testing.T) {
 	if a := get("/hang"); Classify(a.status, a.err) != Retry || a.text != "no answer within 50ms" {
 		t.Errorf("answer %+v", a)
 	}
-	// It was accepted, whatever becomes of the rest of the answer.
+	// It was accepted, whatever becomes of the rest of the answer. A busy machine has time to send its beginning.
+	s.timeout = 2 * time.Second
 	if a := get("/body"); Classify(a.status, a.err) != Done || a.status != 202 || a.text != "" {
 		t.Errorf("answer %+v", a)
 	}
