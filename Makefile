@@ -9,7 +9,7 @@ BUILD     := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version
 PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 GOLANGCI  := bin/tools/golangci-lint
 # checkptr would check every pointer of SQLite, which is C made into Go and mostly pointers.
-RACE      := CGO_ENABLED=1 $(GO) test -race -gcflags=all=-d=checkptr=0 -parallel 6 -timeout 30m
+RACE      := CGO_ENABLED=1 $(GO) test -race -gcflags=all=-d=checkptr=0 -count 1 -parallel 6 -timeout 30m
 
 PKG       ?= ./...
 BENCH     ?= .
