@@ -1,12 +1,12 @@
 -- Opens every transaction that writes: bounds, so that a process that froze holds up nobody for long; and plans driven
--- from the arrays of ids: the planner's guess for an array is often far off, and a hash join over a table of 200 000
--- rows costs ten times the look-ups.
+-- from the arrays of ids, made once for each connection: the planner's guess for an array is often far off, a hash join
+-- over a table of 200 000 rows costs ten times the look-ups, and planning costs more than most of these statements.
 -- name: open
 SELECT set_config('lock_timeout', '10s', true),
        set_config('idle_in_transaction_session_timeout', '10s', true),
        set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
        set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
-       set_config('jit', 'off', true);
+       set_config('jit', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true);
 
 -- The token of a transaction, by which to ask what became of it when the answer to COMMIT is lost.
 -- name: mark
