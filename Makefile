@@ -75,7 +75,7 @@ test-long: postgres-cc ## Run the tests with bigger counts and longer times
 .PHONY: bench
 bench: postgres ## Run the benchmarks of the drivers and end to end, and keep the output in docs/bench (BENCH=Claim COUNT=1)
 	@mkdir -p $(dir $(BENCH_OUT))
-	set -o pipefail; $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) -timeout 3h -p 1 \
+	set -o pipefail; GOGC=400 $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) -timeout 3h -p 1 \
 		./internal/store/... ./internal/e2e/... | tee $(BENCH_OUT)
 
 .PHONY: cover

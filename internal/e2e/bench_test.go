@@ -198,3 +198,35 @@ func BenchmarkHop(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkFloor is what HTTP alone costs here: for each task a webhook and a callback against handlers that do nothing,
+// with the clients and the concurrency of BenchmarkFlat.
+func BenchmarkFloor(b *testing.B) {
+	const total = 20_000
+	nothing := func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }
+	listener, err := (&net.ListenConfig{}).Listen(b.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(nothing), ReadHeaderTimeout: time.Minute}
+	go func() { _ = server.Serve(listener) }() // until Close
+	defer func() { _ = server.Close() }()
+	w := newBenchWorker(b)
+	for b.Loop() {
+		var tasks atomic.Int64
+		var senders sync.WaitGroup
+		for range 64 {
+			senders.Go(func() {
+				for tasks.Add(1) <= total {
+					w.patch("http://" + listener.Addr().String() + "/run")
+					w.patch("http://" + listener.Addr().String() + "/task")
+				}
+			})
+		}
+		senders.Wait()
+	}
+	w.check(b)
+	perTask := b.Elapsed() / time.Duration(b.N*total)
+	b.ReportMetric(float64(time.Second)/float64(perTask), "tasks/s")
+	b.ReportMetric(float64(perTask.Microseconds()), "µs/task")
+}

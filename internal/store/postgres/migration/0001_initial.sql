@@ -1,3 +1,6 @@
+-- There are no foreign keys: each would cost a look-up a row, and rows that belong together are written by one
+-- transaction.
+
 -- Facts of a batch.
 CREATE TABLE batch (
     id         uuid PRIMARY KEY,
@@ -8,7 +11,7 @@ CREATE TABLE batch (
 -- Facts of a task. The hot path reads this table and never updates it.
 CREATE TABLE task (
     id               uuid PRIMARY KEY,
-    batch_id         uuid NOT NULL REFERENCES batch,
+    batch_id         uuid NOT NULL,
     local_id         text NOT NULL,
     name             text NOT NULL,
     kind             text NOT NULL,
@@ -30,7 +33,7 @@ CREATE INDEX task_kind ON task (kind, id);
 -- What changes while a task lives: narrow, and no index on anything that changes, so that updates stay in the page.
 -- The numbers of status are those of task.Status.
 CREATE TABLE task_state (
-    id             uuid PRIMARY KEY REFERENCES task,
+    id             uuid PRIMARY KEY,
     status         smallint NOT NULL CHECK (status BETWEEN 1 AND 8),
     unmet          integer NOT NULL,
     success        bigint NOT NULL DEFAULT 0 CHECK (success >= 0),
@@ -58,8 +61,8 @@ CREATE TABLE task_state (
 
 -- A child waits for its parent.
 CREATE TABLE link (
-    parent_id        uuid NOT NULL REFERENCES task,
-    child_id         uuid NOT NULL REFERENCES task,
+    parent_id        uuid NOT NULL,
+    child_id         uuid NOT NULL,
     requires_success boolean NOT NULL,
     PRIMARY KEY (parent_id, child_id)
 );
@@ -121,7 +124,7 @@ CREATE TABLE dep_event (
 
 -- The outbox: end and cancel actions. The numbers are those of task.Trigger and store.DeliveryState.
 CREATE TABLE delivery (
-    task_id     uuid NOT NULL REFERENCES task,
+    task_id     uuid NOT NULL,
     trigger     smallint NOT NULL,
     place       smallint NOT NULL,
     host        text NOT NULL,
