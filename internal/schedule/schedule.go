@@ -113,9 +113,6 @@ func (p *Pump) Wake() {
 	}
 }
 
-// RoomFreed is for dispatch to call when room that was short is there again. It does not block.
-func (p *Pump) RoomFreed() { p.Wake() }
-
 // Run pumps until ctx ends, and returns nil then. A tick that is under way is finished and what it claimed is started.
 func (p *Pump) Run(ctx context.Context) error {
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))

@@ -132,7 +132,7 @@ func TestTicks(t *testing.T) {
 		f.expect(t, ms(0, 0))
 		time.Sleep(3 * time.Second)
 		f.expect(t, ms(0, 0, 1000, 2000, 3000))
-		p.RoomFreed()
+		p.Wake()
 		f.expect(t, ms(0, 0, 1000, 2000, 3000, 3000))
 		if diff := cmp.Diff(store.PumpParams{Owner: uuid.UUID{1}, Room: f.room}, f.params[0]); diff != "" {
 			t.Error(diff)

@@ -179,7 +179,7 @@ type source struct {
 	wake  *Wake
 }
 
-const parked place = 100
+const parked place = 100 // apart from queued only here: a task may be found in either
 
 type gate struct {
 	GateRow

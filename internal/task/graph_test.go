@@ -128,7 +128,7 @@ func TestBackEdgesAreNamed(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		parents, order := drawGraph(t)
 		if len(order) < 2 {
-			t.Skip("one node")
+			return // no two nodes to make a cycle of
 		}
 		low := rapid.IntRange(0, len(order)-2).Draw(t, "low")
 		high := rapid.IntRange(low+1, len(order)-1).Draw(t, "high")
