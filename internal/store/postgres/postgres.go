@@ -2,8 +2,8 @@
 // production; the contract is in package store.
 //
 // Every method is one transaction of two to five round trips: statements are pipelined, and each works on arrays, so
-// their number does not depend on how many tasks there are. No session state is kept, so it also runs behind a pooler
-// in transaction mode; only Listen needs a connection of its own.
+// their number does not depend on how many tasks there are. A session keeps nothing but prepared statements, so a pooler
+// in transaction mode has to know those; only Listen needs a connection of its own.
 //
 // A transaction that PostgreSQL undid (serialization, deadlock) or whose connection broke before COMMIT is run again.
 // When the connection breaks at COMMIT, the database is asked what became of the transaction before anything is
