@@ -102,7 +102,7 @@ func TestManyMembers(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), `duplicate member name "m0"`) {
 			t.Errorf("%d members, the first one twice: %v", n, err)
 		}
-		if took := time.Since(start); took > 5*time.Second {
+		if took := time.Since(start); took > time.Minute {
 			t.Errorf("%d members took %v", n, took)
 		}
 	}

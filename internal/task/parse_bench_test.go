@@ -132,7 +132,7 @@ func TestHugeGraphs(t *testing.T) {
 		if cycles := bigGraph(shape, 100_000).Cycles(1); cycles != nil {
 			t.Errorf("%s: found a cycle of %d", shape, len(cycles[0]))
 		}
-		if took := time.Since(start); took > 2*time.Second {
+		if took := time.Since(start); took > 20*time.Second {
 			t.Errorf("%s: took %v", shape, took)
 		}
 	}
