@@ -99,7 +99,7 @@ func (t *touched) follow(c *Changes, r *Row) {
 	before := len(c.Unqueue)
 	c.follow(&t.before, r, t.triggers, t.requeue)
 	if len(c.Unqueue) > before {
-		// A task that was kept in ready may have passed gates that have room for others.
+		// The pump looks at the gates it was checked at, in case others wait there.
 		c.Visit = append(c.Visit, t.gates...)
 	}
 }

@@ -124,7 +124,7 @@ func NeedsTask(s *State, o *Outcome) bool {
 	case StartFailed, Expire:
 		return s.EndActions
 	case Cancel, Pause:
-		// Canceling may send the cancel action; leaving the queue lets others at the gates it was checked at.
+		// Canceling may send the cancel action; leaving the queue has the gates looked at that it was checked at.
 		return s.Status == Pending || s.HoldsSlots()
 	}
 	return false
