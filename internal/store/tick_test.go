@@ -17,9 +17,9 @@ func TestTickKeepsLaneOfLockedWaiter(t *testing.T) {
 		tick.FoldGates(nil, []store.GateRow{gate}, 0)
 		tick.FoldEvents(nil)
 		tick.Ready(nil)
-		tick.Locked(nil, nil)
+		tick.Facts(nil)
 		tick.Count(nil)
-		tick.Woken([]store.WokenRow{{Gate: gate.ID, Lane: lane, ID: task.ID{1}}})
+		tick.Woken([]store.WokenRow{{Gate: gate.ID, Lane: lane, Found: store.Found{Facts: store.Facts{ID: task.ID{1}}}}})
 		tick.Wanted()
 		if err := tick.Admit(nil); err != nil {
 			t.Fatal(err)

@@ -41,7 +41,7 @@ func begun(t *testing.T, s *Store) (conn *pgxpool.Conn, token task.ID) {
 	t.Cleanup(conn.Release)
 	token = uuid.Must(uuid.NewV7())
 	do(t, conn, "begin")
-	do(t, conn, s.queries.Get("mark"), token)
+	do(t, conn, s.queries.Get("open"), token)
 	return conn, token
 }
 
@@ -113,7 +113,7 @@ func TestTransactionThatComesTooLateIsKeptOut(t *testing.T) {
 	do(t, conn, "begin")
 	late := uuid.Must(uuid.NewV7())
 	wantFate(t, s, late, errLost) // it has not got as far as to write its mark
-	_, err := conn.Exec(t.Context(), s.queries.Get("mark"), late)
+	_, err := conn.Exec(t.Context(), s.queries.Get("open"), late)
 	if pg, ok := errors.AsType[*pgconn.PgError](err); !ok || pg.Code != "23505" {
 		t.Errorf("the mark of a transaction that was said not to be committed: %v", err)
 	}

@@ -186,8 +186,7 @@ func (s *Store) try(ctx context.Context, pool *pgxpool.Pool, fn func(ctx context
 	defer release()
 	t := &tx{s: s, conn: conn, batch: &pgx.Batch{}, token: uuid.Must(uuid.NewV7())}
 	t.batch.Queue("begin")
-	t.exec("open")
-	t.exec("mark", t.token)
+	t.exec("open", t.token)
 	if err := fn(ctx, t); err != nil {
 		t.rollback(ctx)
 		if errors.Is(err, errNothing) {
@@ -245,9 +244,12 @@ func (t *tx) clock() {
 	})
 }
 
-// flush sends what is queued and takes the answers.
+// flush sends what is queued, if there is anything, and takes the answers.
 func (t *tx) flush(ctx context.Context) error {
 	batch := t.batch
+	if batch.Len() == 0 {
+		return nil
+	}
 	t.batch = &pgx.Batch{}
 	t.s.sent.Add(int64(batch.Len()))
 	err := t.conn.SendBatch(ctx, batch).Close()

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 
 	"taskrunner/internal/store"
 	"taskrunner/internal/task"
@@ -21,20 +20,14 @@ func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, err
 	var learned shapesRead
 	err := s.run(ctx, func(ctx context.Context, t *tx) error {
 		tick, learned = store.NewTick(p, s.shapes), shapesRead{}
-		locked, err := s.lockPump(ctx, t, p.Owner)
-		if err != nil {
+		if err := t.fold(ctx, tick, &learned); err != nil {
 			return err
 		}
-		if !locked {
-			tick.Result.Busy = true
+		if tick.Result.Busy {
 			return errNothing
 		}
-		ready, err := t.fold(ctx, tick, &learned)
-		if err != nil {
-			return err
-		}
 		s.shapes.Add(learned.version, learned.shapes...) // committed by others, whatever becomes of this tick
-		if err := t.lockTasks(ctx, tick, ready); err != nil {
+		if err := t.loadMore(ctx, tick); err != nil {
 			return err
 		}
 		return t.admit(ctx, tick, p.Owner, &learned)
@@ -54,18 +47,14 @@ type shapesRead struct {
 	marked  int64 // the version that new ones were given
 }
 
-func (s *Store) lockPump(ctx context.Context, t *tx, owner task.ID) (bool, error) {
-	locked := false
-	t.rows("lock_pump", nil, func(rows pgx.Rows) error {
+// fold locks the pump, and loads what has happened and the heads of ready. It is one round trip: those statements that
+// lock or delete do nothing unless the first one got the lock.
+func (t *tx) fold(ctx context.Context, tick *store.Tick, learned *shapesRead) error {
+	locked, leased := false, false
+	t.rows("lock_pump", []any{tick.Params.Owner}, func(rows pgx.Rows) error {
 		locked = true
-		var shard int
-		return rows.Scan(&shard)
+		return rows.Scan(nil, &leased)
 	})
-	return locked, t.holdLease(ctx, owner)
-}
-
-// fold loads what has happened, and returns the heads of ready.
-func (t *tx) fold(ctx context.Context, tick *store.Tick, learned *shapesRead) ([]task.ID, error) {
 	t.readShapes(tick, learned)
 	var deltas []store.GateDelta
 	taken := 0
@@ -81,64 +70,77 @@ func (t *tx) fold(ctx context.Context, tick *store.Tick, learned *shapesRead) ([
 		return err
 	})
 	var dirty []store.GateRow
-	var ready []*store.Facts
-	room := tick.Params.Room
 	if tick.LooksAtDirty() {
 		t.gates("dirty_gates", []any{store.MaxDirty, int64(t.s.shapes.Dirty)}, &dirty)
 	}
-	if room.Total > 0 {
-		hosts, limits := make([]string, 0, len(room.Busy)), make([]int32, 0, len(room.Busy))
-		for host := range room.Busy {
-			hosts, limits = append(hosts, host), append(limits, int32(tick.ReadyLimit(host)))
-		}
-		t.rows("ready", []any{tick.ReadyLimit(""), hosts, limits, tick.ReadyTotal()}, func(rows pgx.Rows) error {
-			f := &store.Facts{}
-			ready = append(ready, f)
-			return rows.Scan((*[16]byte)(&f.ID), &f.Host)
-		})
-	}
 	var events []store.EventRow
-	t.rows("events", []any{tick.Params.Links}, func(rows pgx.Rows) error {
-		var e store.EventRow
-		var child pgtype.UUID
-		err := rows.Scan(&e.Seq, (*[16]byte)(&e.Parent), &e.Succeeded, &child, &e.RequiresSuccess)
-		e.Child = child.Bytes
-		events = append(events, e)
-		return err
-	})
+	t.events(tick.Params.Links, &events)
+	var ready []store.Found
+	t.ready(tick, &ready)
+	t.clock()
 	if err := t.flush(ctx); err != nil {
-		return nil, err
+		return err
 	}
+	switch {
+	case !locked:
+		tick.Result.Busy = true
+		return nil
+	case !leased:
+		return errNoLease
+	}
+	tick.Now = t.now
 	tick.FoldGates(deltas, dirty, taken)
 	tick.FoldEvents(events)
 	tick.Ready(ready)
-	ids := make([]task.ID, len(ready))
-	for i, f := range ready {
-		ids[i] = f.ID
+	return nil
+}
+
+func (t *tx) events(limit int, into *[]store.EventRow) {
+	t.rows("events", []any{limit}, func(rows pgx.Rows) error {
+		var e store.EventRow
+		var scan stateScan
+		err := rows.Scan(append([]any{&e.Seq, (*[16]byte)(&e.Parent), &e.Succeeded, &e.RequiresSuccess}, scan.into()...)...)
+		e.Child = scan.maybe()
+		*into = append(*into, e)
+		return err
+	})
+}
+
+func (t *tx) ready(tick *store.Tick, into *[]store.Found) {
+	room := tick.Params.Room
+	if room.Total <= 0 {
+		return
 	}
-	return ids, nil
+	hosts, limits := make([]string, 0, len(room.Busy)), make([]int32, 0, len(room.Busy))
+	for host := range room.Busy {
+		hosts, limits = append(hosts, host), append(limits, int32(tick.ReadyLimit(host)))
+	}
+	t.rows("ready", []any{tick.ReadyLimit(""), hosts, limits, tick.ReadyTotal()}, func(rows pgx.Rows) error {
+		f, err := found(rows)
+		*into = append(*into, f)
+		return err
+	})
 }
 
 func (t *tx) readShapes(tick *store.Tick, learned *shapesRead) {
-	t.rows("known_shapes", []any{t.s.shapes.Version}, func(rows pgx.Rows) error {
+	t.rows("unknown_shapes", []any{t.s.shapes.Version}, func(rows pgx.Rows) error {
 		var version int64
 		shape, err := scanShape(rows, &version)
+		if version == 0 {
+			tick.NewShapes = append(tick.NewShapes, shape)
+			return err
+		}
 		learned.shapes = append(learned.shapes, shape)
 		learned.version = max(learned.version, version)
 		return err
 	})
-	t.rows("new_shapes", nil, func(rows pgx.Rows) error {
-		shape, err := scanShape(rows)
-		tick.NewShapes = append(tick.NewShapes, shape)
-		return err
-	})
 }
 
-func scanShape(rows pgx.Rows, more ...any) (task.Shape, error) {
+func scanShape(rows pgx.Rows, version *int64) (task.Shape, error) {
 	var shape task.Shape
 	var status int16
 	var fields []byte
-	if err := rows.Scan(append([]any{(*int64)(&shape.ID), &shape.Kind, &status, &fields}, more...)...); err != nil {
+	if err := rows.Scan((*int64)(&shape.ID), &shape.Kind, &status, &fields, version); err != nil {
 		return shape, err
 	}
 	shape.Status = task.Status(status)
@@ -154,26 +156,14 @@ func (t *tx) gates(name string, args []any, into *[]store.GateRow) {
 	})
 }
 
-// lockTasks locks children, waiting for whoever holds one, and then ready and parked tasks without waiting: who holds
-// a Pending task wakes the pump afterwards.
-func (t *tx) lockTasks(ctx context.Context, tick *store.Tick, ready []task.ID) error {
-	var states []task.State
-	if ids := tick.Locks(); len(ids) > 0 {
-		t.lockStates(ids, func(s task.State) { states = append(states, s) })
-	}
-	t.clock()
-	if len(ready) > 0 {
-		t.lock("lock_free_states", ready, func(s task.State) { states = append(states, s) })
-	}
+// loadMore loads what follows from what was loaded before. Without dependencies and rules it is nothing.
+func (t *tx) loadMore(ctx context.Context, tick *store.Tick) error {
 	var facts []*store.Facts
-	ids, settled := tick.Children()
-	ids = append(ids, ready...)
-	settled = append(settled, make([]int, len(ready))...) // ready tasks wait for nothing
-	if len(ids) > 0 {
-		t.rows("pump_facts", []any{uuids(ids), settled}, func(rows pgx.Rows) error {
+	if ids := tick.Missing(); len(ids) > 0 {
+		t.rows("pump_facts", []any{uuids(ids)}, func(rows pgx.Rows) error {
 			f := &store.Facts{}
 			facts = append(facts, f)
-			return rows.Scan((*[16]byte)(&f.ID), &f.Kind, &f.Priority, &f.Host, &f.Metadata, &f.Rules, &f.OnStart, &f.OnFailure)
+			return rows.Scan(append(intoFacts(f), &f.OnFailure)...)
 		})
 	}
 	var holders []store.Holder
@@ -196,8 +186,7 @@ func (t *tx) lockTasks(ctx context.Context, tick *store.Tick, ready []task.ID) e
 	if err := t.flush(ctx); err != nil {
 		return err
 	}
-	tick.Now = t.now
-	tick.Locked(states, facts)
+	tick.Facts(facts)
 	tick.Count(holders)
 	tick.Woken(woken)
 	return nil
@@ -210,29 +199,25 @@ func (t *tx) woken(wakes []store.Wake, into *[]store.WokenRow) {
 		gates[i], lanes[i], counts[i] = int64(w.Gate), int32(w.Lane), int32(w.N)
 	}
 	t.rows("woken", []any{gates, lanes, counts}, func(rows pgx.Rows) error {
-		w := store.WokenRow{Facts: &store.Facts{}}
-		f := w.Facts
-		var scan stateScan
-		var locked bool
-		into1 := []any{(*int64)(&w.Gate), &w.Lane, (*[16]byte)(&w.ID), &f.Kind, &f.Priority, &f.Host, &f.Metadata,
-			&f.Rules, &f.OnStart, &locked}
-		c := &scan
-		s := &c.state
-		into2 := []any{&c.status, &c.unmet, &s.Success, &s.Failures, &c.attempt, &c.startFail, &c.startStatus,
-			&s.StartError, &c.claimed, &c.started, &c.ended, &c.updated, &s.FailureReason, &c.timeout, &s.HasChildren,
-			&s.EndActions}
-		if err := rows.Scan(append(into1, into2...)...); err != nil {
-			return err
-		}
-		f.ID = w.ID
-		if locked {
-			s.ID, s.Kind = w.ID, f.Kind
-			state := scan.get()
-			w.State = &state
-		}
+		var w store.WokenRow
+		var err error
+		w.Found, err = found(rows, (*int64)(&w.Gate), &w.Lane)
 		*into = append(*into, w)
-		return nil
+		return err
 	})
+}
+
+func intoFacts(f *store.Facts) []any {
+	return []any{(*[16]byte)(&f.ID), &f.Kind, &f.Priority, &f.Host, &f.Metadata, &f.Rules, &f.OnStart}
+}
+
+// found reads the columns of more, and then those of a task that was found and perhaps locked.
+func found(rows pgx.Rows, more ...any) (store.Found, error) {
+	var f store.Found
+	var scan stateScan
+	err := rows.Scan(append(append(more, intoFacts(&f.Facts)...), scan.into()...)...)
+	f.State = scan.maybe()
+	return f, err
 }
 
 // admit decides and queues everything that is to be written.

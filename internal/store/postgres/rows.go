@@ -13,31 +13,44 @@ import (
 	"taskrunner/internal/task"
 )
 
-// stateScan reads the columns of a state row in the order in which every statement lists them.
+// stateScan reads the columns of a state row in the order in which every statement lists them. They may all be null.
 type stateScan struct {
-	state                     task.State
-	claimed, started, ended   pgtype.Timestamptz
-	updated                   pgtype.Timestamptz
-	timeout                   int32
-	status, startStatus       int16
-	unmet, attempt, startFail int32
+	id                               pgtype.UUID
+	status, startStatus              pgtype.Int2
+	unmet, attempt, startFail        pgtype.Int4
+	timeout                          pgtype.Int4
+	success, failures                pgtype.Int8
+	startError, reason, kind         pgtype.Text
+	claimed, started, ended, updated pgtype.Timestamptz
+	hasChildren, endActions          pgtype.Bool
 }
 
 func (c *stateScan) into() []any {
-	s := &c.state
-	return []any{(*[16]byte)(&s.ID), &c.status, &c.unmet, &s.Success, &s.Failures, &c.attempt, &c.startFail,
-		&c.startStatus, &s.StartError, &c.claimed, &c.started, &c.ended, &c.updated, &s.FailureReason, &s.Kind,
-		&c.timeout, &s.HasChildren, &s.EndActions}
+	return []any{&c.id, &c.status, &c.unmet, &c.success, &c.failures, &c.attempt, &c.startFail, &c.startStatus,
+		&c.startError, &c.claimed, &c.started, &c.ended, &c.updated, &c.reason, &c.kind, &c.timeout, &c.hasChildren,
+		&c.endActions}
 }
 
 func (c *stateScan) get() task.State {
-	s := c.state
-	s.Status, s.Unmet, s.Attempt = task.Status(c.status), int(c.unmet), int(c.attempt)
-	s.StartFailures, s.StartStatus = int(c.startFail), int(c.startStatus)
-	s.ClaimedAt, s.StartedAt, s.EndedAt = timeOf(c.claimed), timeOf(c.started), timeOf(c.ended)
-	s.LastUpdated = timeOf(c.updated)
-	s.Timeout = time.Duration(c.timeout) * time.Second
-	return s
+	return task.State{
+		ID: c.id.Bytes, Status: task.Status(c.status.Int16), Unmet: int(c.unmet.Int32),
+		Success: c.success.Int64, Failures: c.failures.Int64,
+		Attempt: int(c.attempt.Int32), StartFailures: int(c.startFail.Int32),
+		StartStatus: int(c.startStatus.Int16), StartError: c.startError.String,
+		ClaimedAt: timeOf(c.claimed), StartedAt: timeOf(c.started), EndedAt: timeOf(c.ended),
+		LastUpdated: timeOf(c.updated), FailureReason: c.reason.String,
+		Kind: c.kind.String, Timeout: time.Duration(c.timeout.Int32) * time.Second,
+		HasChildren: c.hasChildren.Bool, EndActions: c.endActions.Bool,
+	}
+}
+
+// maybe is nil for a row that is not there.
+func (c *stateScan) maybe() *task.State {
+	if !c.id.Valid {
+		return nil
+	}
+	state := c.get()
+	return &state
 }
 
 func timeOf(t pgtype.Timestamptz) time.Time {

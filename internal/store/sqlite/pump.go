@@ -22,11 +22,8 @@ func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, err
 		tick.Now = t.now
 		t.newShapes(tick)
 		t.fold(tick)
-		ready := t.ready(tick)
-		if t.err != nil {
-			return t.err
-		}
-		t.lockTasks(tick, ready)
+		t.ready(tick)
+		t.loadMore(tick)
 		if t.err != nil {
 			return t.err
 		}
@@ -84,9 +81,11 @@ func (t *tx) fold(tick *store.Tick) {
 	}
 	var events []store.EventRow
 	t.rows("events", func(r *row) error {
-		events = append(events, store.EventRow{
-			Seq: r.int64(), Parent: r.id(), Succeeded: r.bool(), Child: r.id(), RequiresSuccess: r.bool(),
-		})
+		e := store.EventRow{Seq: r.int64(), Parent: r.id(), Succeeded: r.bool(), RequiresSuccess: r.bool()}
+		if s := r.state(); s.ID != (task.ID{}) {
+			e.Child = &s
+		}
+		events = append(events, e)
 		return nil
 	}, int64(tick.Params.Links))
 	if t.err == nil {
@@ -112,10 +111,10 @@ func (t *tx) gates(ids []task.GateID, each func(store.GateRow)) {
 }
 
 // ready finds the heads of ready, by priority and age.
-func (t *tx) ready(tick *store.Tick) []task.ID {
+func (t *tx) ready(tick *store.Tick) {
 	most := tick.ReadyLimit("")
 	if most == 0 {
-		return nil
+		return
 	}
 	var full []string
 	for host := range tick.Params.Room.Busy {
@@ -123,38 +122,32 @@ func (t *tx) ready(tick *store.Tick) []task.ID {
 			full = append(full, host)
 		}
 	}
-	var heads []*store.Facts
-	var ids []task.ID
+	var heads []store.Found
 	taken := map[string]int{}
 	t.get("ready", givenTexts(full), func(r *row) error {
-		f := &store.Facts{ID: r.id(), Host: r.text()}
-		if taken[f.Host]++; taken[f.Host] <= tick.ReadyLimit(f.Host) && len(heads) < tick.ReadyTotal() {
-			heads, ids = append(heads, f), append(ids, f.ID)
+		host := r.text()
+		if taken[host]++; taken[host] <= tick.ReadyLimit(host) && len(heads) < tick.ReadyTotal() {
+			heads = append(heads, r.found())
 		}
 		return nil
 	}, int64(most))
-	tick.Ready(heads)
-	return ids
+	if t.err == nil {
+		tick.Ready(heads)
+	}
 }
 
-// lockTasks loads children, ready and parked tasks.
-func (t *tx) lockTasks(tick *store.Tick, ready []task.ID) {
-	var states []task.State
-	t.lockStates(tick.Locks(), func(s task.State) { states = append(states, s) })
-	var facts []*store.Facts
-	ids, settled := tick.Children()
-	ids = append(ids, ready...)
-	settled = append(settled, make([]int, len(ready))...) // ready tasks wait for nothing
-	if len(ids) > 0 {
-		t.get("pump_facts", givenRows{len(ids), func(i int, to []driver.Value) []driver.Value {
-			return append(to, ids[i].String(), int64(settled[i]))
-		}}, func(r *row) error {
-			f := r.facts()
-			f.OnFailure = r.raw()
-			facts = append(facts, f)
-			return nil
-		})
+// loadMore loads what follows from what was loaded before.
+func (t *tx) loadMore(tick *store.Tick) {
+	if t.err != nil {
+		return
 	}
+	var facts []*store.Facts
+	t.get("pump_facts", givenIDs(tick.Missing()), func(r *row) error {
+		f := r.facts()
+		f.OnFailure = r.raw()
+		facts = append(facts, &f)
+		return nil
+	})
 	var holders []store.Holder
 	if len(tick.NewShapes) > 0 {
 		var kinds []string
@@ -168,7 +161,7 @@ func (t *tx) lockTasks(tick *store.Tick, ready []task.ID) {
 	}
 	woken := t.woken(tick.Wakes())
 	if t.err == nil {
-		tick.Locked(states, facts)
+		tick.Facts(facts)
 		tick.Count(holders)
 		tick.Woken(woken)
 	}
@@ -182,10 +175,7 @@ func (t *tx) woken(wakes []store.Wake) []store.WokenRow {
 	t.get("woken", rowsOf(wakes, func(w *store.Wake, to []driver.Value) []driver.Value {
 		return append(to, int64(w.Gate), int64(w.Lane), int64(w.N))
 	}), func(r *row) error {
-		w := store.WokenRow{Gate: task.GateID(r.int64()), Lane: task.Lane(r.int()), Facts: r.facts()}
-		state := r.state()
-		w.ID, w.State = state.ID, &state
-		woken = append(woken, w)
+		woken = append(woken, store.WokenRow{Gate: task.GateID(r.int64()), Lane: task.Lane(r.int()), Found: r.found()})
 		return nil
 	})
 	return woken

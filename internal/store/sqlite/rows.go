@@ -115,10 +115,16 @@ func (r *row) task() (*task.Task, error) {
 }
 
 // facts reads what the pump needs of a task, but its on_failure.
-func (r *row) facts() *store.Facts {
-	return &store.Facts{
+func (r *row) facts() store.Facts {
+	return store.Facts{
 		ID: r.id(), Kind: r.text(), Priority: r.int(), Host: r.text(), Metadata: r.raw(), Rules: r.raw(), OnStart: r.raw(),
 	}
+}
+
+// found reads a task where it waits.
+func (r *row) found() store.Found {
+	facts, state := r.facts(), r.state()
+	return store.Found{Facts: facts, State: &state}
 }
 
 func (r *row) gate() (store.GateRow, error) {

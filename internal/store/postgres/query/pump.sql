@@ -1,14 +1,18 @@
 -- All of this runs under the lock of the pump, which is taken by a statement of its own, before anything is read: a
--- statement that waited for the lock would read as of before it.
+-- statement that waited for the lock would read as of before it. Those that follow it in the same round trip ask whether
+-- it got the lock, if they lock or delete anything.
 
+-- Nobody takes this process for dead until the transaction is over: what it claims must have an owner whose end is
+-- noticed. The setting must not be made before the row is locked, so this cannot be one SELECT.
 -- name: lock_pump
-SELECT shard FROM pump WHERE shard = 0 FOR UPDATE SKIP LOCKED;
+SELECT set_config('taskrunner.pump', 'locked', true),
+       EXISTS (SELECT FROM process WHERE id = $1 FOR KEY SHARE)
+FROM (SELECT shard FROM pump WHERE shard = 0 FOR UPDATE SKIP LOCKED) l;
 
--- name: known_shapes
+-- name: unknown_shapes
+SELECT id, kind, status, fields, version FROM shape WHERE version = 0
+UNION ALL
 SELECT id, kind, status, fields, version FROM shape WHERE version > $1;
-
--- name: new_shapes
-SELECT id, kind, status, fields FROM shape WHERE version = 0;
 
 -- name: mark_shapes
 UPDATE shape SET version = (SELECT max(version) + 1 FROM shape) WHERE id = ANY($1::bigint[]) RETURNING version;
@@ -22,7 +26,9 @@ WHERE t.kind = ANY($1::text[]);
 -- Deltas of gates that do not exist are visits; they count as taken.
 -- name: take_deltas
 WITH taken AS (
-    DELETE FROM gate_delta WHERE seq IN (SELECT seq FROM gate_delta ORDER BY seq LIMIT $1) RETURNING gate_id, delta
+    DELETE FROM gate_delta WHERE seq IN (SELECT seq FROM gate_delta ORDER BY seq LIMIT $1)
+                             AND current_setting('taskrunner.pump', true) = 'locked'
+    RETURNING gate_id, delta
 ), summed AS (
     SELECT gate_id, sum(delta)::integer AS delta, count(*)::integer AS n FROM taken GROUP BY gate_id
 )
@@ -36,21 +42,33 @@ SELECT id, shape_id, vals, used, lanes, dirty FROM gate WHERE dirty AND id > $2 
 -- name: gates
 SELECT id, shape_id, vals, used, lanes, dirty FROM gate WHERE id = ANY($1::bigint[]);
 
+-- Children are locked in id order, like everywhere, so in another order than that of the events.
 -- name: events
-WITH e AS (SELECT seq, parent_id, succeeded, after_child FROM dep_event ORDER BY seq LIMIT $1)
-SELECT e.seq, e.parent_id, e.succeeded, l.child_id, coalesce(l.requires_success, false)
-FROM e LEFT JOIN LATERAL (
-    SELECT child_id, requires_success FROM link
-    WHERE parent_id = e.parent_id AND child_id > e.after_child ORDER BY child_id LIMIT $1
-) l ON true
-ORDER BY e.seq, l.child_id LIMIT $1;
+SELECT c.seq, c.parent_id, c.succeeded, c.requires_success, s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
+       s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
+       s.end_actions
+FROM (
+    SELECT * FROM (
+        SELECT e.seq, e.parent_id, e.succeeded, l.child_id, coalesce(l.requires_success, false) AS requires_success
+        FROM (SELECT seq, parent_id, succeeded, after_child FROM dep_event ORDER BY seq LIMIT $1) e
+        LEFT JOIN LATERAL (
+            SELECT child_id, requires_success FROM link
+            WHERE parent_id = e.parent_id AND child_id > e.after_child ORDER BY child_id LIMIT $1
+        ) l ON true
+        WHERE current_setting('taskrunner.pump', true) = 'locked'
+        ORDER BY e.seq, l.child_id LIMIT $1
+    ) l ORDER BY child_id LIMIT $1
+) c LEFT JOIN LATERAL (SELECT * FROM task_state WHERE id = c.child_id FOR UPDATE) s ON true
+ORDER BY c.seq, s.id;
 
 -- The first $4 by priority and age, of the heads of every host's lane: $1 for a host, but what $3 says for those of $2.
--- What else is to be known of these
--- tasks is read once they are locked: an edit may come in between.
+-- The state rows are locked if that needs no waiting: others may hold one and wait for a child that the pump holds. The
+-- lock gives the newest version of a state row; the rest is as of the beginning of the statement. An edit in between
+-- writes both, so a row that still has the version that was seen at the beginning has the facts that were seen; the
+-- others are given without a state.
 -- name: ready
 WITH RECURSIVE hosts AS (
-    (SELECT host FROM ready ORDER BY host LIMIT 1)
+    (SELECT host FROM ready WHERE current_setting('taskrunner.pump', true) = 'locked' ORDER BY host LIMIT 1)
     UNION ALL
     SELECT (SELECT r.host FROM ready r WHERE r.host > hosts.host ORDER BY r.host LIMIT 1)
     FROM hosts WHERE hosts.host IS NOT NULL
@@ -59,29 +77,32 @@ WITH RECURSIVE hosts AS (
                                  WHERE b.host = hosts.host), $1) AS n
     FROM hosts WHERE hosts.host IS NOT NULL
 )
-SELECT r.task_id, lanes.host
-FROM lanes
-CROSS JOIN LATERAL (
-    SELECT rank, task_id FROM ready WHERE ready.host = lanes.host ORDER BY rank, task_id LIMIT lanes.n
+SELECT t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start,
+       s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
+       s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
+       s.end_actions
+FROM (
+    SELECT r.task_id
+    FROM lanes
+    CROSS JOIN LATERAL (
+        SELECT rank, task_id FROM ready WHERE ready.host = lanes.host ORDER BY rank, task_id LIMIT lanes.n
+    ) r
+    ORDER BY r.rank, r.task_id LIMIT $4
 ) r
-ORDER BY r.rank, r.task_id LIMIT $4;
+JOIN task t ON t.id = r.task_id
+JOIN task_state seen ON seen.id = r.task_id
+LEFT JOIN LATERAL (SELECT *, xmin AS version FROM task_state WHERE id = r.task_id FOR UPDATE SKIP LOCKED) s
+       ON s.version = seen.xmin;
 
--- Of those that wait for no more than $2 says: ready tasks, for which it says 0, and children. By now they are locked.
 -- name: pump_facts
-SELECT t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, CASE WHEN u.settled > 0 THEN t.on_failure END
-FROM unnest($1::uuid[], $2::integer[]) AS u(id, settled)
-JOIN task_state s ON s.id = u.id AND s.unmet <= u.settled
-JOIN task t ON t.id = u.id;
+SELECT id, kind, priority, host, metadata, rules, on_start, on_failure FROM task WHERE id = ANY($1::uuid[]);
 
--- Those in front of a lane. Their rows are locked if that needs no waiting: the pump holds locks already. The lock gives
--- the newest version of the state row; the rest is as of the beginning of the statement. An edit in between writes both,
--- so a row that still has the version that was seen at the beginning has the facts that were seen.
+-- Those in front of a lane; locked like ready tasks.
 -- name: woken
-SELECT w.gate_id, w.lane, p.task_id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start,
-       coalesce(s.version = seen.xmin, false), coalesce(s.status, 0), coalesce(s.unmet, 0), coalesce(s.success, 0), coalesce(s.failures, 0),
-       coalesce(s.attempt, 0), coalesce(s.start_failures, 0), coalesce(s.start_status, 0), coalesce(s.start_error, ''),
-       s.claimed_at, s.started_at, s.ended_at, s.last_updated, coalesce(s.failure_reason, ''), coalesce(s.timeout, 0),
-       coalesce(s.has_children, false), coalesce(s.end_actions, false)
+SELECT w.gate_id, w.lane, t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start,
+       s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
+       s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
+       s.end_actions
 FROM unnest($1::bigint[], $2::integer[], $3::integer[]) AS w(gate_id, lane, n)
 CROSS JOIN LATERAL (
     SELECT task_id FROM parked
@@ -89,7 +110,8 @@ CROSS JOIN LATERAL (
 ) p
 JOIN task t ON t.id = p.task_id
 JOIN task_state seen ON seen.id = p.task_id
-LEFT JOIN LATERAL (SELECT *, xmin AS version FROM task_state WHERE id = p.task_id FOR UPDATE SKIP LOCKED) s ON true;
+LEFT JOIN LATERAL (SELECT *, xmin AS version FROM task_state WHERE id = p.task_id FOR UPDATE SKIP LOCKED) s
+       ON s.version = seen.xmin;
 
 -- name: delete_events
 DELETE FROM dep_event WHERE seq = ANY($1::bigint[]);

@@ -15,7 +15,6 @@ CREATE VIRTUAL TABLE temp.given_check USING given(id, check_at);
 CREATE VIRTUAL TABLE temp.given_event USING given(parent_id, succeeded);
 CREATE VIRTUAL TABLE temp.given_delivery USING given(task_id, trigger, place, host);
 CREATE VIRTUAL TABLE temp.given_attempt USING given(task_id, trigger, place, state, next_at, status, error);
-CREATE VIRTUAL TABLE temp.given_child USING given(id, settled);
 CREATE VIRTUAL TABLE temp.given_wake USING given(gate_id, lane, n);
 CREATE VIRTUAL TABLE temp.given_cursor USING given(seq, after_child);
 CREATE VIRTUAL TABLE temp.given_claim USING given(id, gates, check_at);

@@ -27,8 +27,11 @@ SELECT t.id, t.shape_id, t.vals, t.used, t.lanes, t.dirty FROM given_id g CROSS 
 
 -- Both in the order of their keys, so it stops at the limit.
 -- name: events
-SELECT e.seq, e.parent_id, e.succeeded, l.child_id, l.requires_success
+SELECT e.seq, e.parent_id, e.succeeded, l.requires_success, s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
+       s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
+       s.end_actions
 FROM dep_event e LEFT JOIN link l ON l.parent_id = e.parent_id AND l.child_id > e.after_child
+LEFT JOIN task_state s ON s.id = l.child_id
 ORDER BY e.seq, l.child_id LIMIT ?1;
 
 -- The head of every host's lane, ?1 for each, but none of the hosts that are given. A limit cannot differ by host here;
@@ -39,8 +42,11 @@ WITH RECURSIVE hosts (host) AS (
     UNION ALL
     SELECT (SELECT min(r.host) FROM ready r WHERE r.host > hosts.host) FROM hosts WHERE hosts.host IS NOT NULL
 )
-SELECT r.task_id, r.host
-FROM hosts CROSS JOIN ready r
+SELECT r.host, t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start,
+       s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
+       s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
+       s.end_actions
+FROM hosts CROSS JOIN ready r CROSS JOIN task t ON t.id = r.task_id CROSS JOIN task_state s ON s.id = r.task_id
 WHERE hosts.host IS NOT NULL AND hosts.host NOT IN (SELECT id FROM given_id)
   AND r.host = hosts.host
   AND (r.rank, r.task_id) IN (
@@ -48,12 +54,9 @@ WHERE hosts.host IS NOT NULL AND hosts.host NOT IN (SELECT id FROM given_id)
   )
 ORDER BY r.rank, r.task_id;
 
--- Of those that wait for no more than is given: ready tasks, for which that is 0, and children.
 -- name: pump_facts
-SELECT t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, CASE WHEN g.settled > 0 THEN t.on_failure END
-FROM given_child g
-CROSS JOIN task_state s ON s.id = g.id AND s.unmet <= g.settled
-CROSS JOIN task t ON t.id = g.id;
+SELECT t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.on_failure
+FROM given_id g CROSS JOIN task t ON t.id = g.id;
 
 -- Those in front of a lane, n of them: each step goes to the next one in index parked_lane. The plus signs take the
 -- types off the columns; with them, only the first one would be looked up in the index.
