@@ -11,25 +11,35 @@ WITH RECURSIVE hosts AS (
                                  WHERE b.host = hosts.host), $3) AS n
     FROM hosts WHERE hosts.host IS NOT NULL
 ), due AS (
-    SELECT d.task_id, d.trigger, d.place
+    SELECT d.at
     FROM lanes CROSS JOIN LATERAL (
-        SELECT task_id, trigger, place, next_at FROM delivery
+        SELECT ctid AS at, next_at FROM delivery
         WHERE state = 1 AND delivery.host = lanes.host AND next_at <= clock_timestamp() + $1::interval
         ORDER BY next_at LIMIT lanes.n FOR UPDATE SKIP LOCKED
     ) d
     ORDER BY d.next_at LIMIT $6
 )
 UPDATE delivery d SET next_at = clock_timestamp() + $1::interval + $2::interval
-FROM due JOIN task t ON t.id = due.task_id
-WHERE d.task_id = due.task_id AND d.trigger = due.trigger AND d.place = due.place
+FROM due WHERE d.ctid = due.at
 RETURNING d.task_id, d.trigger, d.place, d.host, d.failures,
-          CASE d.trigger WHEN 2 THEN t.on_success WHEN 3 THEN t.on_failure ELSE t.on_cancel END;
+          (SELECT CASE d.trigger WHEN 2 THEN t.on_success WHEN 3 THEN t.on_failure ELSE t.on_cancel END
+           FROM task t WHERE t.id = d.task_id);
 
--- A delivery that another process has finished meanwhile stays finished.
+-- In one order, so that two processes do not wait for each other in a circle.
+-- name: lock_deliveries
+SELECT FROM delivery WHERE task_id = ANY($1::uuid[]) ORDER BY task_id, trigger, place FOR UPDATE;
+
+-- A delivery that another process has finished meanwhile stays finished. (With state = 1 the planner might walk the index
+-- of those.)
 -- name: finish_deliveries
 UPDATE delivery d
 SET state = u.state, failures = d.failures + (u.error <> '')::integer,
     next_at = clock_timestamp() + $1::interval + u.retry, last_status = u.status, last_error = u.error
-FROM unnest($2::uuid[], $3::smallint[], $4::smallint[], $5::smallint[], $6::interval[], $7::smallint[], $8::text[])
-  AS u(task_id, trigger, place, state, retry, status, error)
-WHERE d.task_id = u.task_id AND d.trigger = u.trigger AND d.place = u.place AND d.state = 1;
+FROM (
+    SELECT u.*, (SELECT ctid FROM delivery d
+                 WHERE d.task_id = u.task_id AND d.trigger = u.trigger AND d.place = u.place) AS at
+    FROM unnest($2::uuid[], $3::smallint[], $4::smallint[], $5::smallint[], $6::interval[], $7::smallint[], $8::text[])
+      AS u(task_id, trigger, place, state, retry, status, error)
+    OFFSET 0
+) u
+WHERE d.ctid = u.at AND d.state NOT IN (2, 3);

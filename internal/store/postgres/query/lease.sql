@@ -18,13 +18,13 @@ DELETE FROM process WHERE id = ANY($1::uuid[]);
 
 -- Those that are still to be started. Walks the whole of running; it does so only when a process has died.
 -- name: lost_claims
-SELECT r.task_id FROM running r JOIN task_state s ON s.id = r.task_id
-WHERE r.owner = ANY($1::uuid[]) AND s.started_at IS NULL;
+SELECT r.task_id FROM running r
+WHERE r.owner = ANY($1::uuid[]) AND (SELECT started_at FROM task_state WHERE id = r.task_id) IS NULL;
 
 -- name: set_owner
 UPDATE running SET owner = $1 WHERE task_id = ANY($2::uuid[]);
 
 -- name: due
 SELECT r.task_id, s.status, s.last_updated, s.timeout
-FROM running r JOIN task_state s ON s.id = r.task_id
-WHERE r.check_at <= $1 ORDER BY r.check_at LIMIT $2 FOR UPDATE OF r SKIP LOCKED;
+FROM (SELECT task_id FROM running WHERE check_at <= $1 ORDER BY check_at LIMIT $2 FOR UPDATE SKIP LOCKED) r
+CROSS JOIN LATERAL (SELECT status, last_updated, timeout FROM task_state WHERE id = r.task_id OFFSET 0) s;

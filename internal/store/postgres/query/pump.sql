@@ -20,13 +20,14 @@ UPDATE shape SET version = (SELECT max(version) + 1 FROM shape) WHERE id = ANY($
 -- Running rows of kinds that a new shape counts; locked, so that none of them ends uncounted.
 -- name: holders
 WITH held AS MATERIALIZED (SELECT task_id FROM running ORDER BY task_id FOR UPDATE)
-SELECT held.task_id, t.kind, t.metadata FROM held JOIN task t ON t.id = held.task_id
+SELECT held.task_id, t.kind, t.metadata
+FROM held CROSS JOIN LATERAL (SELECT kind, metadata FROM task WHERE id = held.task_id OFFSET 0) t
 WHERE t.kind = ANY($1::text[]);
 
 -- Deltas of gates that do not exist are visits; they count as taken.
 -- name: take_deltas
 WITH taken AS (
-    DELETE FROM gate_delta WHERE seq IN (SELECT seq FROM gate_delta ORDER BY seq LIMIT $1)
+    DELETE FROM gate_delta WHERE seq = ANY(ARRAY(SELECT seq FROM gate_delta ORDER BY seq LIMIT $1))
                              AND current_setting('taskrunner.pump', true) = 'locked'
     RETURNING gate_id, delta
 ), summed AS (
@@ -34,7 +35,7 @@ WITH taken AS (
 )
 SELECT summed.gate_id, coalesce(g.shape_id, 0), coalesce(g.vals, ''), coalesce(g.used, 0), coalesce(g.lanes, '{}'),
        coalesce(g.dirty, false), summed.delta, summed.n, g.id IS NOT NULL
-FROM summed LEFT JOIN gate g ON g.id = summed.gate_id;
+FROM summed LEFT JOIN LATERAL (SELECT * FROM gate WHERE id = summed.gate_id OFFSET 0) g ON true;
 
 -- name: dirty_gates
 SELECT id, shape_id, vals, used, lanes, dirty FROM gate WHERE dirty AND id > $2 ORDER BY id LIMIT $1;
@@ -89,8 +90,8 @@ FROM (
     ) r
     ORDER BY r.rank, r.task_id LIMIT $4
 ) r
-JOIN task t ON t.id = r.task_id
-JOIN task_state seen ON seen.id = r.task_id
+CROSS JOIN LATERAL (SELECT * FROM task WHERE id = r.task_id OFFSET 0) t
+CROSS JOIN LATERAL (SELECT xmin FROM task_state WHERE id = r.task_id OFFSET 0) seen
 LEFT JOIN LATERAL (SELECT *, xmin AS version FROM task_state WHERE id = r.task_id FOR UPDATE SKIP LOCKED) s
        ON s.version = seen.xmin;
 
@@ -108,8 +109,8 @@ CROSS JOIN LATERAL (
     SELECT task_id FROM parked
     WHERE parked.gate_id = w.gate_id AND parked.lane = w.lane ORDER BY rank, task_id LIMIT w.n
 ) p
-JOIN task t ON t.id = p.task_id
-JOIN task_state seen ON seen.id = p.task_id
+CROSS JOIN LATERAL (SELECT * FROM task WHERE id = p.task_id OFFSET 0) t
+CROSS JOIN LATERAL (SELECT xmin FROM task_state WHERE id = p.task_id OFFSET 0) seen
 LEFT JOIN LATERAL (SELECT *, xmin AS version FROM task_state WHERE id = p.task_id FOR UPDATE SKIP LOCKED) s
        ON s.version = seen.xmin;
 
@@ -118,7 +119,7 @@ DELETE FROM dep_event WHERE seq = ANY($1::bigint[]);
 
 -- name: advance_events
 UPDATE dep_event e SET after_child = u.after_child
-FROM unnest($1::bigint[], $2::uuid[]) AS u(seq, after_child) WHERE e.seq = u.seq;
+FROM unnest($1::bigint[], $2::uuid[]) AS u(seq, after_child) WHERE e.seq = u.seq AND e.seq = ANY($1);
 
 -- name: insert_running
 INSERT INTO running (task_id, owner, gates, check_at)
@@ -126,8 +127,10 @@ SELECT u.id, $1, u.gates::bigint[], u.check_at
 FROM unnest($2::uuid[], $3::text[], $4::timestamptz[]) AS u(id, gates, check_at);
 
 -- name: delete_ready
-DELETE FROM ready r USING unnest($1::text[], $2::smallint[], $3::uuid[]) AS u(host, rank, id)
-WHERE r.host = u.host AND r.rank = u.rank AND r.task_id = u.id;
+DELETE FROM ready WHERE ctid = ANY(ARRAY(
+    SELECT (SELECT r.ctid FROM ready r WHERE r.host = u.host AND r.rank = u.rank AND r.task_id = u.id)
+    FROM unnest($1::text[], $2::smallint[], $3::uuid[]) AS u(host, rank, id)
+));
 
 -- name: upsert_parked
 INSERT INTO parked (task_id, gate_id, lane, rank)
@@ -138,7 +141,7 @@ ON CONFLICT (task_id) DO UPDATE SET gate_id = excluded.gate_id, lane = excluded.
 UPDATE running r SET gates = r.gates || u.gates
 FROM (SELECT id, array_agg(gate_id) AS gates
       FROM unnest($1::uuid[], $2::bigint[]) AS h(id, gate_id) GROUP BY id) u
-WHERE r.task_id = u.id;
+WHERE r.task_id = u.id AND r.task_id = ANY($1);
 
 -- name: upsert_gates
 INSERT INTO gate (id, shape_id, vals, used, lanes, dirty)

@@ -1,0 +1,135 @@
+package postgres
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"taskrunner/internal/store"
+)
+
+// node is a node of a plan, as EXPLAIN tells it.
+type node struct {
+	Type      string `json:"Node Type"`
+	Table     string `json:"Relation Name"`
+	Condition string `json:"Index Cond"`
+	Plans     []node
+}
+
+// Tables that fill within seconds look empty to the planner: their last VACUUM found nothing in them. Statements must find
+// their rows by an index all the same, and never by walking a table.
+func TestPlansDoNotTrustStatistics(t *testing.T) {
+	t.Parallel()
+	s := openForCommits(t)
+	conn, err := s.pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Release)
+	tables := []string{"task", "task_state", "link", "ready", "parked", "running", "gate", "gate_delta", "dep_event", "delivery"}
+	do(t, conn, "INSERT INTO shape (id, kind, status, fields) VALUES (1, 'k', 3, '[]')")
+	lookEmpty(t, conn.Conn())
+	for _, table := range tables {
+		var pages, rows int
+		if err := conn.QueryRow(t.Context(), "SELECT relpages, reltuples::int FROM pg_class WHERE relname = $1", table).
+			Scan(&pages, &rows); err != nil || pages == 0 || rows != 0 {
+			t.Fatalf("table %s does not look as it should for this test: %d pages, %d rows, %v", table, pages, rows, err)
+		}
+	}
+	walks := map[string]string{ // statements that walk a table, and why they may
+		"holders":     "running", // only for a new shape
+		"lost_claims": "running", // only when a process has died
+	}
+	elsewhere := []string{ // run outside of the transactions that pin plans
+		"task", "parents", "deliveries", "tasks", "batch", "batch_counts", "batch_sums", "dag_links", "drift",
+	}
+	do(t, conn, "begin")
+	do(t, conn, s.queries.Get("open"), uuid.Must(uuid.NewV7()))
+	for _, name := range store.LoadQueries(queryFiles).Unused() { // that is all of them
+		if slices.Contains(elsewhere, name) {
+			continue
+		}
+		root := explain(t, conn.Conn(), name, s.queries.Get(name))
+		root.walked("", func(n node) {
+			if slices.Contains(tables, n.Table) && walks[name] != n.Table {
+				t.Errorf("%s walks the table %s: %s without a condition", name, n.Table, n.Type)
+			}
+		})
+	}
+	do(t, conn, "rollback")
+}
+
+// lookEmpty leaves tables with pages, of which the statistics say that they have no rows.
+func lookEmpty(t *testing.T, conn *pgx.Conn) {
+	t.Helper()
+	for table, columns := range map[string]string{
+		"task": "(id, batch_id, local_id, name, kind, host, priority, dead_end_barrier, metadata, on_start, created_at) " +
+			"SELECT gen_random_uuid(), gen_random_uuid(), '', '', '', '', 0, false, '{}', '[]', now()",
+		"task_state": "(id, status, unmet, last_updated, kind, timeout, has_children, end_actions) " +
+			"SELECT gen_random_uuid(), 2, 0, now(), '', 1, false, false",
+		"link":       "SELECT gen_random_uuid(), gen_random_uuid(), false",
+		"ready":      "SELECT 'h', 0, gen_random_uuid()",
+		"parked":     "SELECT gen_random_uuid(), 1, 1, 0",
+		"running":    "SELECT gen_random_uuid(), gen_random_uuid(), '{}', now()",
+		"gate":       "SELECT n, 1, '', 0, '{}', false",
+		"gate_delta": "(gate_id, delta) SELECT n, 1",
+		"dep_event":  "(parent_id, succeeded) SELECT gen_random_uuid(), true",
+		"delivery":   "(task_id, trigger, place, host, next_at) SELECT gen_random_uuid(), 1, 0, 'h', now()",
+	} {
+		for _, sql := range []string{
+			"INSERT INTO " + table + " " + columns + " FROM generate_series(1, 1000) n",
+			"DELETE FROM " + table,
+			"VACUUM (TRUNCATE off) " + table,
+		} {
+			if _, err := conn.Exec(t.Context(), sql); err != nil {
+				t.Fatalf("%s: %v", sql, err)
+			}
+		}
+	}
+}
+
+// explain gives the plan that every connection keeps for a statement.
+func explain(t *testing.T, conn *pgx.Conn, name, sql string) node {
+	t.Helper()
+	if _, err := conn.Exec(t.Context(), "PREPARE "+name+" AS "+sql); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	var n int
+	if err := conn.QueryRow(t.Context(), "SELECT cardinality(parameter_types) FROM pg_prepared_statements WHERE name = $1", name).
+		Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	arguments := ""
+	if n > 0 {
+		arguments = "(NULL" + strings.Repeat(", NULL", n-1) + ")"
+	}
+	var raw []byte
+	if err := conn.QueryRow(t.Context(), fmt.Sprintf("EXPLAIN (FORMAT JSON) EXECUTE %s%s", name, arguments)).Scan(&raw); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	var plans []struct{ Plan node }
+	if err := json.Unmarshal(raw, &plans); err != nil || len(plans) != 1 {
+		t.Fatalf("%s: %v: %s", name, err, raw)
+	}
+	return plans[0].Plan
+}
+
+// walked calls each for every scan below n that has no condition, but for those in order of which somebody takes the
+// first few.
+func (n *node) walked(above string, each func(node)) {
+	scan := n.Type == "Seq Scan" || n.Type == "Index Scan" || n.Type == "Index Only Scan"
+	if scan && n.Condition == "" && above != "Limit" {
+		each(*n)
+	}
+	if n.Type != "Result" && n.Type != "LockRows" { // these take no more than is asked of them
+		above = n.Type
+	}
+	for i := range n.Plans {
+		n.Plans[i].walked(above, each)
+	}
+}
