@@ -69,8 +69,8 @@ func Settings() []Setting {
 			readNetworks},
 		{"SKIP_SSRF_VALIDATION", "0", "1 is the same as WEBHOOK_ALLOWED_NETWORKS=any", readSkipSSRF},
 		{"WEBHOOK_TIMEOUT", "10s", "How long one webhook may take", duration(func(c *Config) *time.Duration { return &c.WebhookTimeout }, time.Second, time.Minute)},
-		{"WEBHOOK_WINDOW", "512", "Webhooks in flight at once, over all hosts", number(func(c *Config) *int { return &c.Window }, 1, 10_000)},
-		{"WEBHOOK_HOST_WINDOW", "64", "Webhooks in flight at once to one host", number(func(c *Config) *int { return &c.HostWindow }, 1, 10_000)},
+		{"WEBHOOK_WINDOW", "2048", "Webhooks in flight at once, over all hosts", number(func(c *Config) *int { return &c.Window }, 1, 10_000)},
+		{"WEBHOOK_HOST_WINDOW", "256", "Webhooks in flight at once to one host", number(func(c *Config) *int { return &c.HostWindow }, 1, 10_000)},
 		{"CLAIM_LEASE", "30s", "After how long the claims of a dead process are taken over", duration(func(c *Config) *time.Duration { return &c.ClaimLease }, time.Second, time.Hour)},
 		{"MAX_TASKS_PER_BATCH", "10000", "Tasks that one POST may create", number(func(c *Config) *int { return &c.MaxTasks }, 1, 1_000_000)},
 		{"MAX_BODY_BYTES", "33554432", "Size of a request body", func(c *Config, v string) error {

@@ -23,7 +23,7 @@ func load(t *testing.T, flags, env map[string]string) *Config {
 func defaults() *Config {
 	return &Config{
 		SQLitePath: "taskrunner.db", Listen: ":8085", HostURL: "http://localhost:8085", HostURLGuessed: true,
-		ClaimLease: 30 * time.Second, MaxTasks: 10_000, MaxBody: 32 << 20, Window: 512, HostWindow: 64,
+		ClaimLease: 30 * time.Second, MaxTasks: 10_000, MaxBody: 32 << 20, Window: 2048, HostWindow: 256,
 		WebhookTimeout: 10 * time.Second, ShutdownTimeout: 30 * time.Second,
 	}
 }

@@ -36,7 +36,7 @@ type Options struct {
 	Guard *Guard
 	// HostURL is where workers reach this service.
 	HostURL string
-	// Window bounds the requests that are out over all hosts (0: 512), HostWindow those to one host (0: 64). Each
+	// Window bounds the requests that are out over all hosts (0: 2048), HostWindow those to one host (0: 256). Each
 	// bounds on_start and the outbox for itself.
 	Window, HostWindow int
 	// Timeout bounds one request with its answer. 0: 10 s.
@@ -58,10 +58,10 @@ func (o *Options) fill() {
 		o.Guard = &Guard{}
 	}
 	if o.Window <= 0 {
-		o.Window = 512
+		o.Window = 2048
 	}
 	if o.HostWindow <= 0 {
-		o.HostWindow = 64
+		o.HostWindow = 256
 	}
 	if o.Timeout <= 0 {
 		o.Timeout = 10 * time.Second

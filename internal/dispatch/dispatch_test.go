@@ -420,10 +420,10 @@ func TestRetryKeepsItsPlace(t *testing.T) {
 		f := newFixture(t, Options{}, func(*http.Request) (*http.Response, error) { return respond(503, "") })
 		f.Start([]store.Claim{claim("a")})
 		synctest.Wait()
-		if got := f.Room(); got.Busy["a"] != 1 || got.Total != 511 {
+		if got := f.Room(); got.Busy["a"] != 1 || got.Total != 2047 {
 			t.Errorf("room %+v", got)
 		}
-		if f.outbox.room().Total != 512 {
+		if f.outbox.room().Total != 2048 {
 			t.Error("on_start takes the outbox's room")
 		}
 	})

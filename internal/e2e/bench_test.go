@@ -34,7 +34,7 @@ type benchWorker struct {
 func newBenchWorker(b *testing.B) *benchWorker {
 	b.Helper()
 	w := &benchWorker{
-		client:  &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}},
+		client:  &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 512}},
 		handles: make(chan string, 1<<20),
 		ended:   make(chan string, 1<<20),
 	}
@@ -46,7 +46,7 @@ func newBenchWorker(b *testing.B) *benchWorker {
 	server := &http.Server{Handler: w, ReadHeaderTimeout: time.Minute}
 	go func() { _ = server.Serve(listener) }() // until Close
 	var reporters sync.WaitGroup
-	for range 64 {
+	for range 256 {
 		reporters.Go(w.report)
 	}
 	b.Cleanup(func() {
@@ -215,7 +215,7 @@ func BenchmarkFloor(b *testing.B) {
 	for b.Loop() {
 		var tasks atomic.Int64
 		var senders sync.WaitGroup
-		for range 64 {
+		for range 256 {
 			senders.Go(func() {
 				for tasks.Add(1) <= total {
 					w.patch("http://" + listener.Addr().String() + "/run")

@@ -68,10 +68,10 @@ func (t *Tick) settleChild(c *child) {
 		return
 	}
 	t.changed = append(t.changed, s)
-	switch {
-	case s.Status == before:
+	switch s.Status {
+	case before:
 		return
-	case s.Status == task.Pending:
+	case task.Pending:
 		t.waiting[s.ID] = &waiting{state: s, from: freed}
 		t.missing = append(t.missing, s.ID)
 	default:
