@@ -50,8 +50,7 @@ func Parse(body []byte, root string) (Value, error) {
 
 // check returns the spans that it found, appended to spans, unless that is nil.
 func check(body []byte, root string, maxNumber int, spans []span) ([]span, error) {
-	var open [32]name
-	c := checker{data: body, names: open[:0], maxNumber: maxNumber, spans: spans}
+	c := checker{data: body, maxNumber: maxNumber, spans: spans}
 	if c.document() {
 		return c.spans, nil
 	}
