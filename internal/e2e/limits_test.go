@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -14,10 +15,15 @@ import (
 // meter measures how many tasks are at work at once, by keys of the test's choice.
 type meter struct {
 	mu         sync.Mutex
+	changed    sync.Cond
 	open, most map[string]int
 }
 
-func newMeter() *meter { return &meter{open: map[string]int{}, most: map[string]int{}} }
+func newMeter() *meter {
+	m := &meter{open: map[string]int{}, most: map[string]int{}}
+	m.changed.L = &m.mu
+	return m
+}
 
 func (m *meter) add(n int, keys ...string) {
 	m.mu.Lock()
@@ -25,6 +31,18 @@ func (m *meter) add(n int, keys ...string) {
 	for _, key := range keys {
 		m.open[key] += n
 		m.most[key] = max(m.most[key], m.open[key])
+	}
+	m.changed.Broadcast()
+}
+
+// wait returns when as many have been at work at once as limits say for keys, or ctx ends.
+func (m *meter) wait(ctx context.Context, limits map[string]int, keys ...string) {
+	defer context.AfterFunc(ctx, func() { m.add(0) })()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	missing := func(key string) bool { return m.most[key] < limits[key] }
+	for ctx.Err() == nil && slices.ContainsFunc(keys, missing) {
+		m.changed.Wait()
 	}
 }
 
@@ -41,12 +59,13 @@ func (m *meter) check(t *testing.T, limits map[string]int) {
 }
 
 // metered is a worker that is at work from the arrival of on_start until just before it reports: never longer than its
-// task holds a slot.
-func (r *receiver) metered(m *meter, work time.Duration, keys ...string) func(http.ResponseWriter, call) {
+// task holds a slot, and until the limits of its keys have been reached.
+func (r *receiver) metered(m *meter, limits map[string]int, keys ...string) func(http.ResponseWriter, call) {
 	return func(_ http.ResponseWriter, c call) {
 		m.add(1, keys...)
 		r.jobs.Go(func() {
-			time.Sleep(work)
+			m.wait(r.life, limits, keys...)
+			time.Sleep(10 * time.Millisecond) // so that one too many would be seen
 			m.add(-1, keys...)
 			report(r.life, http.MethodPatch, c.Handle, obj{"status": "Success"})
 		})
@@ -59,7 +78,7 @@ func TestLimitsPerTenant(t *testing.T) {
 		limits := map[string]int{"tenant1": 1, "tenant2": 1, "tenant3": 3}
 		var batch []obj
 		for tenant, n := range limits {
-			r.handle("/"+tenant, r.metered(m, 10*time.Millisecond, tenant))
+			r.handle("/"+tenant, r.metered(m, limits, tenant))
 			for i := range 15 {
 				batch = append(batch, r.newTask(fmt.Sprint(tenant, " ", i), "/"+tenant, obj{
 					"metadata": obj{"tenant": tenant, "i": i}, "rules": []obj{limit("test", n, "tenant")},
@@ -186,7 +205,7 @@ func TestTwoRulesTogether(t *testing.T) {
 		for tenant := range 4 {
 			key := fmt.Sprint("tenant", tenant)
 			limits[key] = 1
-			r.handle("/"+key, r.metered(m, 10*time.Millisecond, key, "all"))
+			r.handle("/"+key, r.metered(m, limits, key, "all"))
 			for i := range 8 {
 				batch = append(batch, r.newTask(fmt.Sprint(key, " ", i), "/"+key, obj{
 					"metadata": obj{"tenant": tenant}, "rules": []obj{limit("test", 1, "tenant"), limit("test", 2)},
