@@ -31,7 +31,7 @@ func openForCommits(t *testing.T) *Store {
 	return s
 }
 
-// begun is a transaction that has written its mark.
+// begun is a transaction that has written its mark, and that the database does not end for being idle.
 func begun(t *testing.T, s *Store) (conn *pgxpool.Conn, token task.ID) {
 	t.Helper()
 	conn, err := s.pool.Acquire(t.Context())
@@ -41,7 +41,7 @@ func begun(t *testing.T, s *Store) (conn *pgxpool.Conn, token task.ID) {
 	t.Cleanup(conn.Release)
 	token = uuid.Must(uuid.NewV7())
 	do(t, conn, "begin")
-	do(t, conn, s.queries.Get("open"), token)
+	do(t, conn, "INSERT INTO mark (token, committed) VALUES ($1, true)", token)
 	return conn, token
 }
 
