@@ -67,7 +67,7 @@ func PlanSettle(outcomes []task.Outcome, rows map[task.ID]*Row, now time.Time) (
 		seen[id].follow(&c, rows[id])
 	}
 	settled.Outbox = len(c.Deliveries) > 0
-	settled.Pump = len(c.Release)+len(c.Unqueue)+len(c.Enqueue)+len(c.Ended) > 0 || anyPending(c.States)
+	settled.Pump = len(c.Release)+len(c.Unqueue)+len(c.Enqueue)+len(c.Ended) > 0 || anyPending(rows)
 	return c, settled
 }
 
@@ -116,9 +116,9 @@ func gatesChecked(t *task.Task) []task.GateID {
 }
 
 // anyPending: the pump passes over a row that is locked, so whoever held a Pending one wakes it.
-func anyPending(states []task.State) bool {
-	for i := range states {
-		if states[i].Status == task.Pending {
+func anyPending(rows map[task.ID]*Row) bool {
+	for _, r := range rows {
+		if r.Status == task.Pending {
 			return true
 		}
 	}

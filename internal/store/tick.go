@@ -62,7 +62,7 @@ type Tick struct {
 
 	shapes  *Shapes
 	waiting map[task.ID]*waiting
-	failed  map[task.ID]*failed
+	ended   map[task.ID]*endedChild
 	missing []task.ID
 	changed []*task.State // to write
 
@@ -199,7 +199,7 @@ func NewTick(p PumpParams, shapes *Shapes) *Tick {
 	}
 	return &Tick{
 		Params: p, shapes: shapes,
-		waiting: map[task.ID]*waiting{}, failed: map[task.ID]*failed{},
+		waiting: map[task.ID]*waiting{}, ended: map[task.ID]*endedChild{},
 		used: map[task.GateID]int{}, gates: map[task.GateID]*gate{},
 		fetched: map[string]int{},
 		Result: Pumped{

@@ -13,8 +13,8 @@ type child struct {
 	failed task.ID // the first failed parent whose success is required; zero: none
 }
 
-// failed is a child that has ended because of a parent, and has end actions to send.
-type failed struct {
+// endedChild has ended because of a parent, and has end actions to send.
+type endedChild struct {
 	state    *task.State
 	triggers []task.Trigger
 }
@@ -79,7 +79,7 @@ func (t *Tick) settleChild(c *child) {
 			t.Changes.Ended = append(t.Changes.Ended, Ended{ID: s.ID})
 		}
 		if s.EndActions {
-			t.failed[s.ID] = &failed{s, triggers}
+			t.ended[s.ID] = &endedChild{s, triggers}
 			t.missing = append(t.missing, s.ID)
 		}
 	}
@@ -95,7 +95,7 @@ func (t *Tick) Facts(facts []*Facts) {
 		if w := t.waiting[f.ID]; w != nil {
 			w.facts = f
 		}
-		if ended := t.failed[f.ID]; ended != nil && len(f.OnFailure) > 0 {
+		if ended := t.ended[f.ID]; ended != nil && len(f.OnFailure) > 0 {
 			actions, err := task.ParseActions(f.OnFailure)
 			if err != nil {
 				panic(fmt.Sprintf("store: on_failure of task %s: %v", f.ID, err)) // we wrote it

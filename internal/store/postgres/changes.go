@@ -80,6 +80,7 @@ func (t *tx) setChecks(checks []store.Check) {
 	for i, c := range checks {
 		ids[i], at[i] = c.ID, nullTime(c.At)
 	}
+	t.exec("lock_running", ids)
 	t.exec("set_checks", ids, at)
 }
 

@@ -84,7 +84,7 @@ func (s *Store) FinishDeliveries(ctx context.Context, attempts []store.Attempt) 
 		retries[i], statuses[i], errs[i] = a.Retry, int16(a.Status), a.Error
 	}
 	err := s.run(ctx, func(_ context.Context, t *tx) error {
-		t.exec("lock_deliveries", ids)
+		t.exec("lock_deliveries", ids, triggers, places)
 		t.exec("finish_deliveries", s.skew(), ids, triggers, places, states, retries, statuses, errs)
 		return nil
 	})

@@ -35,6 +35,9 @@ func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, err
 	if err != nil {
 		return store.Pumped{}, fmt.Errorf("pump: %w", err)
 	}
+	if tick.Result.Busy {
+		return tick.Result, nil
+	}
 	s.shapes.Add(learned.marked, tick.NewShapes...)
 	s.deletions.add(len(tick.Unready) + len(tick.Done) + len(tick.Unpark) + tick.Deltas + 1) // and a mark
 	return tick.Result, nil
@@ -48,7 +51,7 @@ type shapesRead struct {
 }
 
 // fold locks the pump, and loads what has happened and the heads of ready. It is one round trip: those statements that
-// lock or delete do nothing unless the first one got the lock.
+// lock or delete do nothing unless the first one got the lock; what the others give counts for nothing then.
 func (t *tx) fold(ctx context.Context, tick *store.Tick, learned *shapesRead) error {
 	locked, leased := false, false
 	t.rows("lock_pump", []any{tick.Params.Owner}, func(rows pgx.Rows) error {

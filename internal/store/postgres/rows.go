@@ -72,13 +72,11 @@ func nullJSON(raw []byte) *string {
 	return &s
 }
 
-// lockStates queues the locking of state rows; they are in rows once the batch is flushed.
-func (t *tx) lockStates(ids []task.ID, each func(task.State)) { t.lock("lock_states", ids, each) }
-
-func (t *tx) lock(name string, ids []task.ID, each func(task.State)) {
+// lockStates queues the locking of state rows, waiting for who has them; each gets them when the batch is flushed.
+func (t *tx) lockStates(ids []task.ID, each func(task.State)) {
 	var scan stateScan
 	into := scan.into()
-	t.rows(name, []any{uuids(ids)}, func(rows pgx.Rows) error {
+	t.rows("lock_states", []any{uuids(ids)}, func(rows pgx.Rows) error {
 		if err := rows.Scan(into...); err != nil {
 			return err
 		}

@@ -55,9 +55,18 @@ SELECT host, -priority, id FROM task WHERE id = ANY($1::uuid[]);
 -- name: visit
 INSERT INTO gate_delta (gate_id, delta) SELECT g, 0 FROM unnest($1::bigint[]) AS g;
 
+-- Before set_checks: the reaper and the pump write rows of running, too.
+-- name: lock_running
+SELECT FROM running WHERE task_id = ANY($1::uuid[]) ORDER BY task_id FOR UPDATE;
+
 -- name: set_checks
 UPDATE running r SET check_at = u.check_at
-FROM unnest($1::uuid[], $2::timestamptz[]) AS u(id, check_at) WHERE r.task_id = u.id AND r.task_id = ANY($1);
+FROM (
+    SELECT u.check_at, (SELECT ctid FROM running WHERE task_id = u.id) AS at
+    FROM unnest($1::uuid[], $2::timestamptz[]) AS u(id, check_at)
+    OFFSET 0
+) u
+WHERE r.ctid = u.at;
 
 -- name: insert_events
 INSERT INTO dep_event (parent_id, succeeded) SELECT * FROM unnest($1::uuid[], $2::boolean[]);

@@ -1,3 +1,4 @@
+-- One that is finished in the same moment may be locked and not be claimed: then it is the next time.
 -- Leases what has been due for longest, $6 in all, for a host as much as there is room: $3, but what $5 says for those
 -- of $4.
 -- name: claim_deliveries
@@ -27,7 +28,12 @@ RETURNING d.task_id, d.trigger, d.place, d.host, d.failures,
 
 -- In one order, so that two processes do not wait for each other in a circle.
 -- name: lock_deliveries
-SELECT FROM delivery WHERE task_id = ANY($1::uuid[]) ORDER BY task_id, trigger, place FOR UPDATE;
+SELECT FROM (
+    SELECT * FROM unnest($1::uuid[], $2::smallint[], $3::smallint[]) AS u(task_id, trigger, place)
+    ORDER BY task_id, trigger, place OFFSET 0
+) u CROSS JOIN LATERAL (
+    SELECT FROM delivery d WHERE d.task_id = u.task_id AND d.trigger = u.trigger AND d.place = u.place FOR UPDATE
+) d;
 
 -- A delivery that another process has finished meanwhile stays finished. (With state = 1 the planner might walk the index
 -- of those.)

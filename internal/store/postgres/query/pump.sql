@@ -139,9 +139,12 @@ ON CONFLICT (task_id) DO UPDATE SET gate_id = excluded.gate_id, lane = excluded.
 
 -- name: hold_gates
 UPDATE running r SET gates = r.gates || u.gates
-FROM (SELECT id, array_agg(gate_id) AS gates
-      FROM unnest($1::uuid[], $2::bigint[]) AS h(id, gate_id) GROUP BY id) u
-WHERE r.task_id = u.id AND r.task_id = ANY($1);
+FROM (
+    SELECT array_agg(h.gate_id) AS gates, (SELECT ctid FROM running WHERE task_id = h.id) AS at
+    FROM unnest($1::uuid[], $2::bigint[]) AS h(id, gate_id) GROUP BY h.id
+    OFFSET 0
+) u
+WHERE r.ctid = u.at;
 
 -- name: upsert_gates
 INSERT INTO gate (id, shape_id, vals, used, lanes, dirty)
