@@ -1,10 +1,13 @@
 package e2e
 
 import (
+	"fmt"
 	"net/http"
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"taskrunner/api"
 )
@@ -509,4 +512,49 @@ func TestGracefulStop(t *testing.T) {
 			t.Logf("%d of %d had begun at the stop", begun, len(batch))
 		})
 	}
+}
+
+// TestHistory: every transition with its time and cause, those that the pump made in the same moment too.
+func TestHistory(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *service) {
+		r := newReceiver(t)
+		tasks, _ := s.create([]obj{
+			r.newTask("a", "/run", nil),
+			r.newTask("b", "/run", obj{"dependencies": []obj{dep("a", true)}}),
+			r.newTask("c", "/run", obj{"dependencies": []obj{dep("b", true)}}),
+		})
+		a, b, c := tasks["a"].ID, tasks["b"].ID, tasks["c"].ID
+		s.waitStatus(a, "Running")
+		s.want(200, "PATCH", "/task/pause/"+b, nil)
+		s.want(200, "PATCH", "/task/resume/"+b, nil)
+		s.finish(a, "Success")
+		s.waitStatus(b, "Running")
+		s.want(200, "DELETE", "/task/"+b, nil)
+		s.waitStatus(c, "Failure")
+		for id, want := range map[string][]string{
+			a: {"→ Pending: created", "Pending → Claimed: claimed", "Claimed → Running: on_start accepted",
+				"Running → Success: finished by worker"},
+			b: {"→ Waiting: created", "Waiting → Paused: paused", "Paused → Waiting: resumed",
+				"Waiting → Pending: dependencies met", "Pending → Claimed: claimed", "Claimed → Running: on_start accepted",
+				"Running → Canceled: canceled"},
+			c: {"→ Waiting: created", "Waiting → Failure: parent failed"},
+		} {
+			steps := decode[[]api.Step](t, s.want(200, "GET", "/task/"+id+"/history", nil))
+			var got []string
+			for i, step := range steps {
+				from := ""
+				if step.From != nil {
+					from = *step.From + " "
+				}
+				got = append(got, fmt.Sprintf("%s→ %s: %s", from, step.To, step.Cause))
+				if i > 0 && step.At.Before(steps[i-1].At.Time) {
+					t.Errorf("step %d is at %v, the one before at %v", i, step.At, steps[i-1].At)
+				}
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("history (-want +got):\n%s", diff)
+			}
+		}
+		s.want(404, "GET", "/task/0198c0de-5a10-7000-8000-000000000001/history", nil)
+	})
 }

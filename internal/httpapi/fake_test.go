@@ -78,6 +78,14 @@ func (f *fake) Create(_ context.Context, b *task.Batch) ([]task.State, error) {
 	return states, nil
 }
 
+func (f *fake) History(ctx context.Context, id task.ID) ([]task.Step, error) {
+	d, err := f.Task(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return task.History(start, len(d.Task.Dependencies) > 0, &d.State, nil), nil
+}
+
 func (f *fake) Task(_ context.Context, id task.ID) (*store.Detail, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -65,6 +65,7 @@ func TestShapes(t *testing.T) {
 	s.tasks[testID(3)].State = task.State{Status: task.Claimed, ClaimedAt: at, LastUpdated: at}
 	s.tasks[testID(4)].State = task.State{Status: task.Paused, ClaimedAt: at, LastUpdated: at}
 	golden(t, "task-ended", s.do("GET", "/task/"+testID(2).String(), ""))
+	golden(t, "history", s.do("GET", "/task/"+testID(2).String()+"/history", ""))
 	golden(t, "list", s.do("GET", "/task", ""))
 	golden(t, "batch", s.do("GET", "/batch/"+testID(1).String(), ""))
 	golden(t, "dag", s.do("GET", "/dag/"+testID(1).String(), ""))

@@ -185,6 +185,9 @@ func TestGet(t *testing.T) {
 		{method: "GET", path: "/batch/" + unknown, status: 404, wants: []string{"batch " + unknown}},
 		{method: "GET", path: "/batch/1", status: 400},
 		{method: "GET", path: "/dag/" + testID(1).String(), status: 200, wants: []string{`"links":[{"parent_id":"` + idA}},
+		{method: "GET", path: "/task/" + idA + "/history", status: 200, wants: []string{`"cause":"created","from":null,"to":"Pending"}`}},
+		{method: "GET", path: "/task/" + unknown + "/history", status: 404, wants: []string{"task " + unknown}},
+		{method: "GET", path: "/task/x/history", status: 400, wants: []string{"id: "}},
 		{method: "GET", path: "/dag/" + unknown, status: 404, wants: []string{"batch " + unknown}},
 		{method: "GET", path: "/dag/x", status: 400, wants: []string{"batch_id: "}},
 	})

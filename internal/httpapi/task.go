@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 
+	"taskrunner/api"
 	"taskrunner/internal/jsonread"
 	"taskrunner/internal/store"
 	"taskrunner/internal/task"
@@ -21,6 +22,26 @@ func (s *server) getTask(w http.ResponseWriter, r *http.Request) error {
 	}
 	parent := func(i int) task.Status { return d.Parents[i] }
 	return writeJSON(w, http.StatusOK, fullTask(&d.Task, &d.State, d.Deliveries, parent))
+}
+
+// getHistory is GET /task/{id}/history.
+func (s *server) getHistory(w http.ResponseWriter, r *http.Request) error {
+	id, err := pathID(r, "id")
+	if err != nil {
+		return err
+	}
+	history, err := s.Store.History(r.Context(), id)
+	if err != nil {
+		return missing(err, "task", id)
+	}
+	steps := make([]api.Step, len(history))
+	for i, step := range history {
+		steps[i] = api.Step{At: at(step.At), Cause: string(step.Cause), To: step.To.String()}
+		if step.From != 0 {
+			steps[i].From = new(step.From.String())
+		}
+	}
+	return writeJSON(w, http.StatusOK, steps)
 }
 
 // pathID reads an id from the path.

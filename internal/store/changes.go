@@ -32,6 +32,37 @@ type Changes struct {
 	Ended []Ended
 	// Deliveries adds to the outbox what is not there yet.
 	Deliveries []Delivery
+	// History adds transitions that no time in the state tells of, in their order.
+	History []HistoryRow
+}
+
+// MaxHistory is how many rows of history a task keeps, the newest ones.
+const MaxHistory = 100
+
+// HistoryRow is a transition of a task.
+type HistoryRow struct {
+	Task  task.ID
+	At    time.Time
+	Cause task.Cause
+	To    task.Status
+}
+
+// Repeated names the tasks that may have more than MaxHistory rows now.
+func (c *Changes) Repeated() []task.ID {
+	var ids []task.ID
+	for i := range c.History {
+		if c.History[i].Cause.Repeatable() {
+			ids = append(ids, c.History[i].Task)
+		}
+	}
+	return sortIDs(ids)
+}
+
+// tell writes a transition down, unless the state tells of it.
+func (c *Changes) tell(s *task.State, cause task.Cause, now time.Time) {
+	if !cause.Routine() {
+		c.History = append(c.History, HistoryRow{s.ID, now, cause, s.Status})
+	}
 }
 
 // Check is when a running task is looked at for its time-out.

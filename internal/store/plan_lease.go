@@ -16,6 +16,7 @@ func PlanTakeOver(states []task.State, facts map[task.ID]*task.Task, now time.Ti
 			continue
 		}
 		c.States = append(c.States, *s)
+		c.tell(s, task.ClaimTakenOver, now)
 		start := facts[s.ID].OnStart
 		claims = append(claims, Claim{ID: s.ID, Attempt: s.Attempt, Host: Host(start), Action: start})
 	}

@@ -44,6 +44,7 @@ func PlanSettle(outcomes []task.Outcome, rows map[task.ID]*Row, now time.Time) (
 	settled := Settled{Results: make([]Result, len(outcomes))}
 	seen := make(map[task.ID]*touched, len(rows))
 	var order []task.ID
+	var c Changes
 	for i := range outcomes {
 		o := &outcomes[i]
 		r := rows[o.ID]
@@ -61,8 +62,10 @@ func PlanSettle(outcomes []task.Outcome, rows map[task.ID]*Row, now time.Time) (
 			order = append(order, o.ID)
 		}
 		settled.Results[i] = t.apply(r, o, now)
+		if result := &settled.Results[i]; result.From != result.State.Status {
+			c.tell(&result.State, o.Cause(), now)
+		}
 	}
-	var c Changes
 	for _, id := range sortIDs(order) { // every statement takes its rows in the same order
 		seen[id].follow(&c, rows[id])
 	}

@@ -48,6 +48,9 @@ type Store interface {
 
 	// Task returns everything about a task, or ErrNotFound.
 	Task(ctx context.Context, id task.ID) (*Detail, error)
+	// History returns the transitions of a task, oldest first, or ErrNotFound. Of those that may happen again and again
+	// it has the newest MaxHistory.
+	History(ctx context.Context, id task.ID) ([]task.Step, error)
 	// Tasks lists tasks, newest first. Their metadata, rules, actions and dependencies are left out.
 	Tasks(ctx context.Context, f Filter) ([]Item, error)
 	// Batch sums a batch up, or ErrNotFound.

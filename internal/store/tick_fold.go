@@ -72,9 +72,11 @@ func (t *Tick) settleChild(c *child) {
 	case before:
 		return
 	case task.Pending:
+		t.Changes.tell(s, task.DependenciesMet, t.Now)
 		t.waiting[s.ID] = &waiting{state: s, from: freed}
 		t.missing = append(t.missing, s.ID)
 	default:
+		t.Changes.tell(s, task.ParentFailed, t.Now)
 		if s.HasChildren {
 			t.Changes.Ended = append(t.Changes.Ended, Ended{ID: s.ID})
 		}

@@ -33,6 +33,22 @@ func (t *tx) write(c *store.Changes) {
 		t.exec("insert_events", ids, succeeded)
 	}
 	t.insertDeliveries(c.Deliveries)
+	t.insertHistory(c)
+}
+
+func (t *tx) insertHistory(c *store.Changes) {
+	n := len(c.History)
+	if n == 0 {
+		return
+	}
+	ids, at, causes, statuses := make(uuids, n), make([]pgtype.Timestamptz, n), make([]string, n), make([]int16, n)
+	for i, h := range c.History {
+		ids[i], at[i], causes[i], statuses[i] = h.Task, nullTime(h.At), string(h.Cause), int16(h.To)
+	}
+	t.exec("insert_history", ids, at, causes, statuses)
+	if repeated := c.Repeated(); len(repeated) > 0 {
+		t.exec("trim_history", uuids(repeated), store.MaxHistory)
+	}
 }
 
 func (t *tx) updateStates(states []task.State) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -53,6 +54,32 @@ func (s *Store) Task(ctx context.Context, id task.ID) (*store.Detail, error) {
 		return nil, fmt.Errorf("read task: %w", err)
 	}
 	return d, nil
+}
+
+// History is as in store.Store.
+func (s *Store) History(ctx context.Context, id task.ID) ([]task.Step, error) {
+	var created time.Time
+	var parents bool
+	var state stateScan
+	var steps []task.Step
+	err := s.read(ctx, func(t *tx) {
+		t.row("life", []any{id}, func(row pgx.Row) error {
+			return row.Scan(append([]any{&created, &parents}, state.into()...)...)
+		})
+		t.rows("history", []any{id}, func(rows pgx.Rows) error {
+			var step task.Step
+			var to int16
+			err := rows.Scan(&step.At, &step.Cause, &to)
+			step.At, step.To = step.At.UTC(), task.Status(to)
+			steps = append(steps, step)
+			return err
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read history: %w", err)
+	}
+	found := state.get()
+	return task.History(created.UTC(), parents, &found, steps), nil
 }
 
 // read runs statements that only read, all of one moment.

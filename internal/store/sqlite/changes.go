@@ -20,6 +20,8 @@ func (t *tx) write(c *store.Changes) {
 	t.put("set_checks", rowsOf(c.Checks, givenCheck))
 	t.put("insert_events", rowsOf(c.Ended, givenEvent))
 	t.put("insert_deliveries", rowsOf(c.Deliveries, givenDelivery), micros(t.now))
+	t.put("insert_history", rowsOf(c.History, givenHistory))
+	t.put("trim_history", givenIDs(c.Repeated()), int64(store.MaxHistory))
 }
 
 // delta is what is added to a gate.
@@ -73,6 +75,10 @@ func givenCheck(c *store.Check, to []driver.Value) []driver.Value {
 
 func givenEvent(e *store.Ended, to []driver.Value) []driver.Value {
 	return append(to, e.ID.String(), flag(e.Succeeded))
+}
+
+func givenHistory(h *store.HistoryRow, to []driver.Value) []driver.Value {
+	return append(to, h.Task.String(), micros(h.At), string(h.Cause), int64(h.To))
 }
 
 func givenDelivery(d *store.Delivery, to []driver.Value) []driver.Value {

@@ -214,6 +214,9 @@ func TestLife(t *testing.T) {
 	h.settle(task.Outcome{ID: three.ID, Kind: task.StartFailed, Attempt: 1, StartFailures: 3, StartStatus: 500,
 		StartError: "500", FailureReason: "on_start failed"})
 	h.status(three.ID, task.Failure)
+	if steps, err := h.History(ctx, three.ID); err != nil || len(steps) != 4 || steps[3].Cause != task.StartRefused {
+		t.Errorf("history %v, %v", steps, err)
+	}
 	testPauseAndTimeout(h, c, four)
 	testDeliveries(h, c)
 	testTakeOver(h, c)

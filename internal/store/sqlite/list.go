@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"taskrunner/internal/store"
 	"taskrunner/internal/task"
@@ -47,6 +48,36 @@ func (s *Store) Task(ctx context.Context, id task.ID) (*store.Detail, error) {
 		return nil, fmt.Errorf("read task: %w", err)
 	}
 	return d, nil
+}
+
+// History is as in store.Store.
+func (s *Store) History(ctx context.Context, id task.ID) ([]task.Step, error) {
+	var steps []task.Step
+	err := s.read(ctx, func(t *tx) error {
+		var created time.Time
+		var parents bool
+		var state task.State
+		t.rows("life", func(r *row) error {
+			created, parents, state = r.time(), r.bool(), r.state()
+			return nil
+		}, id.String())
+		if t.err == nil && created.IsZero() {
+			return store.ErrNotFound
+		}
+		var written []task.Step
+		t.rows("history", func(r *row) error {
+			step := task.Step{At: r.time()}
+			step.Cause, step.To = task.Cause(r.text()), task.Status(r.int())
+			written = append(written, step)
+			return nil
+		}, id.String())
+		steps = task.History(created, parents, &state, written)
+		return t.err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read history: %w", err)
+	}
+	return steps, nil
 }
 
 // where collects conditions and their arguments.

@@ -175,23 +175,25 @@ func (s stand) way(t *task.Task) []task.Outcome {
 
 func testEveryTransition(t *testing.T, e *env) {
 	for _, row := range task.Transitions() {
-		if got := e.reach(row); got != row.To {
-			t.Errorf("%s from %s: the task is %s, want %s", row.Cause, row.From, got, row.To)
+		got := e.reach(row)
+		if got.Status != row.To {
+			t.Errorf("%s from %s: the task is %s, want %s", row.Cause, row.From, got.Status, row.To)
 		}
+		e.wantHistoryTo(got.ID, row)
 	}
 }
 
 // reach takes a task along one row of the state machine and returns where it is then.
-func (e *env) reach(row task.Transition) task.Status {
+func (e *env) reach(row task.Transition) task.State {
 	e.Helper()
 	if row.Cause == task.Created {
 		parent := newTask()
 		child := newTask(after(parent))
 		states := e.createBatch(batchOf(parent, child))
 		if row.To == task.Waiting {
-			return states[1].Status
+			return states[1]
 		}
-		return states[0].Status
+		return states[0]
 	}
 	parent := newTask()
 	x := newTask(timeout(time.Second))
@@ -243,7 +245,7 @@ func (e *env) reach(row task.Transition) task.Status {
 	default:
 		e.Fatalf("the suite does not know the cause %q", row.Cause)
 	}
-	return e.detail(x.ID).State.Status
+	return e.detail(x.ID).State
 }
 
 // startOf is a place from which the row can be taken.

@@ -48,6 +48,7 @@ func Run(t *testing.T, open Open) {
 	}{
 		{"create", createTests},
 		{"life", lifeTests},
+		{"history", historyTests},
 		{"settle", settleTests},
 		{"dependencies", dependencyTests},
 		{"pause", pauseTests},

@@ -137,6 +137,16 @@ CREATE TABLE delivery (
 );
 CREATE INDEX delivery_due ON delivery (host, next_at) WHERE state = 1;
 
+-- Transitions of tasks that no time in their state tells of.
+CREATE TABLE history (
+    task_id uuid NOT NULL,
+    seq     bigint GENERATED ALWAYS AS IDENTITY,
+    at      timestamptz NOT NULL,
+    cause   text NOT NULL,     -- a task.Cause
+    status  smallint NOT NULL, -- where it led
+    PRIMARY KEY (task_id, seq)
+);
+
 -- Processes that claim; one whose lease has run out is dead.
 CREATE TABLE process (
     id      uuid PRIMARY KEY,

@@ -76,3 +76,14 @@ INSERT INTO delivery (task_id, trigger, place, host, next_at)
 SELECT u.task_id, u.trigger, u.place, u.host, $1
 FROM unnest($2::uuid[], $3::smallint[], $4::smallint[], $5::text[]) AS u(task_id, trigger, place, host)
 ON CONFLICT DO NOTHING;
+
+-- name: insert_history
+INSERT INTO history (task_id, at, cause, status)
+SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::smallint[]);
+
+-- name: trim_history
+DELETE FROM history WHERE ctid = ANY(ARRAY(
+    SELECT h.at
+    FROM unnest($1::uuid[]) AS u(id)
+    CROSS JOIN LATERAL (SELECT ctid AS at FROM history WHERE task_id = u.id ORDER BY seq DESC OFFSET $2) h
+));

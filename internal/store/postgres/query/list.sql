@@ -14,6 +14,16 @@ FROM link l JOIN task_state s ON s.id = l.parent_id WHERE l.child_id = $1 ORDER 
 SELECT trigger, place, state, failures, last_status, last_error
 FROM delivery WHERE task_id = $1 ORDER BY trigger, place;
 
+-- name: life
+SELECT t.created_at, EXISTS (SELECT 1 FROM link WHERE child_id = t.id),
+       s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
+       s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
+       s.end_actions
+FROM task t JOIN task_state s ON s.id = t.id WHERE t.id = $1;
+
+-- name: history
+SELECT at, cause, status FROM history WHERE task_id = $1 ORDER BY seq;
+
 -- The lists begin like this; their conditions and order are added.
 -- name: tasks
 SELECT t.id, t.batch_id, t.local_id, t.name, t.priority, t.expected_count, t.dead_end_barrier, t.created_at,

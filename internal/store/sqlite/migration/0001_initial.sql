@@ -141,6 +141,16 @@ CREATE TABLE delivery (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX delivery_due ON delivery (host, next_at) WHERE state = 1;
 
+-- Transitions of tasks that no time in their state tells of.
+CREATE TABLE history (
+    seq     INTEGER PRIMARY KEY,
+    task_id TEXT NOT NULL REFERENCES task,
+    at      INTEGER NOT NULL,
+    cause   TEXT NOT NULL,    -- a task.Cause
+    status  INTEGER NOT NULL  -- where it led
+) STRICT;
+CREATE INDEX history_task ON history (task_id, seq);
+
 -- Processes that claim; one whose lease has run out is dead.
 CREATE TABLE process (
     id      TEXT PRIMARY KEY,

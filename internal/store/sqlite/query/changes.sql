@@ -43,3 +43,12 @@ INSERT INTO dep_event (parent_id, succeeded) SELECT g.parent_id, g.succeeded FRO
 INSERT INTO delivery (task_id, "trigger", place, host, next_at)
 SELECT g.task_id, g."trigger", g.place, g.host, ?1 FROM given_delivery g WHERE true
 ON CONFLICT DO NOTHING;
+
+-- name: insert_history
+INSERT INTO history (task_id, at, cause, status) SELECT g.task_id, g.at, g.cause, g.status FROM given_history g;
+
+-- name: trim_history
+DELETE FROM history WHERE seq IN (
+    SELECT h.seq FROM given_id g CROSS JOIN history h ON h.task_id = g.id
+    WHERE h.seq <= (SELECT n.seq FROM history n WHERE n.task_id = g.id ORDER BY n.seq DESC LIMIT 1 OFFSET ?1)
+);

@@ -14,6 +14,7 @@ CREATE VIRTUAL TABLE temp.given_delta USING given(gate_id, delta);
 CREATE VIRTUAL TABLE temp.given_check USING given(id, check_at);
 CREATE VIRTUAL TABLE temp.given_event USING given(parent_id, succeeded);
 CREATE VIRTUAL TABLE temp.given_delivery USING given(task_id, trigger, place, host);
+CREATE VIRTUAL TABLE temp.given_history USING given(task_id, at, cause, status);
 CREATE VIRTUAL TABLE temp.given_attempt USING given(task_id, trigger, place, state, next_at, status, error);
 CREATE VIRTUAL TABLE temp.given_wake USING given(gate_id, lane, n);
 CREATE VIRTUAL TABLE temp.given_cursor USING given(seq, after_child);
