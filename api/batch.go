@@ -26,6 +26,14 @@ type StatusCounts struct {
 	Canceled int `json:"canceled"`
 }
 
+// RulesEdited answers PATCH /batch/{id}/rules.
+type RulesEdited struct {
+	BatchID string `json:"batch_id"`
+	Kind    string `json:"kind"`
+	// UpdatedCount counts the tasks that have the new rules. Those that had ended are not among them.
+	UpdatedCount int `json:"updated_count"`
+}
+
 // DAG is a batch as a graph.
 type DAG struct {
 	// Tasks stand in request order.

@@ -303,3 +303,45 @@ func TestChangesThatLetGo(t *testing.T) {
 		s.checkDrift()
 	})
 }
+
+// TestEditRules: the rules of a batch can be loosened, tightened and taken away while its tasks wait.
+func TestEditRules(t *testing.T) {
+	const tasks = 1000
+	onBoth(t, func(t *testing.T, s *service) {
+		r := newReceiver(t)
+		var batch []obj
+		for i := range tasks {
+			batch = append(batch, r.newTask(fmt.Sprint(i), "/run", obj{"metadata": obj{"tenant": i % 2}, "rules": []obj{limit("test", 1)}}))
+		}
+		batch = append(batch, r.newTask("other", "/other", obj{"kind": "other", "rules": []obj{limit("test", 1)}}))
+		created, id := s.create(batch)
+		starts := r.wait(1, "the first on_start", to("/run"))
+		edit := func(status int, kind string, rules ...obj) answer {
+			t.Helper()
+			if rules == nil {
+				rules = []obj{}
+			}
+			return s.want(status, "PATCH", "/batch/"+id+"/rules", obj{"kind": kind, "rules": rules})
+		}
+		bad := edit(400, "test", limit("test", 5, "tenant", "project"))
+		wantDetail(t, bad, "project")
+		s.finish(starts[0].Task, "Success")
+		r.wait(2, "the refused edit changed nothing", to("/run"))
+
+		tagged := obj{"type": "Concurrency", "matcher": limit("test", 3, "tenant")["Concurency"].(obj)["matcher"], "max_concurrency": 3}
+		if n := decode[api.RulesEdited](t, edit(200, "test", tagged)).UpdatedCount; n != tasks-1 {
+			t.Errorf("%d tasks were updated, want %d", n, tasks-1)
+		}
+		starts = r.wait(7, "three at once for each of two tenants", to("/run"))
+		if got := s.task(starts[6].Task); len(got.Rules) != 1 || !sameJSON(t, string(got.Rules[0]), jsonOf(tagged)) {
+			t.Errorf("a task's rules are %s, want %s", got.Rules, jsonOf(tagged))
+		}
+		edit(200, "test")
+		r.wait(tasks, "without rules all start", to("/run"))
+		s.want(404, "PATCH", "/batch/"+starts[0].Task+"/rules", obj{"kind": "test", "rules": []obj{}})
+		if got := s.task(created["other"].ID); len(got.Rules) != 1 || !sameJSON(t, string(got.Rules[0]), jsonOf(limit("test", 1))) {
+			t.Errorf("the rules of a task of another kind are %s", got.Rules)
+		}
+		s.checkDrift()
+	})
+}

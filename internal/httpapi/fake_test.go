@@ -86,6 +86,25 @@ func (f *fake) History(ctx context.Context, id task.ID) ([]task.Step, error) {
 	return task.History(start, len(d.Task.Dependencies) > 0, &d.State, nil), nil
 }
 
+func (f *fake) Unfinished(_ context.Context, batch task.ID, kind string, fields []string) (store.Unfinished, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var found store.Unfinished
+	if f.err != nil {
+		return found, f.err
+	}
+	b, ok := f.batch[batch]
+	if !ok {
+		return found, store.ErrNotFound
+	}
+	for _, t := range b.Tasks {
+		if d := f.tasks[t.ID]; t.Kind == kind && !d.State.Status.Terminal() {
+			found.Add(t.ID, t.Metadata, fields)
+		}
+	}
+	return found, nil
+}
+
 func (f *fake) Task(_ context.Context, id task.ID) (*store.Detail, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

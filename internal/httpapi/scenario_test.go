@@ -193,6 +193,30 @@ func TestGet(t *testing.T) {
 	})
 }
 
+func TestEditRules(t *testing.T) {
+	t.Parallel()
+	path := "/batch/" + testID(1).String() + "/rules"
+	rule := `{"type":"Concurency","matcher":{"kind":"k","status":"Running","fields":["nowhere"]},"max_concurency":1}`
+	cases := []scenario{
+		{body: `{"kind":"step","rules":[]}`, status: 200, wants: []string{`"batch_id":"` + testID(1).String(), `"kind":"step","updated_count":`}},
+		{body: `{"kind":"nobody","rules":[]}`, status: 200, wants: []string{`"updated_count":0`}},
+		{body: `{"kind":"step"}`, status: 400, wants: []string{"rules: is required"}},
+		{body: `{"rules":[]}`, status: 400, wants: []string{"kind: is required"}},
+		{body: `{"kind":"step","rules":null}`, status: 400, wants: []string{"rules: is required"}},
+		{body: `{"kind":"step","rules":[{}]}`, status: 400, wants: []string{"rules[0]"}},
+		{body: `{"kind":"step","rules":[` + rule + `],"x":1}`, status: 400, wants: []string{"x"}},
+		{body: `[]`, status: 400},
+		{body: ``, status: 400},
+	}
+	for i := range cases {
+		cases[i].method, cases[i].path = "PATCH", path
+	}
+	run(t, append(cases,
+		scenario{method: "PATCH", path: "/batch/" + unknown + "/rules", body: `{"kind":"a","rules":[]}`, status: 404, wants: []string{"batch " + unknown}},
+		scenario{method: "PATCH", path: "/batch/x/rules", body: `{"kind":"a","rules":[]}`, status: 400, wants: []string{"id: "}},
+	))
+}
+
 func TestUpdate(t *testing.T) {
 	t.Parallel()
 	b := "/task/" + idB

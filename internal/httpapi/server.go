@@ -19,6 +19,7 @@ type Store interface {
 	History(ctx context.Context, id task.ID) ([]task.Step, error)
 	Tasks(ctx context.Context, f store.Filter) ([]store.Item, error)
 	Batch(ctx context.Context, id task.ID) (*store.BatchSummary, error)
+	Unfinished(ctx context.Context, batch task.ID, kind string, fields []string) (store.Unfinished, error)
 	DAG(ctx context.Context, batch task.ID) (*store.DAG, error)
 }
 
@@ -114,6 +115,7 @@ func (s *server) routes() {
 	s.handle("PATCH /task/pause/{id}", s.control(task.Pause))
 	s.handle("PATCH /task/resume/{id}", s.control(task.Resume))
 	s.handle("GET /batch/{id}", s.getBatch)
+	s.handle("PATCH /batch/{id}/rules", s.editRules)
 	s.handle("GET /dag/{batch_id}", s.getDAG)
 	s.handle("GET /health", s.health)
 	s.handle("GET /ready", s.ready)

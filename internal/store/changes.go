@@ -17,8 +17,10 @@ type Row struct {
 type Changes struct {
 	// States replaces state rows.
 	States []task.State
-	// Edits replaces metadata, priority, expected_count and on_cancel of tasks.
+	// Edits replaces metadata, rules, priority, expected_count and on_cancel of tasks.
 	Edits []*task.Task
+	// Shapes of the rules in Edits, each once, by their ids.
+	Shapes []task.Shape
 	// Release takes tasks out of running and appends a delta of −1 for every gate they hold.
 	Release []task.ID
 	// Unqueue takes tasks out of ready and parked, before Enqueue puts tasks into ready.

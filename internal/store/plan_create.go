@@ -36,9 +36,7 @@ func PlanCreate(b *task.Batch, now time.Time) CreatePlan {
 		} else {
 			p.Ready = append(p.Ready, t.ID)
 		}
-		for _, r := range t.Rules {
-			p.Shapes = append(p.Shapes, r.Matcher.Shape())
-		}
+		p.Shapes = append(p.Shapes, shapesOf(t.Rules)...)
 	}
 	for _, t := range b.Tasks {
 		for _, d := range t.Dependencies {
@@ -46,7 +44,20 @@ func PlanCreate(b *task.Batch, now time.Time) CreatePlan {
 			p.States[index[d.Parent]].HasChildren = true
 		}
 	}
-	slices.SortFunc(p.Shapes, func(a, b task.Shape) int { return cmp.Compare(a.ID, b.ID) })
-	p.Shapes = slices.CompactFunc(p.Shapes, func(a, b task.Shape) bool { return a.ID == b.ID })
+	p.Shapes = distinct(p.Shapes)
 	return p
+}
+
+func shapesOf(rules []task.Rule) []task.Shape {
+	var shapes []task.Shape
+	for _, r := range rules {
+		shapes = append(shapes, r.Matcher.Shape())
+	}
+	return shapes
+}
+
+// distinct is each of shapes once, by their ids.
+func distinct(shapes []task.Shape) []task.Shape {
+	slices.SortFunc(shapes, func(a, b task.Shape) int { return cmp.Compare(a.ID, b.ID) })
+	return slices.CompactFunc(shapes, func(a, b task.Shape) bool { return a.ID == b.ID })
 }

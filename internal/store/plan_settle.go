@@ -34,6 +34,7 @@ type touched struct {
 	matters  bool // the state differs in more than nothing
 	edited   bool
 	requeue  bool
+	newRules bool
 	gates    []task.GateID // checked before an edit
 	triggers []task.Trigger
 }
@@ -69,6 +70,7 @@ func PlanSettle(outcomes []task.Outcome, rows map[task.ID]*Row, now time.Time) (
 	for _, id := range sortIDs(order) { // every statement takes its rows in the same order
 		seen[id].follow(&c, rows[id])
 	}
+	c.Shapes = distinct(c.Shapes)
 	settled.Outbox = len(c.Deliveries) > 0
 	settled.Pump = len(c.Release)+len(c.Unqueue)+len(c.Enqueue)+len(c.Ended) > 0 || anyPending(rows)
 	return c, settled
@@ -86,8 +88,10 @@ func (t *touched) apply(r *Row, o *task.Outcome, now time.Time) Result {
 	if r.Task != nil {
 		edits := o.Kind == task.Update && !from.Status.Terminal() &&
 			(o.Metadata != nil || o.Priority != nil || o.ExpectedCount != nil)
-		t.edited = t.edited || edits || hadCancel != (len(r.Task.OnCancel) > 0)
-		t.requeue = t.requeue || edits && (o.Metadata != nil || o.Priority != nil)
+		rules := o.Kind == task.EditRules && !from.Status.Terminal()
+		t.edited = t.edited || edits || rules || hadCancel != (len(r.Task.OnCancel) > 0)
+		t.requeue = t.requeue || rules || edits && (o.Metadata != nil || o.Priority != nil)
+		t.newRules = t.newRules || rules
 	}
 	return Result{From: from.Status, State: r.State}
 }
@@ -95,6 +99,9 @@ func (t *touched) apply(r *Row, o *task.Outcome, now time.Time) Result {
 func (t *touched) follow(c *Changes, r *Row) {
 	if t.edited {
 		c.Edits = append(c.Edits, r.Task)
+	}
+	if t.newRules {
+		c.Shapes = append(c.Shapes, shapesOf(r.Task.Rules)...)
 	}
 	if !t.matters && !t.edited {
 		return

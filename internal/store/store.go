@@ -53,6 +53,9 @@ type Store interface {
 	History(ctx context.Context, id task.ID) ([]task.Step, error)
 	// Tasks lists tasks, newest first. Their metadata, rules, actions and dependencies are left out.
 	Tasks(ctx context.Context, f Filter) ([]Item, error)
+	// Unfinished lists the tasks of that kind of a batch that have not ended, oldest first, and up to MaxLacking of them
+	// whose metadata has not all of fields. ErrNotFound: there is no such batch.
+	Unfinished(ctx context.Context, batch task.ID, kind string, fields []string) (Unfinished, error)
 	// Batch sums a batch up, or ErrNotFound.
 	Batch(ctx context.Context, id task.ID) (*BatchSummary, error)
 	// DAG returns the tasks of a batch in request order and the dependencies between them, or ErrNotFound.
@@ -229,6 +232,32 @@ type Filter struct {
 	Before task.ID
 	Offset int
 	Limit  int
+}
+
+// MaxLacking bounds Unfinished.Lacking.
+const MaxLacking = 20
+
+// Unfinished are tasks that have not ended.
+type Unfinished struct {
+	IDs     []task.ID
+	Lacking []Lacking
+}
+
+// Lacking is a task whose metadata has not the field.
+type Lacking struct {
+	ID    task.ID
+	Field string
+}
+
+// Add takes the next task.
+func (u *Unfinished) Add(id task.ID, metadata []byte, fields []string) {
+	u.IDs = append(u.IDs, id)
+	md := task.ParseMetadata(metadata)
+	for _, field := range fields {
+		if len(u.Lacking) < MaxLacking && !md.Has(field) {
+			u.Lacking = append(u.Lacking, Lacking{id, field})
+		}
+	}
 }
 
 // BatchSummary sums a batch up.

@@ -23,6 +23,8 @@ const (
 	Started
 	StartFailed
 	Expire
+	// EditRules replaces the rules. A task that has started keeps the slots it took; one that has ended is left alone.
+	EditRules
 )
 
 // Outcome is one thing that happened to one task, on its way to the store.
@@ -36,6 +38,9 @@ type Outcome struct {
 	Metadata      json.RawMessage // nil: unchanged
 	ExpectedCount *int64          // nil: unchanged
 	Priority      *int            // nil: unchanged
+
+	// Of EditRules.
+	Rules []Rule
 
 	// Of Update and Count; never negative.
 	NewSuccess  int64
@@ -104,6 +109,8 @@ func Apply(s *State, t *Task, o *Outcome, now time.Time) ([]Trigger, error) {
 		return s.started(t, o, now), nil
 	case StartFailed:
 		return s.startFailed(o, now), nil
+	case EditRules:
+		return nil, s.editRules(t, o)
 	case Expire:
 		if s.Status != Running || s.Deadline().After(now) {
 			return nil, nil
@@ -119,6 +126,8 @@ func NeedsTask(s *State, o *Outcome) bool {
 	switch o.Kind {
 	case Update:
 		return o.Metadata != nil || o.Priority != nil || o.ExpectedCount != nil || o.Status.Terminal() && s.EndActions
+	case EditRules:
+		return true
 	case Started:
 		return len(o.OnCancel) > 0
 	case StartFailed, Expire:
@@ -144,11 +153,8 @@ func applyUpdate(s *State, t *Task, o *Outcome, now time.Time) ([]Trigger, error
 		return nil, nil
 	}
 	if o.Metadata != nil {
-		md := ParseMetadata(o.Metadata)
-		for i, r := range t.Rules {
-			if _, ok := r.Check(t.Kind, md); !ok {
-				return nil, &Refusal{Invalid, fmt.Sprintf("metadata: rules[%d] needs the fields %q", i, r.Matcher.Fields)}
-			}
+		if err := fits("metadata: ", t.Rules, o.Metadata); err != nil {
+			return nil, err
 		}
 	}
 	var triggers []Trigger
@@ -176,6 +182,29 @@ func applyUpdate(s *State, t *Task, o *Outcome, now time.Time) ([]Trigger, error
 		t.edit(o)
 	}
 	return triggers, nil
+}
+
+// editRules is no activity of the task.
+func (s *State) editRules(t *Task, o *Outcome) error {
+	if s.Status.Terminal() {
+		return nil
+	}
+	if err := fits("", o.Rules, t.Metadata); err != nil {
+		return err
+	}
+	t.Rules = o.Rules
+	return nil
+}
+
+// fits refuses rules of which metadata has not every field. what stands before the message.
+func fits(what string, rules []Rule, metadata json.RawMessage) error {
+	md := ParseMetadata(metadata)
+	for i, r := range rules {
+		if !md.hasAll(r.Matcher.Fields...) {
+			return &Refusal{Invalid, fmt.Sprintf("%srules[%d] needs the fields %q", what, i, r.Matcher.Fields)}
+		}
+	}
+	return nil
 }
 
 func (t *Task) edit(o *Outcome) {

@@ -52,6 +52,26 @@ func ParseRules(raw []byte) ([]Rule, error) {
 	return rules, nil
 }
 
+var editFields = []string{"kind", "rules"}
+
+// ParseRulesEdit reads {"kind": …, "rules": […]}, of which both are required. The error is [Problems].
+func ParseRulesEdit(body []byte) (kind string, rules []Rule, err error) {
+	v, err := jsonread.Parse(body, "")
+	if err != nil {
+		return "", nil, err
+	}
+	p := newParser("")
+	var f [2]jsonread.Value
+	if p.Fields(v, editFields, f[:]) {
+		kind = p.label("kind", f[0], MaxKind)
+		if f[1].IsNull() {
+			p.Addf("rules", "is required")
+		}
+		rules = p.rules("rules", f[1])
+	}
+	return kind, rules, p.Err()
+}
+
 // rules reads an array of them; left out there are none.
 func (p *parser) rules(name string, v jsonread.Value) []Rule {
 	if v.IsNull() || !p.Array(name, v) {

@@ -18,6 +18,7 @@ func (t *tx) write(c *store.Changes) {
 		t.exec("unqueue_parked", uuids(c.Unqueue))
 	}
 	t.editTasks(c.Edits)
+	t.insertShapes(c.Shapes)
 	if len(c.Enqueue) > 0 {
 		t.exec("enqueue", uuids(c.Enqueue))
 	}
@@ -79,12 +80,13 @@ func (t *tx) editTasks(tasks []*task.Task) {
 		return
 	}
 	ids, metadata, priorities := make(uuids, n), make([]string, n), make([]int16, n)
-	expected, cancels := make([]*int64, n), make([]*string, n)
+	rules, expected, cancels := make([]*string, n), make([]*int64, n), make([]*string, n)
 	for i, k := range tasks {
 		ids[i], metadata[i], priorities[i] = k.ID, string(k.Metadata), int16(k.Priority)
+		rules[i] = rulesJSON(k.Rules)
 		expected[i], cancels[i] = k.ExpectedCount, actionsJSON(k.OnCancel)
 	}
-	t.exec("edit_tasks", ids, metadata, priorities, expected, cancels)
+	t.exec("edit_tasks", ids, metadata, rules, priorities, expected, cancels)
 }
 
 func (t *tx) setChecks(checks []store.Check) {

@@ -54,13 +54,18 @@ func (t *tx) insertTasks(batch task.ID, tasks []*task.Task) {
 		ids[i], localIDs[i], names[i], kinds[i], hosts[i] = k.ID, k.LocalID, k.Name, k.Kind, store.Host(k.OnStart)
 		priorities[i], expected[i], barriers[i] = int16(k.Priority), k.ExpectedCount, k.DeadEndBarrier
 		metadata[i], starts[i] = string(k.Metadata), string(task.MarshalActions([]task.Action{k.OnStart}))
-		if len(k.Rules) > 0 {
-			rules[i] = nullJSON(task.MarshalRules(k.Rules))
-		}
+		rules[i] = rulesJSON(k.Rules)
 		successes[i], failures[i] = actionsJSON(k.OnSuccess), actionsJSON(k.OnFailure)
 	}
 	t.exec("insert_tasks", batch, t.now, ids, localIDs, names, kinds, hosts, priorities, expected, barriers,
 		metadata, rules, starts, successes, failures)
+}
+
+func rulesJSON(rules []task.Rule) *string {
+	if len(rules) == 0 {
+		return nil
+	}
+	return nullJSON(task.MarshalRules(rules))
 }
 
 func actionsJSON(actions []task.Action) *string {

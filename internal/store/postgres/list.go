@@ -82,6 +82,25 @@ func (s *Store) History(ctx context.Context, id task.ID) ([]task.Step, error) {
 	return task.History(created.UTC(), parents, &found, steps), nil
 }
 
+// Unfinished is as in store.Store.
+func (s *Store) Unfinished(ctx context.Context, batch task.ID, kind string, fields []string) (store.Unfinished, error) {
+	var found store.Unfinished
+	err := s.read(ctx, func(t *tx) {
+		t.row("batch", []any{batch}, func(row pgx.Row) error { return row.Scan(nil, nil) })
+		t.rows("unfinished", []any{batch, kind}, func(rows pgx.Rows) error {
+			var id task.ID
+			var metadata []byte
+			err := rows.Scan((*[16]byte)(&id), &metadata)
+			found.Add(id, metadata, fields)
+			return err
+		})
+	})
+	if err != nil {
+		return store.Unfinished{}, fmt.Errorf("read unfinished tasks: %w", err)
+	}
+	return found, nil
+}
+
 // read runs statements that only read, all of one moment.
 func (s *Store) read(ctx context.Context, queue func(t *tx)) error {
 	conn, err := s.pool.Acquire(ctx)

@@ -47,6 +47,7 @@ func TestPlansDoNotTrustStatistics(t *testing.T) {
 	}
 	elsewhere := []string{ // run outside of the transactions that pin plans
 		"task", "parents", "deliveries", "tasks", "batch", "batch_counts", "batch_sums", "dag_links", "drift",
+		"life", "history", "unfinished",
 	}
 	do(t, conn, "begin")
 	do(t, conn, s.queries.Get("open"), uuid.Must(uuid.NewV7()))

@@ -16,6 +16,7 @@ func (t *tx) write(c *store.Changes) {
 	t.put("unqueue_ready", givenIDs(c.Unqueue))
 	t.put("unqueue_parked", givenIDs(c.Unqueue))
 	t.put("edit_tasks", rowsOf(c.Edits, givenEdit))
+	t.put("insert_shapes", rowsOf(c.Shapes, givenShape))
 	t.put("enqueue", givenIDs(c.Enqueue))
 	t.put("set_checks", rowsOf(c.Checks, givenCheck))
 	t.put("insert_events", rowsOf(c.Ended, givenEvent))
@@ -66,7 +67,8 @@ func (t *tx) release(ids []task.ID, visit []task.GateID) {
 
 func givenEdit(item **task.Task, to []driver.Value) []driver.Value {
 	t := *item
-	return append(to, t.ID.String(), string(t.Metadata), int64(t.Priority), maybe(t.ExpectedCount), actionsJSON(t.OnCancel))
+	return append(to, t.ID.String(), string(t.Metadata), rulesJSON(t.Rules), int64(t.Priority), maybe(t.ExpectedCount),
+		actionsJSON(t.OnCancel))
 }
 
 func givenCheck(c *store.Check, to []driver.Value) []driver.Value {

@@ -32,12 +32,8 @@ func (s *Store) Create(ctx context.Context, b *task.Batch) ([]task.State, error)
 
 func givenTask(item **task.Task, to []driver.Value) []driver.Value {
 	t := *item
-	var rules driver.Value
-	if len(t.Rules) > 0 {
-		rules = string(task.MarshalRules(t.Rules))
-	}
 	return append(to, t.ID.String(), t.LocalID, t.Name, t.Kind, store.Host(t.OnStart), int64(t.Priority),
-		maybe(t.ExpectedCount), flag(t.DeadEndBarrier), string(t.Metadata), rules,
+		maybe(t.ExpectedCount), flag(t.DeadEndBarrier), string(t.Metadata), rulesJSON(t.Rules),
 		actionsJSON([]task.Action{t.OnStart}), actionsJSON(t.OnSuccess), actionsJSON(t.OnFailure))
 }
 

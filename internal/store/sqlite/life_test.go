@@ -217,6 +217,9 @@ func TestLife(t *testing.T) {
 	if steps, err := h.History(ctx, three.ID); err != nil || len(steps) != 4 || steps[3].Cause != task.StartRefused {
 		t.Errorf("history %v, %v", steps, err)
 	}
+	if unfinished, err := h.Unfinished(ctx, b.ID, "", nil); err != nil || len(unfinished.IDs) != 0 {
+		t.Errorf("unfinished %v, %v", unfinished, err)
+	}
 	testPauseAndTimeout(h, c, four)
 	testDeliveries(h, c)
 	testTakeOver(h, c)

@@ -80,6 +80,25 @@ func (s *Store) History(ctx context.Context, id task.ID) ([]task.Step, error) {
 	return steps, nil
 }
 
+// Unfinished is as in store.Store.
+func (s *Store) Unfinished(ctx context.Context, batch task.ID, kind string, fields []string) (store.Unfinished, error) {
+	var found store.Unfinished
+	err := s.read(ctx, func(t *tx) error {
+		if t.batch(batch) == nil && t.err == nil {
+			return store.ErrNotFound
+		}
+		t.rows("unfinished", func(r *row) error {
+			found.Add(r.id(), r.raw(), fields)
+			return nil
+		}, batch.String(), kind)
+		return t.err
+	})
+	if err != nil {
+		return store.Unfinished{}, fmt.Errorf("read unfinished tasks: %w", err)
+	}
+	return found, nil
+}
+
 // where collects conditions and their arguments.
 type where struct {
 	conditions []string

@@ -175,6 +175,13 @@ func array[T any](values []T) driver.Value {
 	return string(raw)
 }
 
+func rulesJSON(rules []task.Rule) driver.Value {
+	if len(rules) == 0 {
+		return nil
+	}
+	return string(task.MarshalRules(rules))
+}
+
 func actionsJSON(actions []task.Action) driver.Value {
 	if len(actions) == 0 {
 		return nil

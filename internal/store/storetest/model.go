@@ -111,6 +111,10 @@ func (k *modelTask) apply(o *task.Outcome) bool {
 		default:
 			k.status = task.Pending
 		}
+	case task.EditRules:
+		if !ended {
+			k.Rules = o.Rules
+		}
 	case task.Started:
 		k.accepted = k.accepted || k.holds
 		if k.status == task.Claimed {
@@ -231,10 +235,7 @@ func (s *simulation) createSome() {
 	for range s.draw("tasks", 1, 6) {
 		t := newTask(kind(s.kind()), priority(s.draw("priority", -1, 1)), host([]string{hostA, hostB}[s.draw("host", 0, 1)]))
 		t.Metadata = s.metadata()
-		for range s.draw("rules", 0, 2) {
-			fields := [][]string{nil, {"a"}, {"b"}, {"b", "a"}}[s.draw("fields", 0, 3)]
-			limitKind(s.kind(), s.draw("max", 1, 3), fields...)(t)
-		}
+		s.rules(t)
 		for _, parent := range tasks {
 			if s.draw("dependency", 0, 4) == 0 {
 				depends(s.draw("requires success", 0, 1) == 1, []*task.Task{parent})(t)
@@ -244,6 +245,14 @@ func (s *simulation) createSome() {
 	}
 	s.create(tasks...)
 	s.m.add(tasks)
+}
+
+// rules gives t some more.
+func (s *simulation) rules(t *task.Task) {
+	for range s.draw("rules", 0, 2) {
+		fields := [][]string{nil, {"a"}, {"b"}, {"b", "a"}}[s.draw("fields", 0, 3)]
+		limitKind(s.kind(), s.draw("max", 1, 3), fields...)(t)
+	}
 }
 
 func (s *simulation) kind() string { return s.prefix + []string{"x", "y"}[s.draw("kind", 0, 1)] }
@@ -288,7 +297,7 @@ func (s *simulation) settleSome() {
 }
 
 func (s *simulation) outcome(k *modelTask) task.Outcome {
-	switch s.draw("outcome", 0, 10) {
+	switch s.draw("outcome", 0, 11) {
 	case 0, 1:
 		return end(k.ID, task.Success)
 	case 2:
@@ -306,6 +315,10 @@ func (s *simulation) outcome(k *modelTask) task.Outcome {
 	case 8:
 		return setPriority(k.Task, s.draw("new priority", -2, 2))
 	case 9:
+		var edited task.Task
+		s.rules(&edited)
+		return task.Outcome{ID: k.ID, Kind: task.EditRules, Rules: edited.Rules}
+	case 10:
 		if !k.holds {
 			return setMetadata(k.Task, "%s", s.metadata())
 		}

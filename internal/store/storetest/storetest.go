@@ -53,6 +53,7 @@ func Run(t *testing.T, open Open) {
 		{"dependencies", dependencyTests},
 		{"pause", pauseTests},
 		{"rules", ruleTests},
+		{"rule edits", editTests},
 		{"waiters", waiterTests},
 		{"room", roomTests},
 		{"leases", leaseTests},

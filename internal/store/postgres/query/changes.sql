@@ -23,11 +23,12 @@ WHERE s.ctid = u.at;
 
 -- name: edit_tasks
 UPDATE task t
-SET metadata = u.metadata::json, priority = u.priority, expected_count = u.expected_count, on_cancel = u.on_cancel::json
+SET metadata = u.metadata::json, rules = u.rules::json, priority = u.priority, expected_count = u.expected_count,
+    on_cancel = u.on_cancel::json
 FROM (
     SELECT u.*, (SELECT ctid FROM task WHERE id = u.id) AS at
-    FROM unnest($1::uuid[], $2::text[], $3::smallint[], $4::bigint[], $5::text[])
-      AS u(id, metadata, priority, expected_count, on_cancel)
+    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::smallint[], $5::bigint[], $6::text[])
+      AS u(id, metadata, rules, priority, expected_count, on_cancel)
     OFFSET 0
 ) u
 WHERE t.ctid = u.at;

@@ -32,6 +32,11 @@ SELECT t.id, t.batch_id, t.local_id, t.name, t.priority, t.expected_count, t.dea
        s.end_actions
 FROM task t JOIN task_state s ON s.id = t.id
 
+-- name: unfinished
+SELECT t.id, t.metadata
+FROM task t JOIN task_state s ON s.id = t.id
+WHERE t.batch_id = $1 AND t.kind = $2 AND s.status NOT IN (6, 7, 8) ORDER BY t.id;
+
 -- name: batch
 SELECT b.requester, b.created_at FROM batch b WHERE b.id = $1;
 

@@ -9,7 +9,7 @@ WHERE task_state.id = g.id;
 
 -- name: edit_tasks
 UPDATE task
-SET metadata = g.metadata, priority = g.priority, expected_count = g.expected_count, on_cancel = g.on_cancel
+SET metadata = g.metadata, rules = g.rules, priority = g.priority, expected_count = g.expected_count, on_cancel = g.on_cancel
 FROM given_edit g
 WHERE task.id = g.id;
 

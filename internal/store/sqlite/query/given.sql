@@ -9,7 +9,7 @@ CREATE VIRTUAL TABLE temp.given_state USING given(id, status, unmet, success, fa
     has_children, end_actions);
 CREATE VIRTUAL TABLE temp.given_link USING given(parent_id, child_id, requires_success);
 CREATE VIRTUAL TABLE temp.given_shape USING given(id, kind, status, fields);
-CREATE VIRTUAL TABLE temp.given_edit USING given(id, metadata, priority, expected_count, on_cancel);
+CREATE VIRTUAL TABLE temp.given_edit USING given(id, metadata, rules, priority, expected_count, on_cancel);
 CREATE VIRTUAL TABLE temp.given_delta USING given(gate_id, delta);
 CREATE VIRTUAL TABLE temp.given_check USING given(id, check_at);
 CREATE VIRTUAL TABLE temp.given_event USING given(parent_id, succeeded);

@@ -75,6 +75,10 @@ FROM running p CROSS JOIN task_state s ON s.id = p.task_id CROSS JOIN task t ON 
 -- name: few_ready
 SELECT count(*) < ?1 FROM (SELECT 1 FROM ready LIMIT ?1);
 
+-- name: unfinished
+SELECT t.id, t.metadata FROM task t CROSS JOIN task_state s ON s.id = t.id
+WHERE t.batch_id = ?1 AND t.kind = ?2 AND s.status NOT IN (6, 7, 8) ORDER BY t.id;
+
 -- name: batch
 SELECT requester, created_at FROM batch WHERE id = ?1;
 
