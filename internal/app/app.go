@@ -51,9 +51,9 @@ type App struct {
 // OpenStore opens the database that c names. It does not migrate it.
 func OpenStore(ctx context.Context, c *config.Config, log *slog.Logger) (store.Store, error) {
 	if c.Postgres != "" {
-		return postgres.Open(ctx, postgres.Options{URL: c.Postgres, Log: log})
+		return postgres.Open(ctx, postgres.Options{URL: c.Postgres, DeadEnds: c.DeadEndCancel, Log: log})
 	}
-	return sqlite.Open(ctx, sqlite.Options{Path: c.SQLitePath, Log: log})
+	return sqlite.Open(ctx, sqlite.Options{Path: c.SQLitePath, DeadEnds: c.DeadEndCancel, Log: log})
 }
 
 // New opens and migrates the database and begins to listen; nothing is served before [App.Run].

@@ -32,6 +32,7 @@ type Config struct {
 	// AllowedNetworks lets webhooks into networks that are refused by default.
 	AllowedNetworks []string
 	ClaimLease      time.Duration
+	DeadEndCancel   bool
 	MaxTasks        int
 	MaxBody         int64
 	Window          int
@@ -72,6 +73,7 @@ func Settings() []Setting {
 		{"WEBHOOK_WINDOW", "2048", "Webhooks in flight at once, over all hosts", number(func(c *Config) *int { return &c.Window }, 1, 10_000)},
 		{"WEBHOOK_HOST_WINDOW", "256", "Webhooks in flight at once to one host", number(func(c *Config) *int { return &c.HostWindow }, 1, 10_000)},
 		{"CLAIM_LEASE", "30s", "After how long the claims of a dead process are taken over", duration(func(c *Config) *time.Duration { return &c.ClaimLease }, time.Second, time.Hour)},
+		{"DEAD_END_CANCEL_ENABLED", "0", "1 cancels tasks whose children have all ended, none by Success", readDeadEnds},
 		{"MAX_TASKS_PER_BATCH", "10000", "Tasks that one POST may create", number(func(c *Config) *int { return &c.MaxTasks }, 1, 1_000_000)},
 		{"MAX_BODY_BYTES", "33554432", "Size of a request body", func(c *Config, v string) error {
 			n, err := between(v, 1024, 4<<30)
@@ -230,14 +232,24 @@ func readNetworks(c *Config, value string) error {
 }
 
 func readSkipSSRF(c *Config, value string) error {
-	skip, err := strconv.ParseBool(strings.ToLower(value))
-	if err != nil {
-		return fmt.Errorf("%q is not 0 or 1", value)
-	}
+	skip, err := yes(value)
 	if skip {
 		c.AllowedNetworks = append(c.AllowedNetworks, "any")
 	}
-	return nil
+	return err
+}
+
+func readDeadEnds(c *Config, value string) (err error) {
+	c.DeadEndCancel, err = yes(value)
+	return err
+}
+
+func yes(value string) (bool, error) {
+	on, err := strconv.ParseBool(strings.ToLower(value))
+	if err != nil {
+		return false, fmt.Errorf("%q is not 0 or 1", value)
+	}
+	return on, nil
 }
 
 func splitList(value string) []string {

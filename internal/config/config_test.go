@@ -59,6 +59,7 @@ func TestLoad(t *testing.T) {
 		{name: "networks", env: map[string]string{"WEBHOOK_ALLOWED_NETWORKS": "loopback, 10.0.0.0/8"}, want: func(c *Config) {
 			c.AllowedNetworks = []string{"loopback", "10.0.0.0/8"}
 		}},
+		{name: "dead ends", env: map[string]string{"DEAD_END_CANCEL_ENABLED": "1"}, want: func(c *Config) { c.DeadEndCancel = true }},
 		{name: "skip", env: map[string]string{"SKIP_SSRF_VALIDATION": "1"}, want: func(c *Config) { c.AllowedNetworks = []string{"any"} }},
 		{name: "lease in seconds", env: map[string]string{"CLAIM_LEASE": "2"}, want: func(c *Config) { c.ClaimLease = 2 * time.Second }},
 	}
@@ -79,6 +80,7 @@ func TestLoadListsEverythingWrong(t *testing.T) {
 	env := map[string]string{
 		"DATABASE_URL": "mysql://u:hunter2@h", "HOST_URL": "ftp://x", "PORT": "99999", "LISTEN_ADDR": "a:b", "LOG_LEVEL": "loud",
 		"WEBHOOK_ALLOWED_NETWORKS": "10.0.0.0/99,foo", "CLAIM_LEASE": "0", "MAX_TASKS_PER_BATCH": "many", "SKIP_SSRF_VALIDATION": "perhaps",
+		"DEAD_END_CANCEL_ENABLED": "maybe",
 	}
 	_, err := Load(nil, func(name string) string { return env[name] })
 	if err == nil {

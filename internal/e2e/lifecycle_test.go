@@ -558,3 +558,46 @@ func TestHistory(t *testing.T) {
 		s.want(404, "GET", "/task/0198c0de-5a10-7000-8000-000000000001/history", nil)
 	})
 }
+
+// TestDeadEnds: a task all of whose children were canceled is canceled, up to a barrier, and only if that is turned on.
+func TestDeadEnds(t *testing.T) {
+	onBothWith(t, map[string]string{"DEAD_END_CANCEL_ENABLED": "1"}, func(t *testing.T, s *service) {
+		r, tasks := deadEnd(t, s)
+		for _, id := range []string{"b", "a"} {
+			if got := s.waitStatus(tasks[id].ID, "Canceled"); got.FailureReason == nil || *got.FailureReason != "Dead end" {
+				t.Errorf("%s: %s", id, jsonOf(got))
+			}
+		}
+		r.wait(1, "the cancel action of what was at work", sent("cancel", tasks["a"].ID))
+		s.finish(tasks["top"].ID, "Success")
+		s.waitStatus(tasks["barrier"].ID, "Running")
+		if n := len(r.got(to("/failed"))); n != 0 {
+			t.Errorf("%d on_failure of a canceled task", n)
+		}
+	})
+}
+
+func TestDeadEndsAreLeftAlone(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *service) {
+		_, tasks := deadEnd(t, s)
+		s.finish(tasks["a"].ID, "Success")
+		s.waitStatus(tasks["b"].ID, "Running")
+	})
+}
+
+// deadEnd creates tasks of which nothing can come any more but from barrier and what is above it.
+func deadEnd(t *testing.T, s *service) (*receiver, map[string]api.Task) {
+	r := newReceiver(t)
+	r.handle("/run", r.withCancel("/cancel"))
+	tasks, _ := s.create([]obj{
+		r.newTask("top", "/run", nil),
+		r.newTask("barrier", "/run", obj{"dependencies": []obj{dep("top", true)}, "dead_end_barrier": true}),
+		r.newTask("a", "/run", nil),
+		r.newTask("b", "/run", obj{"dependencies": []obj{dep("a", true)}, "on_failure": []obj{r.hook("/failed")}}),
+		r.newTask("c", "/run", obj{"dependencies": []obj{dep("b", true), dep("barrier", true)}}),
+	})
+	s.waitStatus(tasks["a"].ID, "Running")
+	s.waitStatus(tasks["top"].ID, "Running")
+	s.want(200, "DELETE", "/task/"+tasks["c"].ID, nil)
+	return r, tasks
+}

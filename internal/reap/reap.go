@@ -1,5 +1,5 @@
-// Package reap looks after what nobody reports: tasks whose time-out has passed, claims of processes that died, and the
-// lease of this process. It is stage 6, beside the way of a task: what it finds goes to settle and to dispatch.
+// Package reap looks after what nobody reports: tasks whose time-out has passed, dead ends, claims of processes that
+// died, and the lease of this process. It is stage 6, beside the way of a task: what it finds goes to settle and to dispatch.
 //
 // Invariants:
 //
@@ -29,13 +29,14 @@ const (
 	driftEvery      = time.Minute
 	// retryEvery is the interval of a duty that fails.
 	retryEvery = time.Second
-	// chunk bounds the time-outs that are settled at once.
+	// chunk bounds the time-outs, and the dead ends, that are settled at once.
 	chunk = 1000
 )
 
 // Store is what reap needs of [store.Store].
 type Store interface {
 	Due(ctx context.Context, limit int) ([]task.ID, error)
+	DeadEnds(ctx context.Context, limit int) (ids []task.ID, more bool, err error)
 	TakeOver(ctx context.Context, owner task.ID) ([]store.Claim, error)
 	Heartbeat(ctx context.Context, owner task.ID, lease time.Duration) error
 	Leave(ctx context.Context, owner task.ID) error
@@ -62,7 +63,7 @@ type Options struct {
 	Owner task.ID
 	// Lease is how long other processes leave our claims alone after a heartbeat. 0: 30 s.
 	Lease time.Duration
-	// Interval is how often time-outs are looked for. 0: 500 ms.
+	// Interval is how often time-outs and dead ends are looked for. 0: 500 ms.
 	Interval time.Duration
 	// Registry takes the metrics. Nil: they are kept nowhere.
 	Registry prometheus.Registerer
@@ -108,6 +109,7 @@ func (r *Reaper) Run(ctx context.Context) error {
 	duties.Go(func() { r.every(ctx, r.o.Lease/3, "renew the lease", r.keep) })
 	duties.Go(func() { r.every(ctx, r.o.Lease/3, "take claims over", r.takeOver) })
 	duties.Go(func() { r.every(ctx, r.o.Interval, "settle time-outs", r.expire) })
+	duties.Go(func() { r.every(ctx, r.o.Interval, "cancel dead ends", r.cancelDeadEnds) })
 	duties.Go(func() { r.every(ctx, maintainEvery, "maintain the database", r.o.Store.Maintain) })
 	duties.Go(func() { r.every(ctx, driftEvery, "compare gates with tasks", r.measureDrift) })
 	duties.Wait()
@@ -192,6 +194,23 @@ func (r *Reaper) expire(ctx context.Context) error {
 		}
 		if len(ids) < chunk || !ended {
 			return nil
+		}
+	}
+}
+
+// cancelDeadEnds goes on until there are none: canceling one may make another of its parent.
+func (r *Reaper) cancelDeadEnds(ctx context.Context) error {
+	for {
+		ids, more, err := r.o.Store.DeadEnds(ctx, chunk)
+		if err != nil || len(ids) == 0 && !more {
+			return err
+		}
+		outcomes := make([]task.Outcome, len(ids))
+		for i, id := range ids {
+			outcomes[i] = task.Outcome{ID: id, Kind: task.DeadEnd}
+		}
+		if _, err := r.o.Settler.Settle(ctx, outcomes...); err != nil {
+			return err
 		}
 	}
 }

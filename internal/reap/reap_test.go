@@ -36,6 +36,7 @@ type fake struct {
 	orphans []store.Claim
 	started []store.Claim
 	drift   int
+	dead    []task.ID
 }
 
 func newFake() *fake {
@@ -64,6 +65,15 @@ func (f *fake) Due(ctx context.Context, limit int) ([]task.ID, error) {
 	return slices.Clone(f.due[:min(limit, len(f.due))]), nil
 }
 
+func (f *fake) DeadEnds(ctx context.Context, limit int) ([]task.ID, bool, error) {
+	if err := f.call(ctx, "DeadEnds"); err != nil {
+		return nil, false, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.dead[:min(limit, len(f.dead))]), len(f.dead) > limit, nil
+}
+
 func (f *fake) Settle(ctx context.Context, outcomes ...task.Outcome) ([]store.Result, error) {
 	if err := f.call(ctx, "Settle"); err != nil {
 		return nil, err
@@ -73,6 +83,10 @@ func (f *fake) Settle(ctx context.Context, outcomes ...task.Outcome) ([]store.Re
 	f.settled = append(f.settled, len(outcomes))
 	f.expired = append(f.expired, outcomes...)
 	results := make([]store.Result, len(outcomes))
+	if len(outcomes) > 0 && outcomes[0].Kind == task.DeadEnd {
+		f.dead = f.dead[len(outcomes):]
+		return results, nil
+	}
 	if !f.stuck {
 		f.due = f.due[len(outcomes):]
 		for i := range results {
@@ -190,6 +204,35 @@ func TestExpireInChunks(t *testing.T) {
 			}
 		}
 		f.expect(t, "Due", 0, 0, 0)
+	})
+}
+
+func TestDeadEndsInChunks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		f.dead = make([]task.ID, 2*chunk+1)
+		for i := range f.dead {
+			f.dead[i] = task.ID{1: byte(i >> 8), 2: byte(i), 3: 1}
+		}
+		want := slices.Clone(f.dead)
+		run(t, f)
+		synctest.Wait()
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		var got []task.ID
+		for _, o := range f.expired {
+			if o.Kind != task.DeadEnd {
+				t.Errorf("outcome of kind %d", o.Kind)
+			}
+			got = append(got, o.ID)
+		}
+		if diff := cmp.Diff([]int{chunk, chunk, 1}, f.settled); diff != "" {
+			t.Errorf("chunks: %s", diff)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
 	})
 }
 

@@ -32,6 +32,9 @@ type Changes struct {
 	Checks []Check
 	// Ended tells the children of these tasks.
 	Ended []Ended
+	// Futile tasks have ended otherwise than by Success: their parents may be dead ends now. A store that does not look
+	// for those writes nothing.
+	Futile []task.ID
 	// Deliveries adds to the outbox what is not there yet.
 	Deliveries []Delivery
 	// History adds transitions that no time in the state tells of, in their order.
@@ -130,6 +133,9 @@ func (c *Changes) follow(before *task.State, r *Row, triggers []task.Trigger, re
 	}
 	if r.Status.Terminal() && !before.Status.Terminal() && r.HasChildren {
 		c.Ended = append(c.Ended, Ended{r.ID, r.Status == task.Success})
+	}
+	if r.Status.Terminal() && !before.Status.Terminal() && r.Status != task.Success {
+		c.Futile = append(c.Futile, r.ID)
 	}
 	c.send(r, triggers)
 }

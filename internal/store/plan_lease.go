@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"time"
 
 	"taskrunner/internal/task"
@@ -38,4 +39,33 @@ func PlanDue(running []task.State, now time.Time) (due []task.ID, later []Check)
 		}
 	}
 	return due, later
+}
+
+// DeadEndRows are tasks that may be dead ends, some of them several times.
+type DeadEndRows struct {
+	seqs []int64
+	ids  []task.ID
+}
+
+// Add takes the next one.
+func (d *DeadEndRows) Add(seq int64, id task.ID) {
+	d.seqs, d.ids = append(d.seqs, seq), append(d.ids, id)
+}
+
+// Len counts the rows.
+func (d *DeadEndRows) Len() int { return len(d.seqs) }
+
+// IDs are the tasks, each once.
+func (d *DeadEndRows) IDs() []task.ID { return sortIDs(slices.Clone(d.ids)) }
+
+// Others are the rows of tasks that are not among found. The rest stay until their tasks have ended: a crash before that
+// must not lose them.
+func (d *DeadEndRows) Others(found []task.ID) []int64 {
+	var seqs []int64
+	for i, id := range d.ids {
+		if !slices.Contains(found, id) {
+			seqs = append(seqs, d.seqs[i])
+		}
+	}
+	return seqs
 }

@@ -41,6 +41,11 @@ type Store interface {
 	// Due returns up to limit Running tasks whose time-out has passed. They are still to be settled.
 	Due(ctx context.Context, limit int) ([]task.ID, error)
 
+	// DeadEnds returns tasks that have not ended though all their children have, none by Success, and that are no
+	// barriers; they are still to be settled. It looks at up to limit of those that may be; more: there are others. A
+	// store that was not opened to look for them finds none.
+	DeadEnds(ctx context.Context, limit int) (ids []task.ID, more bool, err error)
+
 	// ClaimDeliveries leases deliveries that are due, so that no other process sends them before the lease runs out.
 	ClaimDeliveries(ctx context.Context, p ClaimDeliveriesParams) (ClaimedDeliveries, error)
 	// FinishDeliveries records what became of attempts.

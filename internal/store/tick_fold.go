@@ -77,6 +77,7 @@ func (t *Tick) settleChild(c *child) {
 		t.missing = append(t.missing, s.ID)
 	default:
 		t.Changes.tell(s, task.ParentFailed, t.Now)
+		t.Changes.Futile = append(t.Changes.Futile, s.ID)
 		if s.HasChildren {
 			t.Changes.Ended = append(t.Changes.Ended, Ended{ID: s.ID})
 		}

@@ -25,6 +25,8 @@ const (
 	Expire
 	// EditRules replaces the rules. A task that has started keeps the slots it took; one that has ended is left alone.
 	EditRules
+	// DeadEnd cancels a task whose children have all ended, none by Success; it may have ended meanwhile.
+	DeadEnd
 )
 
 // Outcome is one thing that happened to one task, on its way to the store.
@@ -91,12 +93,12 @@ func Apply(s *State, t *Task, o *Outcome, now time.Time) ([]Trigger, error) {
 		if s.Status.Terminal() {
 			return nil, conflict(s, "be canceled")
 		}
-		held := s.HoldsSlots()
-		s.end(Canceled, CanceledByClient, "", now)
-		if held {
-			return []Trigger{TriggerCancel}, nil
+		return s.cancel(CanceledByClient, "", now), nil
+	case DeadEnd:
+		if s.Status.Terminal() {
+			return nil, nil
 		}
-		return nil, nil
+		return s.cancel(LeadsNowhere, "Dead end", now), nil
 	case Pause:
 		if s.Status.Terminal() || s.Status == Paused {
 			return nil, conflict(s, "be paused")
@@ -132,7 +134,7 @@ func NeedsTask(s *State, o *Outcome) bool {
 		return len(o.OnCancel) > 0
 	case StartFailed, Expire:
 		return s.EndActions
-	case Cancel, Pause:
+	case Cancel, DeadEnd, Pause:
 		// Canceling may send the cancel action; leaving the queue has the gates looked at that it was checked at.
 		return s.Status == Pending || s.HoldsSlots()
 	}
@@ -313,6 +315,15 @@ func addCapped(a, b int64) int64 {
 		return math.MaxInt64
 	}
 	return a + b
+}
+
+func (s *State) cancel(cause Cause, reason string, now time.Time) []Trigger {
+	held := s.HoldsSlots()
+	s.end(Canceled, cause, reason, now)
+	if held {
+		return []Trigger{TriggerCancel}
+	}
+	return nil
 }
 
 func (s *State) end(to Status, cause Cause, reason string, now time.Time) {

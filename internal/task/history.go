@@ -28,6 +28,8 @@ func (o *Outcome) Cause() Cause {
 	switch o.Kind {
 	case Cancel:
 		return CanceledByClient
+	case DeadEnd:
+		return LeadsNowhere
 	case Pause:
 		return PausedByClient
 	case Started:

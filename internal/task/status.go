@@ -67,6 +67,7 @@ const (
 	Finished          Cause = "finished by worker" // PATCH with a status
 	TimedOut          Cause = "timed out"          // no activity for its timeout
 	CanceledByClient  Cause = "canceled"           // DELETE
+	LeadsNowhere      Cause = "dead end"           // all its children ended, none by Success
 	PausedByClient    Cause = "paused"             // PATCH /task/pause
 	ResumedByClient   Cause = "resumed"            // PATCH /task/resume
 	ClaimTakenOver    Cause = "claim taken over"   // its process died; another sends on_start again
@@ -88,9 +89,11 @@ var transitions = []Transition{
 	{Waiting, DependenciesMet, Pending},
 	{Waiting, ParentFailed, Failure},
 	{Waiting, CanceledByClient, Canceled},
+	{Waiting, LeadsNowhere, Canceled},
 	{Waiting, PausedByClient, Paused},
 	{Pending, ClaimedBySchedule, Claimed},
 	{Pending, CanceledByClient, Canceled},
+	{Pending, LeadsNowhere, Canceled},
 	{Pending, PausedByClient, Paused},
 	{Claimed, StartAccepted, Running},
 	{Claimed, StartRefused, Failure},
@@ -98,11 +101,13 @@ var transitions = []Transition{
 	{Claimed, Finished, Success},
 	{Claimed, Finished, Failure},
 	{Claimed, CanceledByClient, Canceled},
+	{Claimed, LeadsNowhere, Canceled},
 	{Claimed, PausedByClient, Paused},
 	{Running, Finished, Success},
 	{Running, Finished, Failure},
 	{Running, TimedOut, Failure},
 	{Running, CanceledByClient, Canceled},
+	{Running, LeadsNowhere, Canceled},
 	{Running, PausedByClient, Paused},
 	{Paused, ResumedByClient, Waiting},
 	{Paused, ResumedByClient, Pending},
@@ -114,6 +119,7 @@ var transitions = []Transition{
 	{Paused, Finished, Success},
 	{Paused, Finished, Failure},
 	{Paused, CanceledByClient, Canceled},
+	{Paused, LeadsNowhere, Canceled},
 }
 
 // Allowed reports whether cause may take a task from one state to the other.

@@ -33,6 +33,9 @@ func (t *tx) write(c *store.Changes) {
 		}
 		t.exec("insert_events", ids, succeeded)
 	}
+	if t.s.deadEnds && len(c.Futile) > 0 {
+		t.exec("insert_dead_ends", uuids(c.Futile))
+	}
 	t.insertDeliveries(c.Deliveries)
 	t.insertHistory(c)
 }

@@ -141,3 +141,35 @@ func (s *Store) Due(ctx context.Context, limit int) ([]task.ID, error) {
 	}
 	return due, nil
 }
+
+// DeadEnds is as in store.Store.
+func (s *Store) DeadEnds(ctx context.Context, limit int) (ids []task.ID, more bool, err error) {
+	if !s.deadEnds {
+		return nil, false, nil
+	}
+	err = s.run(ctx, func(ctx context.Context, t *tx) error {
+		var maybe store.DeadEndRows
+		t.rows("maybe_dead_ends", []any{limit}, func(rows pgx.Rows) error {
+			var seq int64
+			var id task.ID
+			err := rows.Scan(&seq, (*[16]byte)(&id))
+			maybe.Add(seq, id)
+			return err
+		})
+		if err := t.flush(ctx); err != nil {
+			return err
+		}
+		more = maybe.Len() >= limit
+		if maybe.Len() == 0 {
+			return errNothing
+		}
+		found, err := t.ids(ctx, "dead_ends", uuids(maybe.IDs()))
+		ids = found
+		t.exec("delete_dead_ends", maybe.Others(found))
+		return err
+	})
+	if err != nil {
+		return nil, false, fmt.Errorf("find dead ends: %w", err)
+	}
+	return ids, more, nil
+}

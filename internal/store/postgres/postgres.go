@@ -36,6 +36,8 @@ var queryFiles embed.FS
 type Options struct {
 	// URL is a connection string as libpq and pgx read it. pool_max_conns defaults to 16 here.
 	URL string
+	// DeadEnds makes [Store.DeadEnds] find what it looks for.
+	DeadEnds bool
 	// Skew is added to the clock of the database; nil: nothing. For tests.
 	Skew func() time.Duration
 	// Log takes what is wrong with connections; nil: nowhere.
@@ -51,6 +53,8 @@ type Store struct {
 	queries *store.Queries
 	log     *slog.Logger
 	skew    func() time.Duration
+
+	deadEnds bool
 
 	pumping sync.Mutex // held by Pump; guards shapes
 	shapes  *store.Shapes
@@ -95,7 +99,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s := &Store{
 		pool: pool, engine: engine, queries: store.LoadQueries(queryFiles), log: o.Log, skew: o.Skew,
-		shapes: store.NewShapes(),
+		shapes: store.NewShapes(), deadEnds: o.DeadEnds,
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

@@ -70,7 +70,7 @@ type opened struct {
 }
 
 func (o *opened) Another() store.Store {
-	s, err := postgres.Open(o.tb.Context(), postgres.Options{URL: o.url, Skew: o.clock.Skew})
+	s, err := postgres.Open(o.tb.Context(), postgres.Options{URL: o.url, Skew: o.clock.Skew, DeadEnds: true})
 	if err != nil {
 		o.tb.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func (d *databases) open(tb testing.TB, clock *storetest.Clock) *opened {
 	tb.Helper()
 	o := &opened{tb: tb, url: d.take(), clock: clock}
 	tb.Cleanup(func() { d.check(tb, o.url) })
-	s, err := postgres.Open(tb.Context(), postgres.Options{URL: o.url, Skew: clock.Skew})
+	s, err := postgres.Open(tb.Context(), postgres.Options{URL: o.url, Skew: clock.Skew, DeadEnds: true})
 	if err != nil {
 		tb.Fatal(err)
 	}

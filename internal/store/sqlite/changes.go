@@ -20,6 +20,9 @@ func (t *tx) write(c *store.Changes) {
 	t.put("enqueue", givenIDs(c.Enqueue))
 	t.put("set_checks", rowsOf(c.Checks, givenCheck))
 	t.put("insert_events", rowsOf(c.Ended, givenEvent))
+	if t.s.deadEnds {
+		t.put("insert_dead_ends", givenIDs(c.Futile))
+	}
 	t.put("insert_deliveries", rowsOf(c.Deliveries, givenDelivery), micros(t.now))
 	t.put("insert_history", rowsOf(c.History, givenHistory))
 	t.put("trim_history", givenIDs(c.Repeated()), int64(store.MaxHistory))

@@ -91,3 +91,28 @@ func (s *Store) Due(ctx context.Context, limit int) ([]task.ID, error) {
 	}
 	return due, nil
 }
+
+// DeadEnds is as in store.Store.
+func (s *Store) DeadEnds(ctx context.Context, limit int) (ids []task.ID, more bool, err error) {
+	if !s.deadEnds {
+		return nil, false, nil
+	}
+	err = s.write(ctx, func(t *tx) error {
+		var maybe store.DeadEndRows
+		t.rows("maybe_dead_ends", func(r *row) error {
+			maybe.Add(r.int64(), r.id())
+			return nil
+		}, int64(limit))
+		t.find("dead_ends", maybe.IDs(), func(r *row) error {
+			ids = append(ids, r.id())
+			return nil
+		})
+		more = maybe.Len() >= limit
+		t.put("delete_dead_ends", givenNumbers(maybe.Others(ids)))
+		return t.err
+	})
+	if err != nil {
+		return nil, false, fmt.Errorf("find dead ends: %w", err)
+	}
+	return ids, more, nil
+}

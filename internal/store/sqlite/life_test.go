@@ -35,7 +35,7 @@ func (c *clock) add(d time.Duration) {
 
 func open(t testing.TB, path string, c *clock) *Store {
 	t.Helper()
-	s, err := Open(t.Context(), Options{Path: path, Now: c.now})
+	s, err := Open(t.Context(), Options{Path: path, Now: c.now, DeadEnds: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,6 +219,9 @@ func TestLife(t *testing.T) {
 	}
 	if unfinished, err := h.Unfinished(ctx, b.ID, "", nil); err != nil || len(unfinished.IDs) != 0 {
 		t.Errorf("unfinished %v, %v", unfinished, err)
+	}
+	if ids, more, err := h.DeadEnds(ctx, 100); err != nil || more || len(ids) != 0 {
+		t.Errorf("dead ends %v, %t, %v", ids, more, err)
 	}
 	testPauseAndTimeout(h, c, four)
 	testDeliveries(h, c)

@@ -37,6 +37,8 @@ var queryFiles embed.FS
 type Options struct {
 	// Path of the database, which is created if it is missing. Its directory must exist.
 	Path string
+	// DeadEnds makes [Store.DeadEnds] find what it looks for.
+	DeadEnds bool
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 	// Log takes what is wrong but fails nobody; nil: nowhere.
@@ -51,6 +53,8 @@ type Store struct {
 	queries *store.Queries
 	log     *slog.Logger
 	clock   func() time.Time
+
+	deadEnds bool
 
 	writers chan *conn // the one that writes; who has it holds the lock of the writer
 	readers chan *conn // nil: not open yet
@@ -83,7 +87,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s := &Store{
 		path: path, lock: flock.New(path + ".lock"), driver: &sqlite3.Driver{}, queries: store.LoadQueries(queryFiles),
-		log: o.Log, clock: o.Now, writers: make(chan *conn, 1), readers: make(chan *conn, readers),
+		log: o.Log, clock: o.Now, deadEnds: o.DeadEnds, writers: make(chan *conn, 1), readers: make(chan *conn, readers),
 		given: &given{}, shapes: store.NewShapes(),
 	}
 	s.closing = sync.OnceValue(s.close)

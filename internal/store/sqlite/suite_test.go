@@ -11,7 +11,7 @@ import (
 
 func openSuite(tb testing.TB, clock *storetest.Clock) store.Store {
 	tb.Helper()
-	s, err := Open(tb.Context(), Options{Path: filepath.Join(tb.TempDir(), "suite.db"), Now: clock.Now})
+	s, err := Open(tb.Context(), Options{Path: filepath.Join(tb.TempDir(), "suite.db"), Now: clock.Now, DeadEnds: true})
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -230,6 +230,8 @@ func (e *env) reach(row task.Transition) task.State {
 		e.settle(expire(x))
 	case task.CanceledByClient:
 		e.settle(cancel(x))
+	case task.LeadsNowhere:
+		e.settle(task.Outcome{ID: x.ID, Kind: task.DeadEnd})
 	case task.PausedByClient:
 		e.settle(pause(x))
 	case task.ResumedByClient:

@@ -51,6 +51,7 @@ func Run(t *testing.T, open Open) {
 		{"history", historyTests},
 		{"settle", settleTests},
 		{"dependencies", dependencyTests},
+		{"dead ends", deadEndTests},
 		{"pause", pauseTests},
 		{"rules", ruleTests},
 		{"rule edits", editTests},

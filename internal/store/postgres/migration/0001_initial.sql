@@ -122,6 +122,12 @@ CREATE TABLE dep_event (
     after_child uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000'
 );
 
+-- Parents of tasks that ended otherwise than by Success: they may be dead ends. One may stand here several times.
+CREATE TABLE dead_end (
+    seq     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    task_id uuid NOT NULL
+);
+
 -- The outbox: end and cancel actions. The numbers are those of task.Trigger and store.DeliveryState.
 CREATE TABLE delivery (
     task_id     uuid NOT NULL,

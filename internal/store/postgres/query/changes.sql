@@ -88,3 +88,9 @@ DELETE FROM history WHERE ctid = ANY(ARRAY(
     FROM unnest($1::uuid[]) AS u(id)
     CROSS JOIN LATERAL (SELECT ctid AS at FROM history WHERE task_id = u.id ORDER BY seq DESC OFFSET $2) h
 ));
+
+-- name: insert_dead_ends
+INSERT INTO dead_end (task_id)
+SELECT l.parent_id
+FROM unnest($1::uuid[]) AS u(id)
+CROSS JOIN LATERAL (SELECT parent_id FROM link WHERE child_id = u.id OFFSET 0) l;

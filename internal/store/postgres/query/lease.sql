@@ -28,3 +28,21 @@ UPDATE running SET owner = $1 WHERE task_id = ANY($2::uuid[]);
 SELECT r.task_id, s.status, s.last_updated, s.timeout
 FROM (SELECT task_id FROM running WHERE check_at <= $1 ORDER BY check_at LIMIT $2 FOR UPDATE SKIP LOCKED) r
 CROSS JOIN LATERAL (SELECT status, last_updated, timeout FROM task_state WHERE id = r.task_id OFFSET 0) s;
+
+-- name: maybe_dead_ends
+SELECT seq, task_id FROM dead_end ORDER BY seq LIMIT $1 FOR UPDATE SKIP LOCKED;
+
+-- Those of which no child has succeeded or may yet. An end is final, and children are never added, so it stays true.
+-- name: dead_ends
+SELECT t.id FROM task t
+WHERE t.id = ANY($1::uuid[]) AND NOT t.dead_end_barrier
+  AND (SELECT status FROM task_state WHERE id = t.id) NOT IN (6, 7, 8)
+  AND NOT EXISTS (
+    SELECT FROM (SELECT child_id FROM link WHERE parent_id = t.id OFFSET 0) l
+    CROSS JOIN LATERAL (SELECT status FROM task_state WHERE id = l.child_id OFFSET 0) c
+    WHERE c.status NOT IN (7, 8)
+  )
+ORDER BY t.id;
+
+-- name: delete_dead_ends
+DELETE FROM dead_end WHERE seq = ANY($1::bigint[]);

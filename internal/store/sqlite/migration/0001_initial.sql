@@ -126,6 +126,12 @@ CREATE TABLE dep_event (
     after_child TEXT NOT NULL DEFAULT ''
 ) STRICT;
 
+-- Parents of tasks that ended otherwise than by Success: they may be dead ends. One may stand here several times.
+CREATE TABLE dead_end (
+    seq     INTEGER PRIMARY KEY,
+    task_id TEXT NOT NULL
+) STRICT;
+
 -- The outbox: end and cancel actions. The numbers are those of task.Trigger and store.DeliveryState.
 CREATE TABLE delivery (
     task_id     TEXT NOT NULL REFERENCES task,

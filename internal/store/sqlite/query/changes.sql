@@ -52,3 +52,6 @@ DELETE FROM history WHERE seq IN (
     SELECT h.seq FROM given_id g CROSS JOIN history h ON h.task_id = g.id
     WHERE h.seq <= (SELECT n.seq FROM history n WHERE n.task_id = g.id ORDER BY n.seq DESC LIMIT 1 OFFSET ?1)
 );
+
+-- name: insert_dead_ends
+INSERT INTO dead_end (task_id) SELECT l.parent_id FROM given_id g CROSS JOIN link l ON l.child_id = g.id;

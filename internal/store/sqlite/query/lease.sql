@@ -31,3 +31,17 @@ UPDATE running SET owner = ?1 WHERE task_id IN (SELECT id FROM given_id);
 SELECT r.task_id, s.status, s.last_updated, s.timeout
 FROM running r CROSS JOIN task_state s ON s.id = r.task_id
 WHERE r.check_at <= ?1 ORDER BY r.check_at LIMIT ?2;
+
+-- name: maybe_dead_ends
+SELECT seq, task_id FROM dead_end ORDER BY seq LIMIT ?1;
+
+-- Those of which no child has succeeded or may yet. An end is final, and children are never added, so it stays true.
+-- name: dead_ends
+SELECT t.id FROM given_id g CROSS JOIN task t ON t.id = g.id CROSS JOIN task_state s ON s.id = g.id
+WHERE NOT t.dead_end_barrier AND s.status NOT IN (6, 7, 8) AND NOT EXISTS (
+    SELECT 1 FROM link l CROSS JOIN task_state c ON c.id = l.child_id
+    WHERE l.parent_id = t.id AND c.status NOT IN (7, 8)
+);
+
+-- name: delete_dead_ends
+DELETE FROM dead_end WHERE seq IN (SELECT id FROM given_id);
