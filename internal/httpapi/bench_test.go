@@ -76,13 +76,13 @@ func BenchmarkHandler(b *testing.B) {
 // bare is a fake that keeps nothing.
 type bare struct{ *fake }
 
-func (bare) Create(_ context.Context, batch *task.Batch) ([]task.State, error) {
+func (bare) Create(_ context.Context, batch *task.Batch, _ *store.Idempotency) (store.Created, error) {
 	states := make([]task.State, len(batch.Tasks))
 	for i, t := range batch.Tasks {
 		t.CreatedAt = start
 		states[i] = task.State{ID: t.ID, Status: task.Pending, LastUpdated: start}
 	}
-	return states, nil
+	return store.Created{Batch: batch.ID, States: states}, nil
 }
 
 // BenchmarkServer has net/http on both sides, for comparison with a handler that does nothing.

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"net/http"
 	"net/url"
 	"slices"
@@ -10,39 +11,56 @@ import (
 	"unicode/utf8"
 
 	"taskrunner/api"
+	"taskrunner/internal/store"
 	"taskrunner/internal/task"
 )
 
 // createTasks is POST /task.
 func (s *server) createTasks(w http.ResponseWriter, r *http.Request) error {
+	batch, key, err := s.readBatch(w, r)
+	if err != nil {
+		return s.refuseBatch(r, batch.ID, err)
+	}
+	created := store.Created{Batch: batch.ID}
+	if len(batch.Tasks) > 0 || key != nil { // a key stands for nothing created, too
+		if created, err = s.Store.Create(r.Context(), batch, key); err != nil {
+			return s.refuseBatch(r, batch.ID, err)
+		}
+	}
+	if len(created.States) > 0 {
+		s.OnCreated()
+	}
+	w.Header().Set("X-Batch-ID", created.Batch.String())
+	if created.Replayed {
+		w.Header().Set("Idempotent-Replayed", "true")
+	}
+	writeCreated(w, batch, &created, wantsMinimal(r.Header))
+	return nil
+}
+
+// readBatch reads all that a create is about. The batch is never nil, so that an answer can name it; key is nil when
+// there is none.
+func (s *server) readBatch(w http.ResponseWriter, r *http.Request) (*task.Batch, *store.Idempotency, error) {
 	sender, err := requester(r)
 	if err != nil {
-		return s.refuseBatch(r, s.NewID(), err)
+		return &task.Batch{ID: s.NewID()}, nil, err
+	}
+	key, err := idempotencyKey(r.Header)
+	if err != nil {
+		return &task.Batch{ID: s.NewID()}, nil, err
 	}
 	body, err := s.body(w, r)
 	if err != nil {
-		return s.refuseBatch(r, s.NewID(), err)
+		return &task.Batch{ID: s.NewID()}, nil, err
+	}
+	if key != nil {
+		key.Digest = sha256.Sum256(body)
 	}
 	batch, err := task.ParseBatch(body, task.ParseParams{
 		MaxTasks: s.MaxTasksPerBatch, NewID: s.NewID, CheckURL: s.CheckURL,
 	})
-	if err != nil {
-		return s.refuseBatch(r, batch.ID, err)
-	}
 	batch.Requester = sender
-	if len(batch.Tasks) == 0 {
-		w.Header().Set("X-Batch-ID", batch.ID.String())
-		w.WriteHeader(http.StatusNoContent)
-		return nil
-	}
-	states, err := s.Store.Create(r.Context(), batch)
-	if err != nil {
-		return err
-	}
-	s.OnCreated()
-	w.Header().Set("X-Batch-ID", batch.ID.String())
-	writeCreated(w, batch, states, wantsMinimal(r.Header))
-	return nil
+	return batch, key, err
 }
 
 // refuseBatch gives a client error the id that was meant for the batch.
@@ -55,24 +73,38 @@ func (s *server) refuseBatch(r *http.Request, id task.ID, err error) error {
 	return f
 }
 
-func writeCreated(w http.ResponseWriter, batch *task.Batch, states []task.State, minimal bool) {
+// writeCreated answers with the tasks that are there now: those of batch, or of what was created before with its key.
+func writeCreated(w http.ResponseWriter, batch *task.Batch, created *store.Created, minimal bool) {
+	n, status := len(batch.Tasks), http.StatusCreated
+	facts := func(i int) *task.Task { return batch.Tasks[i] }
+	if created.Replayed {
+		n, status = len(created.Tasks), http.StatusOK
+		facts = func(i int) *task.Task { return &created.Tasks[i].Task }
+	}
+	if n == 0 {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
 	if minimal {
 		w.Header().Set("Preference-Applied", "return=minimal")
 	}
-	out := newStream(w, http.StatusCreated, len(batch.Tasks))
+	out := newStream(w, status, n)
 	defer out.end()
 	if minimal {
-		writeArray(out, len(batch.Tasks), func(i int) api.CreatedTask {
-			return api.CreatedTask{ID: batch.Tasks[i].ID.String(), LocalID: batch.Tasks[i].LocalID}
+		writeArray(out, n, func(i int) api.CreatedTask {
+			return api.CreatedTask{ID: facts(i).ID.String(), LocalID: facts(i).LocalID}
 		})
 		return
 	}
-	writeArray(out, len(batch.Tasks), func(i int) *api.Task {
+	writeArray(out, n, func(i int) *api.Task {
+		if created.Replayed {
+			d := &created.Tasks[i]
+			return new(fullTask(&d.Task, &d.State, d.Deliveries, func(p int) task.Status { return d.Parents[p] }))
+		}
 		t := batch.Tasks[i]
-		full := fullTask(t, &states[i], nil, func(d int) task.Status {
-			return states[place(batch.Tasks, t.Dependencies[d].Parent)].Status
-		})
-		return &full
+		return new(fullTask(t, &created.States[i], nil, func(d int) task.Status {
+			return created.States[place(batch.Tasks, t.Dependencies[d].Parent)].Status
+		}))
 	})
 }
 
@@ -105,6 +137,29 @@ func requester(r *http.Request) (string, error) {
 		return "", invalidf("requester: must have at most %d characters, has %d", maxRequester, n)
 	}
 	return name, nil
+}
+
+// maxKey is in characters, which are bytes.
+const maxKey = 255
+
+// idempotencyKey reads the header, whose value is taken as it stands; nil: there is none.
+func idempotencyKey(h http.Header) (*store.Idempotency, error) {
+	const name = "Idempotency-Key"
+	values := h.Values(name)
+	if len(values) == 0 {
+		return nil, nil //nolint:nilnil // no key is nothing wrong
+	}
+	if len(values) > 1 {
+		return nil, invalidf("%s: must be sent once, was sent %d times", name, len(values))
+	}
+	key := values[0]
+	if n := len(key); n < 1 || n > maxKey {
+		return nil, invalidf("%s: must have 1 to %d characters, has %d", name, maxKey, n)
+	}
+	if strings.ContainsFunc(key, func(c rune) bool { return c < ' ' || c > '~' }) {
+		return nil, invalidf("%s: must be printable ASCII", name)
+	}
+	return &store.Idempotency{Key: key}, nil
 }
 
 // wantsMinimal reads Prefer (RFC 7240): a list of preferences, of which the first return counts.

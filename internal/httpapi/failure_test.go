@@ -149,9 +149,9 @@ func (brokenPipe) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
 // corrupt gives back metadata that is no JSON.
 type corrupt struct{ *fake }
 
-func (c corrupt) Create(ctx context.Context, b *task.Batch) ([]task.State, error) {
+func (c corrupt) Create(ctx context.Context, b *task.Batch, key *store.Idempotency) (store.Created, error) {
 	b.Tasks[len(b.Tasks)-1].Metadata = json.RawMessage(`{`)
-	return c.fake.Create(ctx, b)
+	return c.fake.Create(ctx, b, key)
 }
 
 // What a real connection does: bodies that lie about their length, or come without one.
@@ -196,6 +196,7 @@ func TestExplain(t *testing.T) {
 	}{
 		{fmt.Errorf("x: %w", store.ErrNotFound), notFound, false},
 		{fmt.Errorf("x: %w", task.ErrTooManyTasks), tooLarge, false},
+		{fmt.Errorf("x: %w", store.ErrKeyReused), keyReused, false},
 		{&task.Refusal{Code: task.NotFound}, notFound, false},
 		{&task.Refusal{Code: task.Conflict}, conflict, false},
 		{&task.Refusal{Code: task.Invalid}, invalid, false},

@@ -29,13 +29,20 @@ type fake struct {
 	tasks  map[task.ID]*store.Detail
 	batch  map[task.ID]*task.Batch
 	filter store.Filter // of the last list
-	err    error        // what every method fails with
+	keys   map[string]fakeKey
+	err    error // what every method fails with
 	settle func(ctx context.Context, outcomes []task.Outcome) ([]store.Result, error)
 	seen   []task.Outcome
 }
 
+// fakeKey is what an idempotency key stands for.
+type fakeKey struct {
+	digest [32]byte
+	batch  task.ID
+}
+
 func newFake() *fake {
-	return &fake{tasks: map[task.ID]*store.Detail{}, batch: map[task.ID]*task.Batch{}}
+	return &fake{tasks: map[task.ID]*store.Detail{}, batch: map[task.ID]*task.Batch{}, keys: map[string]fakeKey{}}
 }
 
 // testID is the n-th id that a fake gives out.
@@ -56,11 +63,17 @@ func (f *fake) Health(context.Context) (store.Health, error) {
 	return store.Health{PoolSize: 10, PoolIdle: 5}, f.err
 }
 
-func (f *fake) Create(_ context.Context, b *task.Batch) ([]task.State, error) {
+func (f *fake) Create(_ context.Context, b *task.Batch, key *store.Idempotency) (store.Created, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.err != nil {
-		return nil, f.err
+		return store.Created{}, f.err
+	}
+	if key != nil {
+		if known, ok := f.keys[key.Key]; ok {
+			return f.replay(known, key)
+		}
+		f.keys[key.Key] = fakeKey{key.Digest, b.ID}
 	}
 	f.batch[b.ID] = b
 	states := make([]task.State, len(b.Tasks))
@@ -75,7 +88,22 @@ func (f *fake) Create(_ context.Context, b *task.Batch) ([]task.State, error) {
 		f.ids = append(f.ids, t.ID)
 		f.tasks[t.ID] = &store.Detail{Item: store.Item{Task: *t, State: states[i]}}
 	}
-	return states, nil
+	return store.Created{Batch: b.ID, States: states}, nil
+}
+
+func (f *fake) replay(known fakeKey, key *store.Idempotency) (store.Created, error) {
+	created, err := store.StoredKey{Digest: known.digest[:], Batch: known.batch}.Replay(key)
+	if err != nil {
+		return created, err
+	}
+	for _, t := range f.batch[known.batch].Tasks {
+		d := *f.tasks[t.ID]
+		for _, p := range d.Task.Dependencies {
+			d.Parents = append(d.Parents, f.tasks[p.Parent].State.Status)
+		}
+		created.Tasks = append(created.Tasks, d)
+	}
+	return created, nil
 }
 
 func (f *fake) History(ctx context.Context, id task.ID) ([]task.Step, error) {

@@ -23,6 +23,7 @@ const (
 	conflict                    // not in this state
 	tooLarge                    // over a limit
 	unsupported                 // not in this form
+	keyReused                   // its Idempotency-Key stands for another request
 	clientGone                  // nobody is there to read the answer
 	internal                    // our own mistake
 	unavailable                 // the database could not be asked
@@ -41,6 +42,7 @@ var answers = map[code]struct {
 	conflict:    {http.StatusConflict, "Conflict"},
 	tooLarge:    {http.StatusRequestEntityTooLarge, "Too large"},
 	unsupported: {http.StatusUnsupportedMediaType, "Unsupported media type"},
+	keyReused:   {http.StatusUnprocessableEntity, "Idempotency-Key reused"},
 	clientGone:  {499, "Client closed the request"}, // nginx's number, for the metrics
 	internal:    {http.StatusInternalServerError, "Internal error"},
 	unavailable: {http.StatusServiceUnavailable, "Service unavailable"},
@@ -89,6 +91,8 @@ func explain(r *http.Request, err error) (f *failure, ok bool) {
 		return &failure{code: tooLarge, message: err.Error()}, true
 	case errors.Is(err, store.ErrNotFound):
 		return &failure{code: notFound}, true
+	case errors.Is(err, store.ErrKeyReused):
+		return &failure{code: keyReused, message: "this Idempotency-Key was sent with another body before; take a new key"}, true
 	case r.Context().Err() != nil:
 		return &failure{code: clientGone}, true
 	case errors.Is(err, os.ErrDeadlineExceeded):

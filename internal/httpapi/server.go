@@ -14,7 +14,7 @@ import (
 // Store is what the handlers need of store.Store, whose comments hold here.
 type Store interface {
 	Health(ctx context.Context) (store.Health, error)
-	Create(ctx context.Context, b *task.Batch) ([]task.State, error)
+	Create(ctx context.Context, b *task.Batch, key *store.Idempotency) (store.Created, error)
 	Task(ctx context.Context, id task.ID) (*store.Detail, error)
 	History(ctx context.Context, id task.ID) ([]task.Step, error)
 	Tasks(ctx context.Context, f store.Filter) ([]store.Item, error)

@@ -31,6 +31,7 @@
 // pauses their tasks, and, all of them, when a new shape is counted: should these two meet the wrong way round,
 // PostgreSQL undoes one and it is run again. SQLite: one writer.
 // A method that returns nil has committed durably. One that returns an error has changed nothing, also when the
-// connection was lost at COMMIT: the driver asks the database what became of the transaction.
+// connection was lost at COMMIT: the driver asks the database what became of the transaction. A create with an
+// [Idempotency] takes its key before any other lock, so that those with the same key wait for one another there.
 // Times come from the database's own clock.
 package store

@@ -25,8 +25,9 @@ type Store interface {
 	// Close ends every connection.
 	Close() error
 
-	// Create stores b and everything in it, and sets CreatedAt of its tasks. It returns their states in the same order.
-	Create(ctx context.Context, b *task.Batch) ([]task.State, error)
+	// Create stores b and everything in it, and sets CreatedAt of its tasks. With a key (nil: none) that stands for an
+	// earlier create it stores nothing and returns what that one made, or ErrKeyReused. A create that fails leaves no key.
+	Create(ctx context.Context, b *task.Batch, key *Idempotency) (Created, error)
 	// Settle applies outcomes in their order and answers each in its own place. One task may have several.
 	Settle(ctx context.Context, outcomes []task.Outcome) (Settled, error)
 
@@ -68,7 +69,8 @@ type Store interface {
 
 	// Drift counts the gates whose used slots differ from the rows that hold them. It must be 0.
 	Drift(ctx context.Context) (int, error)
-	// Maintain does the housekeeping that the driver needs now and then; cheap when there is none.
+	// Maintain does the housekeeping that the driver needs now and then, and deletes keys past their KeyLife, some at a
+	// time; cheap when there is none.
 	Maintain(ctx context.Context) error
 	// Notify wakes the other processes on this database.
 	Notify(ctx context.Context) error

@@ -64,10 +64,10 @@ type instrumented struct {
 }
 
 // Create is as in store.Store.
-func (i *instrumented) Create(ctx context.Context, b *task.Batch) ([]task.State, error) {
-	states, err := i.Store.Create(ctx, b)
-	i.created.Add(float64(len(states)))
-	return states, err
+func (i *instrumented) Create(ctx context.Context, b *task.Batch, key *store.Idempotency) (store.Created, error) {
+	created, err := i.Store.Create(ctx, b, key)
+	i.created.Add(float64(len(created.States))) // none of a replay
+	return created, err
 }
 
 // Settle is as in store.Store.

@@ -22,8 +22,11 @@ type fakeStore struct {
 	err     error
 }
 
-func (f *fakeStore) Create(_ context.Context, b *task.Batch) ([]task.State, error) {
-	return make([]task.State, len(b.Tasks)), f.err
+func (f *fakeStore) Create(_ context.Context, b *task.Batch, key *store.Idempotency) (store.Created, error) {
+	if key != nil {
+		return store.Created{Replayed: true, Tasks: make([]store.Detail, len(b.Tasks))}, f.err
+	}
+	return store.Created{States: make([]task.State, len(b.Tasks))}, f.err
 }
 
 func (f *fakeStore) Settle(context.Context, []task.Outcome) (store.Settled, error) {
@@ -53,8 +56,10 @@ func TestMetricsOfTheOriginal(t *testing.T) {
 		},
 	}
 	s := telemetry.Instrument(fake, registry)
-	if _, err := s.Create(t.Context(), &task.Batch{Tasks: make([]*task.Task, 7)}); err != nil {
-		t.Fatal(err)
+	for _, key := range []*store.Idempotency{nil, {Key: "a replay"}} {
+		if _, err := s.Create(t.Context(), &task.Batch{Tasks: make([]*task.Task, 7)}, key); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if _, err := s.Settle(t.Context(), nil); err != nil {
 		t.Fatal(err)

@@ -13,15 +13,23 @@ import (
 const createChunk = 10_000
 
 // Create is as in store.Store.
-func (s *Store) Create(ctx context.Context, b *task.Batch) ([]task.State, error) {
-	var states []task.State
+func (s *Store) Create(ctx context.Context, b *task.Batch, key *store.Idempotency) (store.Created, error) {
+	var created store.Created
 	err := s.runOn(ctx, s.pool, func(ctx context.Context, t *tx) error {
+		taken := t.takeKey(key, b.ID)
 		t.clock()
 		if err := t.flush(ctx); err != nil {
 			return err
 		}
+		if !*taken {
+			var err error
+			if created, err = t.replay(ctx, key); err != nil {
+				return err
+			}
+			return errNothing
+		}
 		plan := store.PlanCreate(b, t.now)
-		states = plan.States
+		created = store.Created{Batch: b.ID, States: plan.States}
 		t.exec("insert_batch", b.ID, b.Requester, t.now)
 		for i := 0; i < len(b.Tasks); i += createChunk {
 			end := min(i+createChunk, len(b.Tasks))
@@ -38,9 +46,9 @@ func (s *Store) Create(ctx context.Context, b *task.Batch) ([]task.State, error)
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("create batch: %w", err)
+		return store.Created{}, fmt.Errorf("create batch: %w", err)
 	}
-	return states, nil
+	return created, nil
 }
 
 func (t *tx) insertTasks(batch task.ID, tasks []*task.Task) {

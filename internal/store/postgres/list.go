@@ -19,19 +19,9 @@ func (s *Store) Task(ctx context.Context, id task.ID) (*store.Detail, error) {
 	d := &store.Detail{}
 	err := s.read(ctx, func(t *tx) {
 		t.row("task", []any{id}, func(row pgx.Row) error {
-			var facts factsScan
-			var state stateScan
-			if err := row.Scan(append(facts.into(), state.into()...)...); err != nil {
-				return err
-			}
-			k, err := facts.get()
-			if err != nil {
-				return err
-			}
-			d.State = state.get()
-			k.Timeout = d.State.Timeout
-			d.Task = *k
-			return nil
+			var err error
+			*d, err = scanDetail(row)
+			return err
 		})
 		t.rows("parents", []any{id}, func(rows pgx.Rows) error {
 			var dep task.Dependency

@@ -31,7 +31,8 @@ func TestPlansDoNotTrustStatistics(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(conn.Release)
-	tables := []string{"task", "task_state", "link", "ready", "parked", "running", "gate", "gate_delta", "dep_event", "delivery"}
+	tables := []string{"task", "task_state", "link", "ready", "parked", "running", "gate", "gate_delta", "dep_event", "delivery",
+		"idempotency_key"}
 	do(t, conn, "INSERT INTO shape (id, kind, status, fields) VALUES (1, 'k', 3, '[]')")
 	lookEmpty(t, conn.Conn())
 	for _, table := range tables {
@@ -73,14 +74,15 @@ func lookEmpty(t *testing.T, conn *pgx.Conn) {
 			"SELECT gen_random_uuid(), gen_random_uuid(), '', '', '', '', 0, false, '{}', '[]', now()",
 		"task_state": "(id, status, unmet, last_updated, kind, timeout, has_children, end_actions) " +
 			"SELECT gen_random_uuid(), 2, 0, now(), '', 1, false, false",
-		"link":       "SELECT gen_random_uuid(), gen_random_uuid(), false",
-		"ready":      "SELECT 'h', 0, gen_random_uuid()",
-		"parked":     "SELECT gen_random_uuid(), 1, 1, 0",
-		"running":    "SELECT gen_random_uuid(), gen_random_uuid(), '{}', now()",
-		"gate":       "SELECT n, 1, '', 0, '{}', false",
-		"gate_delta": "(gate_id, delta) SELECT n, 1",
-		"dep_event":  "(parent_id, succeeded) SELECT gen_random_uuid(), true",
-		"delivery":   "(task_id, trigger, place, host, next_at) SELECT gen_random_uuid(), 1, 0, 'h', now()",
+		"link":            "SELECT gen_random_uuid(), gen_random_uuid(), false",
+		"ready":           "SELECT 'h', 0, gen_random_uuid()",
+		"parked":          "SELECT gen_random_uuid(), 1, 1, 0",
+		"running":         "SELECT gen_random_uuid(), gen_random_uuid(), '{}', now()",
+		"gate":            "SELECT n, 1, '', 0, '{}', false",
+		"gate_delta":      "(gate_id, delta) SELECT n, 1",
+		"dep_event":       "(parent_id, succeeded) SELECT gen_random_uuid(), true",
+		"idempotency_key": "SELECT n::text, '', gen_random_uuid(), now()",
+		"delivery":        "(task_id, trigger, place, host, next_at) SELECT gen_random_uuid(), 1, 0, 'h', now()",
 	} {
 		for _, sql := range []string{
 			"ALTER TABLE " + table + " SET (autovacuum_enabled = off)", // it would give the pages back

@@ -61,7 +61,8 @@ type Store struct {
 
 	deletions deletionCount
 	marks     marks
-	sent      atomic.Int64 // statements
+	purged    atomic.Pointer[time.Time] // when old keys were last looked for; nil: never
+	sent      atomic.Int64              // statements
 }
 
 var _ store.Store = (*Store)(nil)

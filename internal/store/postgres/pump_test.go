@@ -28,7 +28,7 @@ func TestBusyTickLearnsNothing(t *testing.T) {
 			Rules:   []task.Rule{{Max: 2, Matcher: task.Matcher{Kind: "work", Status: task.Running}}},
 		})
 	}
-	if _, err := s.Create(t.Context(), b); err != nil {
+	if _, err := s.Create(t.Context(), b, nil); err != nil {
 		t.Fatal(err)
 	}
 	conn, err := s.pool.Acquire(t.Context())

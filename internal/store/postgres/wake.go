@@ -71,16 +71,19 @@ func (d *deletionCount) add(n int) { d.n.Add(int64(n)) }
 // somebody does, and autovacuum comes once a minute.
 const vacuumAfter = 20_000
 
-// Maintain is as in store.Store: it forgets marks, and vacuums the queue tables when many of their rows are dead.
+// Maintain is as in store.Store: it forgets marks and old keys, and vacuums the queue tables when many of their rows are dead.
 func (s *Store) Maintain(ctx context.Context) error {
 	if err := s.forget(ctx); err != nil {
+		return err
+	}
+	if err := s.purge(ctx); err != nil {
 		return err
 	}
 	n := s.deletions.n.Load()
 	if n < vacuumAfter {
 		return nil
 	}
-	for _, table := range []string{"ready", "parked", "running", "gate", "gate_delta", "dep_event", "mark"} {
+	for _, table := range []string{"ready", "parked", "running", "gate", "gate_delta", "dep_event", "mark", "idempotency_key"} {
 		if _, err := s.engine.Exec(ctx, "VACUUM (SKIP_LOCKED, TRUNCATE off) "+table); err != nil {
 			return fmt.Errorf("vacuum %s: %w", table, redact(err))
 		}

@@ -10,11 +10,16 @@ import (
 )
 
 // Create is as in store.Store.
-func (s *Store) Create(ctx context.Context, b *task.Batch) ([]task.State, error) {
-	var states []task.State
+func (s *Store) Create(ctx context.Context, b *task.Batch, key *store.Idempotency) (store.Created, error) {
+	var created store.Created
 	err := s.write(ctx, func(t *tx) error {
+		if key != nil && !t.takeKey(key, b.ID) {
+			var err error
+			created, err = t.replay(key)
+			return err
+		}
 		plan := store.PlanCreate(b, t.now)
-		states = plan.States
+		created = store.Created{Batch: b.ID, States: plan.States}
 		batch, now := b.ID.String(), micros(t.now)
 		t.exec("insert_batch", batch, b.Requester, now)
 		t.put("insert_tasks", rowsOf(b.Tasks, givenTask), batch, now)
@@ -25,9 +30,9 @@ func (s *Store) Create(ctx context.Context, b *task.Batch) ([]task.State, error)
 		return t.err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("create batch: %w", err)
+		return store.Created{}, fmt.Errorf("create batch: %w", err)
 	}
-	return states, nil
+	return created, nil
 }
 
 func givenTask(item **task.Task, to []driver.Value) []driver.Value {

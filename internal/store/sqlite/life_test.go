@@ -80,11 +80,11 @@ type harness struct {
 
 func (h *harness) create(b *task.Batch) []task.State {
 	h.t.Helper()
-	states, err := h.Create(h.t.Context(), b)
+	created, err := h.Create(h.t.Context(), b, nil)
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	return states
+	return created.States
 }
 
 func (h *harness) pump(want ...task.ID) store.Pumped {

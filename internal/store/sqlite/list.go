@@ -19,13 +19,9 @@ func (s *Store) Task(ctx context.Context, id task.ID) (*store.Detail, error) {
 	var d *store.Detail
 	err := s.read(ctx, func(t *tx) error {
 		t.rows("task", func(r *row) error {
-			k, err := r.task()
-			if err != nil {
-				return err
-			}
-			d = &store.Detail{Item: store.Item{Task: *k, State: r.state()}}
-			d.Task.Timeout = d.State.Timeout
-			return nil
+			detail, err := r.detail()
+			d = &detail
+			return err
 		}, id.String())
 		if t.err == nil && d == nil {
 			return store.ErrNotFound
@@ -36,10 +32,7 @@ func (s *Store) Task(ctx context.Context, id task.ID) (*store.Detail, error) {
 			return nil
 		}, id.String())
 		t.rows("deliveries", func(r *row) error {
-			d.Deliveries = append(d.Deliveries, store.DeliveryRecord{
-				Trigger: task.Trigger(r.int()), Place: r.int(), State: store.DeliveryState(r.int()), Failures: r.int(),
-				LastStatus: r.int(), LastError: r.text(),
-			})
+			d.Deliveries = append(d.Deliveries, r.delivery())
 			return nil
 		}, id.String())
 		return t.err

@@ -369,7 +369,7 @@ func testCreatesRace(t *testing.T, e *env) {
 		creating.Go(func() {
 			for i := range kinds { // the creators send the same shapes in the same order
 				name := fmt.Sprint("kind-", i)
-				if _, err := e.Create(e.ctx, batchOf(newTasks(2, kind(name), limitKind(name, max))...)); err != nil {
+				if _, err := e.Create(e.ctx, batchOf(newTasks(2, kind(name), limitKind(name, max))...), nil); err != nil {
 					t.Error(err)
 				}
 			}

@@ -159,7 +159,7 @@ func testCreateTwice(t *testing.T, e *env) {
 	before := e.detail(first.ID)
 
 	again := batchOf(free, first)
-	if _, err := e.Create(e.ctx, again); err == nil {
+	if _, err := e.Create(e.ctx, again, nil); err == nil {
 		t.Fatal("a task was created twice")
 	}
 	first.BatchID = b.ID
@@ -171,7 +171,7 @@ func testCreateTwice(t *testing.T, e *env) {
 	}
 	sameBatch := batchOf(newTask())
 	sameBatch.ID = b.ID
-	if _, err := e.Create(e.ctx, sameBatch); err == nil {
+	if _, err := e.Create(e.ctx, sameBatch, nil); err == nil {
 		t.Fatal("a batch was created twice")
 	}
 	if diff := cmp.Diff(before, e.detail(first.ID)); diff != "" {

@@ -34,11 +34,14 @@ func (e *env) create(tasks ...*task.Task) *task.Batch {
 
 func (e *env) createBatch(b *task.Batch) []task.State {
 	e.Helper()
-	states, err := e.Create(e.ctx, b)
+	created, err := e.Create(e.ctx, b, nil)
 	if err != nil {
 		e.Fatalf("Create: %v", err)
 	}
-	return states
+	if created.Batch != b.ID || created.Replayed || created.Tasks != nil {
+		e.Errorf("Create without a key: batch %s, replayed %t, tasks %v", created.Batch, created.Replayed, created.Tasks)
+	}
+	return created.States
 }
 
 // settleAll is Settle whose refusals the caller looks at.

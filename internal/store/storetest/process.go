@@ -155,7 +155,7 @@ func testCanceledContext(t *testing.T, e *env) {
 	if _, err := e.Pump(ctx, store.PumpParams{Owner: e.owner, Room: ample()}); err == nil {
 		t.Error("Pump worked without time")
 	}
-	if _, err := e.Create(ctx, batchOf(newTask())); err == nil {
+	if _, err := e.Create(ctx, batchOf(newTask()), nil); err == nil {
 		t.Error("Create worked without time")
 	}
 	if s := e.detail(k.ID).State; s.Success != 0 || s.Status != task.Pending {

@@ -8,6 +8,15 @@ CREATE TABLE batch (
     created_at timestamptz NOT NULL
 );
 
+-- Creates that may be sent again: what a key that a client chose stands for, for a day.
+CREATE TABLE idempotency_key (
+    key        text PRIMARY KEY,
+    digest     bytea NOT NULL, -- of the request
+    batch_id   uuid NOT NULL,
+    created_at timestamptz NOT NULL
+);
+CREATE INDEX idempotency_key_created ON idempotency_key (created_at);
+
 -- Facts of a task. The hot path reads this table and never updates it.
 CREATE TABLE task (
     id               uuid PRIMARY KEY,

@@ -9,6 +9,15 @@ CREATE TABLE batch (
     created_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- Creates that may be sent again: what a key that a client chose stands for, for a day.
+CREATE TABLE idempotency_key (
+    key        TEXT PRIMARY KEY,
+    digest     BLOB NOT NULL, -- of the request
+    batch_id   TEXT NOT NULL,
+    created_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX idempotency_key_created ON idempotency_key (created_at);
+
 -- Facts of a task. The hot path reads this table and never updates it. Rows are too big for a tree of keys.
 CREATE TABLE task (
     id               TEXT PRIMARY KEY,

@@ -1,0 +1,88 @@
+package store
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"time"
+
+	"taskrunner/internal/task"
+)
+
+// ErrKeyReused: the key of an [Idempotency] stands for another request.
+var ErrKeyReused = errors.New("idempotency key was used with another request")
+
+// KeyLife is how long a key is kept, by the clock of the database. An older one counts as absent.
+const KeyLife = 24 * time.Hour
+
+// Idempotency lets a create be sent again without creating twice: the first one with a key stores it in its own
+// transaction, and those after it are answered with what it created. One that comes while the first is under way waits
+// for its commit.
+type Idempotency struct {
+	// Key is the client's choice, one space for all clients; at most 255 characters.
+	Key string
+	// Digest is that of the request. The same key with another one is ErrKeyReused.
+	Digest [sha256.Size]byte
+}
+
+// Created is what came of a create.
+type Created struct {
+	// Batch is the id of the batch that is there now: the one that was passed, or that of the first create with the key.
+	Batch task.ID
+	// States are those of the tasks that were created, in their order. Nil when Replayed.
+	States []task.State
+	// Replayed: nothing was created, since an earlier create had the same key and digest.
+	Replayed bool
+	// Tasks are what the earlier create made, as they are now, in request order. Nil unless Replayed.
+	Tasks []Detail
+}
+
+// StoredKey is what a driver finds under a key.
+type StoredKey struct {
+	Digest []byte
+	Batch  task.ID
+}
+
+// Replay is what a create with key comes to that finds k: the batch, whose Tasks are still to be read, or ErrKeyReused.
+func (k StoredKey) Replay(key *Idempotency) (Created, error) {
+	if !bytes.Equal(k.Digest, key.Digest[:]) {
+		return Created{}, ErrKeyReused
+	}
+	return Created{Batch: k.Batch, Replayed: true}, nil
+}
+
+// Related is what a driver reads of a batch besides its tasks.
+type Related struct {
+	Parents    []RelatedParent
+	Deliveries []RelatedDelivery
+}
+
+// RelatedParent is a dependency with the state of the parent.
+type RelatedParent struct {
+	Link
+	Status task.Status
+}
+
+// RelatedDelivery is a record with its task.
+type RelatedDelivery struct {
+	Task task.ID
+	DeliveryRecord
+}
+
+// AddTo puts what was read to the tasks of the batch. All three are in the order of the tasks' ids.
+func (r *Related) AddTo(tasks []Detail) {
+	parents, deliveries := r.Parents, r.Deliveries
+	for i := range tasks {
+		d := &tasks[i]
+		for len(parents) > 0 && parents[0].Child == d.Task.ID {
+			p := parents[0]
+			d.Task.Dependencies = append(d.Task.Dependencies, task.Dependency{Parent: p.Parent, RequiresSuccess: p.RequiresSuccess})
+			d.Parents = append(d.Parents, p.Status)
+			parents = parents[1:]
+		}
+		for len(deliveries) > 0 && deliveries[0].Task == d.Task.ID {
+			d.Deliveries = append(d.Deliveries, deliveries[0].DeliveryRecord)
+			deliveries = deliveries[1:]
+		}
+	}
+}

@@ -1,0 +1,43 @@
+-- Takes a key that is free or older than $5. It waits for a create that has taken the same one and is under way. Where the
+-- key is taken it gives no row, and the key is locked, so that nobody forgets it before it is read.
+-- name: take_key
+INSERT INTO idempotency_key AS k (key, digest, batch_id, created_at)
+VALUES ($1, $2, $3, clock_timestamp() + $4::interval)
+ON CONFLICT (key) DO UPDATE
+SET digest = excluded.digest, batch_id = excluded.batch_id, created_at = excluded.created_at
+WHERE k.created_at <= excluded.created_at - $5::interval
+RETURNING true;
+
+-- name: key
+SELECT digest, batch_id FROM idempotency_key WHERE key = $1;
+
+-- The next three read a batch whole, along index task_batch. Each row of another table is looked up in a subquery of its
+-- own, as in changes.sql.
+-- name: batch_tasks
+SELECT t.id, t.batch_id, t.local_id, t.name, t.kind, t.priority, t.expected_count, t.dead_end_barrier, t.metadata,
+       t.rules, t.on_start, t.on_success, t.on_failure, t.on_cancel, t.created_at,
+       s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
+       s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
+       s.end_actions
+FROM task t CROSS JOIN LATERAL (SELECT * FROM task_state WHERE id = t.id OFFSET 0) s
+WHERE t.batch_id = $1 ORDER BY t.id;
+
+-- name: batch_parents
+SELECT t.id, l.parent_id, l.requires_success, (SELECT status FROM task_state WHERE id = l.parent_id)
+FROM task t CROSS JOIN LATERAL (
+    SELECT parent_id, requires_success FROM link WHERE child_id = t.id OFFSET 0
+) l
+WHERE t.batch_id = $1 ORDER BY t.id, l.parent_id;
+
+-- name: batch_deliveries
+SELECT d.task_id, d.trigger, d.place, d.state, d.failures, d.last_status, d.last_error
+FROM task t CROSS JOIN LATERAL (SELECT * FROM delivery WHERE task_id = t.id OFFSET 0) d
+WHERE t.batch_id = $1 ORDER BY t.id, d.trigger, d.place;
+
+-- The oldest $3 of those older than $2, but what a create holds just now. Index idempotency_key_created.
+-- name: purge_keys
+DELETE FROM idempotency_key WHERE key = ANY(ARRAY(
+    SELECT key FROM idempotency_key WHERE created_at <= clock_timestamp() + $1::interval - $2::interval
+    ORDER BY created_at LIMIT $3 FOR UPDATE SKIP LOCKED
+))
+RETURNING true;

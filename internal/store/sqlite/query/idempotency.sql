@@ -1,0 +1,35 @@
+-- Takes a key that is free or not younger than ?5. Where it is taken it gives no row.
+-- name: take_key
+INSERT INTO idempotency_key AS k (key, digest, batch_id, created_at) VALUES (?1, ?2, ?3, ?4)
+ON CONFLICT (key) DO UPDATE
+SET digest = excluded.digest, batch_id = excluded.batch_id, created_at = excluded.created_at
+WHERE k.created_at <= ?5
+RETURNING true;
+
+-- name: key
+SELECT digest, batch_id FROM idempotency_key WHERE key = ?1;
+
+-- The next three read a batch whole, along index task_batch.
+-- name: batch_tasks
+SELECT t.id, t.batch_id, t.local_id, t.name, t.kind, t.priority, t.expected_count, t.dead_end_barrier, t.metadata,
+       t.rules, t.on_start, t.on_success, t.on_failure, t.on_cancel, t.created_at,
+       s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
+       s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
+       s.end_actions
+FROM task t CROSS JOIN task_state s ON s.id = t.id WHERE t.batch_id = ?1 ORDER BY t.id;
+
+-- name: batch_parents
+SELECT l.child_id, l.parent_id, l.requires_success, s.status
+FROM task t CROSS JOIN link l ON l.child_id = t.id CROSS JOIN task_state s ON s.id = l.parent_id
+WHERE t.batch_id = ?1 ORDER BY t.id, l.parent_id;
+
+-- name: batch_deliveries
+SELECT d.task_id, d."trigger", d.place, d.state, d.failures, d.last_status, d.last_error
+FROM task t CROSS JOIN delivery d ON d.task_id = t.id
+WHERE t.batch_id = ?1 ORDER BY t.id, d."trigger", d.place;
+
+-- The oldest ?2 of those not younger than ?1. Index idempotency_key_created.
+-- name: purge_keys
+DELETE FROM idempotency_key
+WHERE key IN (SELECT key FROM idempotency_key WHERE created_at <= ?1 ORDER BY created_at LIMIT ?2)
+RETURNING 1;
