@@ -1,5 +1,7 @@
 package task
 
+import "slices"
+
 // Graph says who depends on whom in a batch, by places in request order. The zero value is empty.
 type Graph struct {
 	ends    []int // parents of node i: parents[ends[i-1]:ends[i]]
@@ -82,4 +84,58 @@ func tell(path []frame, from int) []int {
 		cycle = append(cycle, path[from+(first-from+i)%(len(path)-from)].node)
 	}
 	return cycle
+}
+
+// Waves groups the nodes by the number of edges on the longest way to them: those of the first wave depend on nothing,
+// those of each other wave on at least one of the wave before it, and on none of their own or a later one. Each wave is
+// in request order. Nodes on cycles, and behind them, are left out. Time and space are linear in nodes and edges, but for
+// sorting.
+func (g *Graph) Waves() [][]int {
+	children := make([][]int, len(g.ends))
+	unmet := make([]int, len(g.ends))
+	var wave []int
+	for node := range g.ends {
+		parents := g.Parents(node)
+		if unmet[node] = len(parents); len(parents) == 0 {
+			wave = append(wave, node)
+		}
+		for _, parent := range parents {
+			children[parent] = append(children[parent], node)
+		}
+	}
+	var waves [][]int
+	for len(wave) > 0 {
+		waves = append(waves, wave)
+		var next []int
+		for _, node := range wave {
+			for _, child := range children[node] {
+				if unmet[child]--; unmet[child] == 0 {
+					next = append(next, child)
+				}
+			}
+		}
+		slices.Sort(next)
+		wave = next
+	}
+	return waves
+}
+
+// LongestPath goes along the edges through one node of each of the graph's waves. Of several such paths it is the one
+// whose last node is the first in request order, then the one before that, and so on.
+func (g *Graph) LongestPath(waves [][]int) []int {
+	path := make([]int, len(waves))
+	for i, wave := range slices.Backward(waves) {
+		if i == len(waves)-1 {
+			path[i] = wave[0]
+			continue
+		}
+		first := len(g.ends)
+		for _, parent := range g.Parents(path[i+1]) {
+			if _, ok := slices.BinarySearch(wave, parent); ok {
+				first = min(first, parent)
+			}
+		}
+		path[i] = first
+	}
+	return path
 }
