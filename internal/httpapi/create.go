@@ -17,9 +17,16 @@ import (
 
 // createTasks is POST /task.
 func (s *server) createTasks(w http.ResponseWriter, r *http.Request) error {
+	dry, err := wantsDryRun(r.URL.RawQuery)
+	if err != nil {
+		return s.refuseBatch(r, s.NewID(), err)
+	}
 	batch, key, err := s.readBatch(w, r)
 	if err != nil {
 		return s.refuseBatch(r, batch.ID, err)
+	}
+	if dry {
+		return writeJSON(w, http.StatusOK, dryRun(batch))
 	}
 	created := store.Created{Batch: batch.ID}
 	if len(batch.Tasks) > 0 || key != nil { // a key stands for nothing created, too

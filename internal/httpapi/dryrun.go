@@ -1,0 +1,62 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"net/url"
+
+	"taskrunner/api"
+	"taskrunner/internal/jsonread"
+	"taskrunner/internal/task"
+)
+
+// wantsDryRun reads the query's dry_run. A query that cannot be read is refused, whatever it seems to say: who asked for
+// a dry run must not get a batch.
+func wantsDryRun(rawQuery string) (bool, error) {
+	query, err := url.ParseQuery(rawQuery)
+	if err != nil {
+		return false, invalidf("the query is not well-formed")
+	}
+	switch values := query["dry_run"]; {
+	case len(values) == 0:
+		return false, nil
+	case len(values) > 1:
+		return false, invalidf("dry_run: must be given once, is given %d times", len(values))
+	case values[0] != "true" && values[0] != "false":
+		return false, invalidf("dry_run: must be true or false, is %s", jsonread.Quote(values[0]))
+	default:
+		return values[0] == "true", nil
+	}
+}
+
+func dryRun(b *task.Batch) *api.DryRun {
+	o := b.Outline()
+	names := func(places []int) []string {
+		ids := make([]string, len(places))
+		for i, place := range places {
+			ids[i] = b.Tasks[place].LocalID
+		}
+		return ids
+	}
+	answer := &api.DryRun{
+		Tasks: len(b.Tasks), Links: o.Links, Waves: make([][]string, len(o.Waves)), LongestPath: names(o.LongestPath),
+		Limits: make([]api.DryRunLimit, len(o.Limits)), LimitsOmitted: o.LimitsOmitted,
+	}
+	for i, wave := range o.Waves {
+		answer.Waves[i] = names(wave)
+	}
+	for i := range o.Limits {
+		answer.Limits[i] = dryRunLimit(&o.Limits[i])
+	}
+	return answer
+}
+
+func dryRunLimit(l *task.Limit) api.DryRunLimit {
+	values := map[string]json.RawMessage{}
+	for i, value := range jsonread.Root([]byte(l.Gate.Values)).Elements {
+		values[l.Shape.Fields[i]] = value.Raw()
+	}
+	return api.DryRunLimit{
+		Kind: l.Shape.Kind, Status: statusName(l.Shape.Status), Fields: append([]string{}, l.Shape.Fields...),
+		Values: values, Max: l.Max, Tasks: l.Tasks, AtOnce: l.AtOnce, Binds: l.Binds(),
+	}
+}
