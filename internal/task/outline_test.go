@@ -42,6 +42,8 @@ func TestOutlineOfTheGraph(t *testing.T) {
 			[][]int{{2}, {1}, {0}}, []int{2, 1, 0}},
 		{"a diamond", []string{taskWith("a"), taskWith("b", parents("a")), taskWith("c", parents("a")), taskWith("d", parents("c", "b"))}, 4,
 			[][]int{{0}, {1, 2}, {3}}, []int{0, 1, 3}},
+		{"a diamond, its sides named in the other order", []string{taskWith("a"), taskWith("b", parents("a")), taskWith("c", parents("a")), taskWith("d", parents("b", "c"))}, 4,
+			[][]int{{0}, {1, 2}, {3}}, []int{0, 1, 3}},
 		{"a short way beside a long one", []string{taskWith("a"), taskWith("d", parents("a", "c")), taskWith("c", parents("b")), taskWith("b", parents("a")), taskWith("e")}, 4,
 			[][]int{{0, 4}, {3}, {2}, {1}}, []int{0, 3, 2, 1}},
 	} {

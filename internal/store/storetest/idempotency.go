@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,6 +27,7 @@ var idempotencyTests = []conformance{
 	{"old keys are purged, and no others", testKeysArePurged},
 	{"creates with one key at once make one batch", testOneKeyAtOnce},
 	{"an old key is replaced once", testOldKeyAtOnce},
+	{"a create that waits for one that fails goes on", testKeyOfFailuresAtOnce},
 }
 
 // keyed is a key with the digest of body.
@@ -217,6 +219,41 @@ func testOldKeyAtOnce(t *testing.T, e *env) {
 	for range 3 {
 		e.clock.Advance(store.KeyLife)
 		e.wantOneOf(e.createAtOnce(t, 20, key))
+	}
+}
+
+// testKeyOfFailuresAtOnce: every other create fails after it has taken the key, if it gets that far.
+func testKeyOfFailuresAtOnce(t *testing.T, e *env) {
+	there := e.create(newTask()).Tasks[0]
+	stores := []store.Store{e.Store, e.another()}
+	for round := range 5 {
+		const n = 20
+		var creators sync.WaitGroup
+		var fresh, failed atomic.Int64
+		for i := range n {
+			again := *there
+			batch := batchOf(newTask())
+			if fails := i%2 == 0; fails {
+				batch = batchOf(newTask(), &again)
+			}
+			creators.Go(func() {
+				created, err := stores[i/2%2].Create(e.ctx, batch, keyed(fmt.Sprint("key ", round), "body"))
+				switch {
+				case err != nil && i%2 == 0:
+					failed.Add(1)
+				case err != nil:
+					t.Errorf("Create: %v", err)
+				case !created.Replayed && i%2 == 0:
+					t.Error("a task was created twice")
+				case !created.Replayed:
+					fresh.Add(1)
+				}
+			})
+		}
+		creators.Wait()
+		if fresh.Load() != 1 {
+			t.Errorf("%d batches were created, want 1; %d creates failed", fresh.Load(), failed.Load())
+		}
 	}
 }
 
