@@ -167,10 +167,18 @@ func testKeyExpires(_ *testing.T, e *env) {
 }
 
 func testKeysArePurged(t *testing.T, e *env) {
-	const old = 1500 // more than one transaction deletes
-	for i := range old {
-		e.createKeyed(batchOf(), keyed(fmt.Sprint("old ", i), "body"))
+	const old, creators = 1500, 10 // more than one transaction deletes
+	var creating sync.WaitGroup
+	for first := range creators {
+		creating.Go(func() {
+			for i := first; i < old; i += creators {
+				if _, err := e.Create(e.ctx, batchOf(), keyed(fmt.Sprint("old ", i), "body")); err != nil {
+					t.Errorf("Create: %v", err)
+				}
+			}
+		})
 	}
+	creating.Wait()
 	e.clock.Advance(store.KeyLife)
 	young := batchOf(newTask())
 	e.wantFresh(young, keyed("young", "body"))
