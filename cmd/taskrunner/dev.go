@@ -58,10 +58,15 @@ func devCommand() *cobra.Command {
 }
 
 func runWorker(cmd *cobra.Command, address string) error {
+	c, _, err := configure(cmd)
+	if err != nil {
+		return err
+	}
 	worker, err := newExampleWorker(cmd.Context(), address, telemetry.NewLogger(os.Stderr, slog.LevelInfo))
 	if err != nil {
 		return err
 	}
+	worker.service, worker.token = c.HostURL, c.AuthToken
 	fmt.Fprintf(cmd.OutOrStdout(), "example worker  %s\n", worker.url("/run"))
 	return worker.run(cmd.Context())
 }
@@ -77,6 +82,7 @@ func dev(cmd *cobra.Command, workerAddr string) error {
 	if err != nil {
 		return err
 	}
+	worker.service, worker.token = c.HostURL, c.AuthToken
 	fmt.Fprintf(out, "example worker  %s\n", worker.url("/run"))
 	a, err := app.New(ctx, c, log)
 	if err != nil {
@@ -86,7 +92,7 @@ func dev(cmd *cobra.Command, workerAddr string) error {
 	fmt.Fprintf(out, "task runner     %s\n\n", base)
 
 	g, ctx := errgroup.WithContext(ctx)
-	show := &progress{out: out, base: base, last: map[string]string{}, begun: time.Now()}
+	show := &progress{out: out, base: base, token: c.AuthToken, last: map[string]string{}, begun: time.Now()}
 	worker.done = show.delivered
 	g.Go(func() error { return worker.run(ctx) })
 	g.Go(func() error { return a.Run(ctx) })
@@ -121,6 +127,7 @@ func exampleBatch(worker string) string {
 type progress struct {
 	out   io.Writer
 	base  string
+	token string // of the service; empty: it wants none
 	begun time.Time
 
 	mu   sync.Mutex
@@ -203,6 +210,9 @@ func (p *progress) request(ctx context.Context, method, path string, body []byte
 	}
 	req.Header.Set("X-Requester", "taskrunner dev")
 	req.Header.Set("Content-Type", "application/json")
+	if p.token != "" {
+		req.Header.Set("Authorization", "Bearer "+p.token)
+	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return nil, nil, err

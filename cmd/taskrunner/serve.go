@@ -28,8 +28,8 @@ func serveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if !a.Loopback() {
-				log.Warn("anybody who reaches this address can use the service; set LISTEN_ADDR or guard it by a proxy",
+			if a.Open() {
+				log.Warn("anybody who reaches this address can use the service; set AUTH_TOKEN, or LISTEN_ADDR=127.0.0.1",
 					"address", a.Addr().String())
 			}
 			return a.Run(cmd.Context())

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 )
@@ -18,6 +19,8 @@ type exampleWorker struct {
 	listener net.Listener
 	log      *slog.Logger
 	done     func(path string) // told of end webhooks; may be nil
+	service  string            // HOST_URL of the service
+	token    string            // AUTH_TOKEN of the service; empty: it wants none
 
 	mu      sync.Mutex
 	working map[string]context.CancelFunc // by handle
@@ -118,9 +121,16 @@ func (w *exampleWorker) report(ctx context.Context, method, handle string, body 
 			return
 		}
 		req.Header.Set("Content-Type", "application/json")
+		// Whoever calls a worker chooses the handle. The token goes to the service and to nobody else.
+		if w.token != "" && strings.HasPrefix(handle, w.service+"/task/") {
+			req.Header.Set("Authorization", "Bearer "+w.token)
+		}
 		resp, err := http.DefaultClient.Do(req)
 		if err == nil {
 			_ = resp.Body.Close()
+			if resp.StatusCode == http.StatusUnauthorized {
+				w.log.Warn("the service wants its token: set AUTH_TOKEN and HOST_URL as it has them", "handle", handle)
+			}
 			if resp.StatusCode < 500 {
 				return // taken, or refused for good
 			}

@@ -109,7 +109,7 @@ func (a *App) wire(s store.Store, guard *dispatch.Guard) {
 	a.server = &http.Server{
 		Handler: httpapi.New(httpapi.Options{
 			Store: a.store, Settler: a.settler, NewID: newID, CheckURL: guard.CheckURL, OnCreated: a.pump.Wake,
-			Ready: a.ready, MaxTasksPerBatch: c.MaxTasks, MaxBodyBytes: c.MaxBody, Registry: registry, Log: a.log,
+			AuthToken: c.AuthToken, Ready: a.ready, MaxTasksPerBatch: c.MaxTasks, MaxBodyBytes: c.MaxBody, Registry: registry, Log: a.log,
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       time.Minute,
@@ -133,10 +133,11 @@ func (a *App) port() int {
 // Addr is where the service listens.
 func (a *App) Addr() net.Addr { return a.listener.Addr() }
 
-// Loopback reports whether only this machine can reach it.
-func (a *App) Loopback() bool {
+// Open reports whether whoever reaches the address can use the service: it wants no token, and it listens to more than
+// this machine.
+func (a *App) Open() bool {
 	tcp, ok := a.listener.Addr().(*net.TCPAddr)
-	return ok && tcp.IP.IsLoopback()
+	return a.config.AuthToken == "" && (!ok || !tcp.IP.IsLoopback())
 }
 
 func (a *App) ready() error {

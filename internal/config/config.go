@@ -27,8 +27,10 @@ type Config struct {
 	// HostURL is where workers reach the service, without a slash at its end.
 	HostURL        string
 	HostURLGuessed bool // nobody set it
-	LogLevel       slog.Level
-	LogOff         bool
+	// AuthToken is what callers of the API must send; empty: anybody may call it. A secret.
+	AuthToken string
+	LogLevel  slog.Level
+	LogOff    bool
 	// AllowedNetworks lets webhooks into networks that are refused by default.
 	AllowedNetworks []string
 	ClaimLease      time.Duration
@@ -65,6 +67,7 @@ func Settings() []Setting {
 			c.listen = v
 			return nil
 		}},
+		{"AUTH_TOKEN", "none", "Bearer token that callers and workers must send, at least 16 characters; a flag shows in the list of processes", readAuthToken},
 		{"LOG_LEVEL", "info", "error, warn, info or debug; RUST_LOG is read as well", readLogLevel},
 		{"WEBHOOK_ALLOWED_NETWORKS", "none", "Networks that webhooks may reach besides public ones: CIDRs, loopback, private, any",
 			readNetworks},
@@ -92,7 +95,8 @@ func Load(flags map[string]string, getenv func(string) string) (*Config, error) 
 	for _, s := range Settings() {
 		value, given := flags[s.Flag()]
 		if !given {
-			value = strings.TrimSpace(getenv(s.Name))
+			raw := getenv(s.Name)
+			value, given = strings.TrimSpace(raw), raw != ""
 		}
 		if value == "" && s.Name == "LOG_LEVEL" {
 			value = rustLog(getenv("RUST_LOG"))
@@ -100,7 +104,8 @@ func Load(flags map[string]string, getenv func(string) string) (*Config, error) 
 		if value == "" {
 			value = s.fallback()
 		}
-		if value == "" {
+		// Whoever sets a token wants to be guarded: a blank one is a mistake, not a token left out.
+		if value == "" && (s.Name != "AUTH_TOKEN" || !given) {
 			continue
 		}
 		if err := s.read(c, value); err != nil {
@@ -122,7 +127,7 @@ func Load(flags map[string]string, getenv func(string) string) (*Config, error) 
 // fallback is the default as a value, where it is one.
 func (s Setting) fallback() string {
 	switch s.Name {
-	case "HOST_URL", "LISTEN_ADDR", "WEBHOOK_ALLOWED_NETWORKS":
+	case "HOST_URL", "LISTEN_ADDR", "AUTH_TOKEN", "WEBHOOK_ALLOWED_NETWORKS":
 		return ""
 	}
 	return s.Default
@@ -179,6 +184,23 @@ func readPort(c *Config, value string) error {
 	n, err := between(value, 0, 65535)
 	c.port = n
 	return err
+}
+
+// minAuthToken is in characters; fewer can be guessed.
+const minAuthToken = 16
+
+// readAuthToken never repeats the value. What it takes fits into a header as it is.
+func readAuthToken(c *Config, value string) error {
+	switch {
+	case strings.TrimSpace(value) == "":
+		return errors.New("must not be blank; leave it out to let everybody in")
+	case strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return errors.New("must be printable ASCII without spaces")
+	case len(value) < minAuthToken:
+		return fmt.Errorf("must have at least %d characters, has %d", minAuthToken, len(value))
+	}
+	c.AuthToken = value
+	return nil
 }
 
 func readLogLevel(c *Config, value string) error {

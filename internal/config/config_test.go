@@ -61,6 +61,14 @@ func TestLoad(t *testing.T) {
 		}},
 		{name: "dead ends", env: map[string]string{"DEAD_END_CANCEL_ENABLED": "1"}, want: func(c *Config) { c.DeadEndCancel = true }},
 		{name: "skip", env: map[string]string{"SKIP_SSRF_VALIDATION": "1"}, want: func(c *Config) { c.AllowedNetworks = []string{"any"} }},
+		{name: "token", env: map[string]string{"AUTH_TOKEN": "0123456789abcdef"}, want: func(c *Config) { c.AuthToken = "0123456789abcdef" }},
+		{name: "token of a file with its line break", env: map[string]string{"AUTH_TOKEN": "~!{}-._+/=abcdef\n"}, want: func(c *Config) {
+			c.AuthToken = "~!{}-._+/=abcdef"
+		}},
+		{name: "token by flag", flags: map[string]string{"auth-token": "the-flag-is-the-one"}, env: map[string]string{"AUTH_TOKEN": "the-variable-is-not"}, want: func(c *Config) {
+			c.AuthToken = "the-flag-is-the-one"
+		}},
+		{name: "empty token", env: map[string]string{"AUTH_TOKEN": ""}, want: func(*Config) {}},
 		{name: "lease in seconds", env: map[string]string{"CLAIM_LEASE": "2"}, want: func(c *Config) { c.ClaimLease = 2 * time.Second }},
 	}
 	for _, test := range tests {
@@ -93,6 +101,41 @@ func TestLoadListsEverythingWrong(t *testing.T) {
 	}
 	if strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("the error shows a password: %q", err)
+	}
+}
+
+// A token that guards nothing, or little, is refused, and never repeated.
+func TestLoadRefusesTokens(t *testing.T) {
+	t.Parallel()
+	for token, want := range map[string]string{
+		"   ":                       "must not be blank",
+		"\n":                        "must not be blank",
+		"hunter2":                   "at least 16 characters, has 7",
+		"hunter2hunter2h":           "at least 16 characters, has 15",
+		"hunter2 hunter2 hunter2":   "without spaces",
+		"hunter2\thunter2hunter2":   "without spaces",
+		"hunter2hünter2hunter2":     "printable ASCII",
+		"hunter2\x00hunter2hunter2": "printable ASCII",
+	} {
+		for where, load := range map[string]func() (*Config, error){
+			"environment": func() (*Config, error) {
+				return Load(nil, func(name string) string { return map[string]string{"AUTH_TOKEN": token}[name] })
+			},
+			"flag": func() (*Config, error) {
+				return Load(map[string]string{"auth-token": token}, func(string) string { return "" })
+			},
+		} {
+			_, err := load()
+			if err == nil || !strings.Contains(err.Error(), "AUTH_TOKEN: ") || !strings.Contains(err.Error(), want) {
+				t.Errorf("%q by %s: %v, want %q", token, where, err, want)
+			} else if strings.Contains(err.Error(), "hunter") {
+				t.Errorf("%q by %s: the error shows it: %v", token, where, err)
+			}
+		}
+	}
+	// A flag that a script left empty does not turn the guard off.
+	if _, err := Load(map[string]string{"auth-token": ""}, func(string) string { return "" }); err == nil {
+		t.Error("an empty flag was taken")
 	}
 }
 

@@ -15,18 +15,19 @@ import (
 type code int
 
 const (
-	invalid     code = iota + 1 // the request is wrong in itself
-	forbidden                   // a page of another origin sent it
-	notFound                    // no such task, batch or path
-	notAllowed                  // not with this method
-	tooSlow                     // the body did not come in time
-	conflict                    // not in this state
-	tooLarge                    // over a limit
-	unsupported                 // not in this form
-	keyReused                   // its Idempotency-Key stands for another request
-	clientGone                  // nobody is there to read the answer
-	internal                    // our own mistake
-	unavailable                 // the database could not be asked
+	invalid      code = iota + 1 // the request is wrong in itself
+	forbidden                    // a page of another origin sent it
+	notFound                     // no such task, batch or path
+	notAllowed                   // not with this method
+	tooSlow                      // the body did not come in time
+	conflict                     // not in this state
+	tooLarge                     // over a limit
+	unsupported                  // not in this form
+	keyReused                    // its Idempotency-Key stands for another request
+	clientGone                   // nobody is there to read the answer
+	internal                     // our own mistake
+	unavailable                  // the database could not be asked
+	unauthorized                 // without the token
 )
 
 // answers is the one map from codes to HTTP.
@@ -34,18 +35,19 @@ var answers = map[code]struct {
 	status int
 	title  string
 }{
-	invalid:     {http.StatusBadRequest, "Validation failed"},
-	forbidden:   {http.StatusForbidden, "Forbidden"},
-	notFound:    {http.StatusNotFound, "Not found"},
-	notAllowed:  {http.StatusMethodNotAllowed, "Method not allowed"},
-	tooSlow:     {http.StatusRequestTimeout, "Request timeout"},
-	conflict:    {http.StatusConflict, "Conflict"},
-	tooLarge:    {http.StatusRequestEntityTooLarge, "Too large"},
-	unsupported: {http.StatusUnsupportedMediaType, "Unsupported media type"},
-	keyReused:   {http.StatusUnprocessableEntity, "Idempotency-Key reused"},
-	clientGone:  {499, "Client closed the request"}, // nginx's number, for the metrics
-	internal:    {http.StatusInternalServerError, "Internal error"},
-	unavailable: {http.StatusServiceUnavailable, "Service unavailable"},
+	invalid:      {http.StatusBadRequest, "Validation failed"},
+	forbidden:    {http.StatusForbidden, "Forbidden"},
+	notFound:     {http.StatusNotFound, "Not found"},
+	notAllowed:   {http.StatusMethodNotAllowed, "Method not allowed"},
+	tooSlow:      {http.StatusRequestTimeout, "Request timeout"},
+	conflict:     {http.StatusConflict, "Conflict"},
+	tooLarge:     {http.StatusRequestEntityTooLarge, "Too large"},
+	unsupported:  {http.StatusUnsupportedMediaType, "Unsupported media type"},
+	keyReused:    {http.StatusUnprocessableEntity, "Idempotency-Key reused"},
+	clientGone:   {499, "Client closed the request"}, // nginx's number, for the metrics
+	internal:     {http.StatusInternalServerError, "Internal error"},
+	unavailable:  {http.StatusServiceUnavailable, "Service unavailable"},
+	unauthorized: {http.StatusUnauthorized, "Unauthorized"},
 }
 
 // refusals has the code for what the domain refuses.
@@ -115,6 +117,9 @@ func writeProblem(w http.ResponseWriter, f *failure) {
 	h := w.Header()
 	if f.code == unavailable {
 		h.Set("Retry-After", "1")
+	}
+	if f.code == unauthorized {
+		h.Set("WWW-Authenticate", "Bearer")
 	}
 	if f.code == unsupported {
 		h.Set("Accept-Encoding", "identity")

@@ -24,6 +24,10 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.refuse(rec, r, &failure{code: forbidden, message: "requests from pages of another origin are refused"})
 		return
 	}
+	if err := s.guard.check(r); err != nil {
+		s.refuse(rec, r, err)
+		return
+	}
 	rec.routed = r
 	s.mux.ServeHTTP(rec, r)
 }

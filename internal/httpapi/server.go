@@ -41,6 +41,8 @@ type Options struct {
 	Settler Settler
 	// NewID makes UUIDv7, each greater than those before. Safe for concurrent use.
 	NewID func() task.ID
+	// AuthToken is what every request but GET /health and GET /ready must carry as its bearer token. Empty: none is needed.
+	AuthToken string
 	// CheckURL refuses addresses that must not be called; its error is shown to the client. Nil refuses none.
 	CheckURL func(rawURL string) error
 	// OnCreated is told after tasks were created, so that the pump looks at them. It must not block. Nil: nobody is.
@@ -82,6 +84,7 @@ func (o Options) withDefaults() Options {
 type server struct {
 	Options
 	mux       *http.ServeMux
+	guard     *guard
 	origins   *http.CrossOriginProtection
 	durations *prometheus.HistogramVec
 }
@@ -95,6 +98,7 @@ func New(o Options) http.Handler {
 	s := &server{
 		Options:   o.withDefaults(),
 		mux:       http.NewServeMux(),
+		guard:     newGuard(o.AuthToken),
 		origins:   http.NewCrossOriginProtection(),
 		durations: newDurations(),
 	}
