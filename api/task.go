@@ -93,6 +93,24 @@ type TaskState struct {
 	LastUpdated   Time   `json:"last_updated"`
 }
 
+// Updates answers PATCH of an array. What was applied is durable.
+type Updates struct {
+	// Results stand in the order of the request, one for each of its elements.
+	Results []UpdateResult `json:"results"`
+}
+
+// UpdateResult is what became of one element.
+type UpdateResult struct {
+	ID string `json:"id"`
+	// Status is the HTTP status that the element alone would have had: 200, or 400, 404 or 409, and it changed nothing.
+	Status int `json:"status"`
+	// Task is the task after it; left out when it was refused.
+	Task *TaskState `json:"task,omitempty"`
+	// Error and Details say why it was refused, as in [Problem]; left out otherwise, Details also when Error says everything.
+	Error   string   `json:"error,omitempty"`
+	Details []string `json:"details,omitempty"`
+}
+
 // Counts answers PUT: the counts are durable.
 type Counts struct {
 	// Applied is how many elements of the request were applied.

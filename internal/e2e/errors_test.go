@@ -190,6 +190,11 @@ func TestUpdateRefusals(t *testing.T) {
 			updates[n-1] = with
 			return updates
 		}
+		tooMany := make([]obj, 10_001)
+		for i := range tooMany {
+			tooMany[i] = obj{"id": id, "new_success": 1}
+		}
+		good := obj{"id": id, "status": "Success", "new_success": 1}
 		cases := []struct {
 			method, path string
 			body         any
@@ -213,6 +218,21 @@ func TestUpdateRefusals(t *testing.T) {
 			{"PATCH", "/task/" + id, `{"status": "Success"`, 400, []string{"not valid JSON"}},
 			{"PATCH", "/task/" + id, "", 400, []string{"is empty"}},
 			{"PATCH", "/task/" + none, obj{"status": "Success"}, 404, []string{none + " not found"}},
+			{"PATCH", "/task/" + id, obj{"id": id}, 400, []string{`unknown field "id"`}},
+			{"PATCH", "/task/" + id, []obj{good}, 400, []string{"must be an object, is array"}},
+			{"PATCH", "/task", []obj{}, 400, []string{"updates: must not be empty"}},
+			{"PATCH", "/task", good, 400, []string{"updates: must be an array, is object"}},
+			{"PATCH", "/task", "", 400, []string{"is empty"}},
+			{"PATCH", "/task", jsonOf([]obj{good}) + "]", 400, []string{"not valid JSON"}},
+			{"PATCH", "/task", []any{good, 7}, 400, []string{"updates[1]: must be an object, is number"}},
+			{"PATCH", "/task", []obj{good, {"status": "Success"}}, 400, []string{"updates[1].id: is required"}},
+			{"PATCH", "/task", []obj{good, {"id": "x"}}, 400, []string{`updates[1].id: "x" is not a UUID`}},
+			{"PATCH", "/task", []obj{good, {"id": "00000000-0000-0000-0000-000000000000"}}, 400, []string{"updates[1].id:", "is not a UUID"}},
+			{"PATCH", "/task", []obj{good, good, good, {"id": id, "status": 1}}, 400, []string{"updates[3].status: must be a string, is number"}},
+			{"PATCH", "/task", []obj{{"id": id, "statu": "Success"}, good, {"id": id, "status": "Failure"}}, 400, []string{`updates[0]: unknown field "statu", did you mean "status"?`, "updates[2].failure_reason: is required"}},
+			{"PATCH", "/task", []obj{good, {"task_id": id}}, 400, []string{`updates[1]: unknown field "task_id"`}},
+			{"PATCH", "/task", tooMany, 413, []string{"10000"}},
+			{"PATCH", "/task/00000000-0000-0000-0000-000000000000", obj{"status": "Success"}, 400, []string{"is not a UUID"}},
 			{"PATCH", "/task/not-an-id", obj{"status": "Success"}, 400, []string{`id: "not-an-id" is not a UUID`}},
 			{"GET", "/task/" + none, nil, 404, []string{none + " not found"}},
 			{"GET", "/task/" + strings.ReplaceAll(none, "-", ""), nil, 400, []string{"is not a UUID"}},

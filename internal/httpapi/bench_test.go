@@ -38,11 +38,13 @@ func (s *sink) Write(p []byte) (int, error) { s.bytes += len(p); return len(p), 
 // BenchmarkHandler is what a request costs beyond net/http.
 func BenchmarkHandler(b *testing.B) {
 	element := `{"task_id":"` + idA + `","new_success":5,"new_failures":0}`
+	update := `{"id":"` + idA + `","status":"Success","new_success":10}`
 	for _, c := range []struct {
 		name, method, path, body string
 		status, n                int
 	}{
 		{"PATCH", "PATCH", "/task/" + idA, `{"status":"Success","new_success":10,"new_failures":2,"metadata":{"updated":true}}`, 200, 1},
+		{"PATCH-1000", "PATCH", "/task", "[" + strings.Repeat(update+",", 999) + update + "]", 200, 1000},
 		{"PUT", "PUT", "/task", element, 202, 1},
 		{"PUT-id", "PUT", "/task/" + idA, `{"new_success":5,"new_failures":0}`, 202, 1},
 		{"PUT-1000", "PUT", "/task", "[" + strings.Repeat(element+",", 999) + element + "]", 202, 1000},

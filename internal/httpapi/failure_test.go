@@ -28,6 +28,7 @@ var everyEndpoint = []struct{ method, path, body string }{
 	{"DELETE", "/task/" + idA, ""},
 	{"PATCH", "/task/pause/" + idA, ""},
 	{"PATCH", "/task/resume/" + idA, ""},
+	{"PATCH", "/task", `[{"id":"` + idA + `"}]`},
 	{"PUT", "/task", `{"task_id":"` + idA + `","new_success":1}`},
 	{"PUT", "/task", `[{"task_id":"` + idA + `","new_success":1}]`},
 	{"PUT", "/task/" + idA, `{"new_success":1}`},

@@ -52,7 +52,7 @@ func FuzzParseUpdate(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		o, err := parseUpdate(testID(1), body)
+		o, err := parseOutcome(body, testID(1), readUpdate)
 		if err != nil {
 			if p, ok := errors.AsType[task.Problems](err); !ok || len(p) == 0 {
 				t.Fatalf("%T %v", err, err)
@@ -73,6 +73,40 @@ func FuzzParseUpdate(f *testing.F) {
 		if o.Priority != nil && (*o.Priority < task.MinPriority || *o.Priority > task.MaxPriority) ||
 			o.ExpectedCount != nil && (*o.ExpectedCount < 0 || *o.ExpectedCount > task.MaxExpectedCount) {
 			t.Errorf("%q: %+v", body, o)
+		}
+	})
+}
+
+// Whatever the array, what is accepted is the same updates as each alone, with an id.
+func FuzzParseUpdates(f *testing.F) {
+	for _, seed := range []string{
+		`[{"id":"` + idA + `"}]`, ` [{"id":"` + idA + `","status":"Success","new_success":1},{"id":"` + idB + `","metadata":{"a":[]}}]`,
+		`[]`, `[{}]`, `{"id":"` + idA + `"}`, `[`, `[{"id":"` + nilID + `"}]`, `[{"id":"` + idA + `","task_id":1}]`, `[null]`, `[[]]`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		outcomes, err := parseOutcomes(body, readUpdate)
+		if err != nil {
+			p, _ := errors.AsType[task.Problems](err)
+			if f, is := errors.AsType[*failure](err); len(p) == 0 && (!is || f.code != tooLarge) {
+				t.Fatalf("%T %v", err, err)
+			}
+			return
+		}
+		var elements []map[string]json.RawMessage
+		if err := json.Unmarshal(body, &elements); err != nil || len(elements) != len(outcomes) || len(elements) == 0 {
+			t.Fatalf("accepted %q: %+v", body, outcomes)
+		}
+		for i, o := range outcomes {
+			delete(elements[i], "id")
+			alone, err := json.Marshal(elements[i])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want, err := parseOutcome(alone, o.ID, readUpdate); err != nil || o.ID == (task.ID{}) || !reflect.DeepEqual(o, want) {
+				t.Errorf("%q: %+v, alone %+v, %v", body, o, want, err)
+			}
 		}
 	})
 }

@@ -73,6 +73,9 @@ func TestShapes(t *testing.T) {
 		"dependencies":[{"id":"y"}]}]`))
 	golden(t, "patched", s.do("PATCH", "/task/"+testID(3).String(),
 		`{"status":"Failure","failure_reason":"disk <full>","new_success":1,"new_failures":2}`))
+	golden(t, "updated", s.do("PATCH", "/task", `[{"id":"`+testID(4).String()+`","new_success":1},
+		{"id":"`+testID(3).String()+`","status":"Success"},{"id":"`+testID(0xffff).String()+`"},
+		{"id":"`+testID(2).String()+`","status":"Failure","failure_reason":"x"}]`))
 	golden(t, "counted", s.do("PUT", "/task/"+testID(3).String(), `{"new_success":1}`))
 	golden(t, "health", s.do("GET", "/health", ""))
 }

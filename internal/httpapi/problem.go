@@ -64,6 +64,22 @@ type failure struct {
 
 func (f *failure) Error() string { return f.message }
 
+// problem is the failure on the wire.
+func (f *failure) problem() api.Problem {
+	answer := answers[f.code]
+	p := api.Problem{
+		Type: "about:blank", Title: answer.title, Status: answer.status,
+		Error: f.message, BatchID: f.batch, Details: f.details,
+	}
+	if p.Error == "" {
+		p.Error = answer.title
+	}
+	if p.Details == nil {
+		p.Details = []string{}
+	}
+	return p
+}
+
 // invalidf is a failure of one detail.
 func invalidf(format string, args ...any) *failure {
 	return &failure{code: invalid, details: []string{fmt.Sprintf(format, args...)}}
@@ -113,7 +129,7 @@ func (s *server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 func writeProblem(w http.ResponseWriter, f *failure) {
-	answer := answers[f.code]
+	p := f.problem()
 	h := w.Header()
 	if f.code == unavailable {
 		h.Set("Retry-After", "1")
@@ -124,15 +140,5 @@ func writeProblem(w http.ResponseWriter, f *failure) {
 	if f.code == unsupported {
 		h.Set("Accept-Encoding", "identity")
 	}
-	p := api.Problem{
-		Type: "about:blank", Title: answer.title, Status: answer.status,
-		Error: f.message, BatchID: f.batch, Details: f.details,
-	}
-	if p.Error == "" {
-		p.Error = answer.title
-	}
-	if p.Details == nil {
-		p.Details = []string{}
-	}
-	writeAs(w, api.ProblemType, answer.status, p)
+	writeAs(w, api.ProblemType, p.Status, p)
 }

@@ -1,13 +1,17 @@
 package httpapi
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
 	"taskrunner/api"
+	"taskrunner/internal/store"
 	"taskrunner/internal/task"
 )
 
@@ -278,6 +282,95 @@ func TestUpdate(t *testing.T) {
 	runWithRunning(t, cases)
 }
 
+func TestUpdates(t *testing.T) {
+	t.Parallel()
+	b := func(members string) string { return `{"id":"` + idB + `"` + members + `}` }
+	many := func(n int) string { return "[" + strings.Repeat(b(`,"new_success":1`)+",", n-1) + b("") + "]" }
+	state := `"task":{"id":"` + idB + `","status":"Running"`
+	cases := []scenario{
+		{body: "[" + b(`,"status":"Success","new_success":10,"new_failures":2,"metadata":{}`) + "]", status: 200,
+			wants: []string{`{"results":[{"id":"` + idB + `","status":200,"task":{"id":"` + idB + `","status":"Success","success":10,"failures":2,"last_updated":"2026-01-01T00:00:01.000000Z"}}]}`}},
+		{body: " [" + b("") + "] ", status: 200, wants: []string{`"status":200,` + state}},
+		{body: `[{"id":"` + strings.ToUpper(idB) + `","priority":null}]`, status: 200, wants: []string{`{"id":"` + idB + `"`}},
+		{name: "each in its own place", status: 200, body: `[{"id":"` + unknown + `"},` + b(`,"new_success":1`) + `,{"id":"` + idA + `","status":"Success"},{"id":"` + idA + `","metadata":{}}]`,
+			wants: []string{
+				`[{"id":"` + unknown + `","status":404,"error":"task ` + unknown + ` not found"},`,
+				`,{"id":"` + idB + `","status":200,` + state + `,"success":1,`,
+				`,{"id":"` + idA + `","status":409,"error":"task is Pending, it cannot end in Success"},`,
+				`,{"id":"` + idA + `","status":400,"error":"Validation failed","details":["metadata: rules[0] needs the fields [\"tenant_id\"]"]}]`,
+			}},
+		{name: "in order", status: 200, body: "[" + b(`,"new_success":1`) + "," + b(`,"new_success":2,"status":"Success"`) + "," + b(`,"status":"Failure","failure_reason":"x"`) + "," + b(`,"new_success":4`) + "]",
+			wants: []string{
+				`[{"id":"` + idB + `","status":200,` + state + `,"success":1,`, `,{"id":"` + idB + `","status":200,"task":{"id":"` + idB + `","status":"Success","success":3,`,
+				`,{"id":"` + idB + `","status":409,"error":"task is Success`, `"success":7,`,
+			}},
+		{name: "10 000", body: many(10_000), status: 200, wants: []string{`"success":9999,`}},
+		{name: "10 001", body: many(10_001), status: 413, wants: []string{"more than 10000 updates"}},
+		{name: "too many bytes", body: "[" + strings.Repeat(" ", 33<<20) + "]", status: 413},
+		{body: `[]`, status: 400, wants: []string{"updates: must not be empty"}},
+		{body: b(""), status: 400, wants: []string{"updates: must be an array, is object"}},
+		{body: `null`, status: 400, wants: []string{"updates: must be an array"}},
+		{body: ``, status: 400, wants: []string{"is empty"}},
+		{body: `[` + b("") + `,]`, status: 400, wants: []string{"updates[1]"}},
+		{body: `[` + b("") + `] []`, status: 400},
+		{body: `[` + b("") + `,7]`, status: 400, wants: []string{"updates[1]: must be an object, is number"}},
+		{body: `[` + b("") + `,{}]`, status: 400, wants: []string{"updates[1].id: is required"}},
+		{body: `[{"id":null}]`, status: 400, wants: []string{"updates[0].id: is required"}},
+		{body: `[{"id":7}]`, status: 400, wants: []string{"updates[0].id: must be a string, is number"}},
+		{body: `[{"id":"x"}]`, status: 400, wants: []string{`updates[0].id: \"x\" is not a UUID`}},
+		{body: `[{"id":"` + nilID + `"}]`, status: 400, wants: []string{"is not a UUID"}},
+		{body: `[{"task_id":"` + idB + `"}]`, status: 400, wants: []string{`updates[0]: unknown field \"task_id\"`, "updates[0].id: is required"}},
+		{body: `[` + b(`,"id":"`+idA+`"`) + `]`, status: 400, wants: []string{"updates[0]", "duplicate"}},
+		{body: `[` + b(`,"Status":"Success"`) + `]`, status: 400, wants: []string{`updates[0]: unknown field \"Status\", did you mean \"status\"?`}},
+		{name: "every mistake at once", status: 400, body: "[" + b(`,"new_success":-1`) + "," + b("") + "," + b(`,"status":"Failure"`) + "," + b(`,"status":1,"x":2`) + "]",
+			wants: []string{"updates[0].new_success: must be between 0", "updates[2].failure_reason: is required", "updates[3].status: must be a string, is number", `updates[3]: unknown field \"x\"`}},
+		{path: "/task/" + idB, body: b(""), status: 400, wants: []string{`unknown field \"id\"`}},
+		{path: "/task/" + idB, body: "[" + b("") + "]", status: 400, wants: []string{"must be an object, is array"}},
+		{path: "/task/" + nilID, body: b(""), status: 400, wants: []string{"is not a UUID"}},
+		{method: "PUT", path: "/task/" + nilID, body: `{"task_id":"` + idB + `","new_success":1}`, status: 400, wants: []string{"is not a UUID"}},
+	}
+	for i := range cases {
+		if cases[i].path == "" {
+			cases[i].path = "/task"
+		}
+		if cases[i].method == "" {
+			cases[i].method = "PATCH"
+		}
+	}
+	runWithRunning(t, cases)
+}
+
+// One bad element and nothing is handed in; otherwise all is, at once and in order.
+func TestUpdatesAreOneCall(t *testing.T) {
+	t.Parallel()
+	s := withDiamond(t)
+	s.do("PATCH", "/task", `[{"id":"`+idA+`","new_success":1},{"id":"`+idA+`","new_success":-1}]`)
+	if len(s.seen) != 0 {
+		t.Errorf("handed in: %+v", s.seen)
+	}
+	calls := 0
+	s.settle = func(_ context.Context, outcomes []task.Outcome) ([]store.Result, error) {
+		calls++
+		return make([]store.Result, len(outcomes)), nil
+	}
+	s.do("PATCH", "/task", `[{"id":"`+idB+`","new_success":1},{"id":"`+idA+`","new_failures":4},{"id":"`+idB+`"}]`)
+	var got []string
+	for _, o := range s.seen {
+		got = append(got, fmt.Sprint(o.ID, o.Kind, o.NewSuccess, o.NewFailures))
+	}
+	if want := []string{idB + " 1 1 0", idA + " 1 0 4", idB + " 1 0 0"}; calls != 1 || !slices.Equal(got, want) {
+		t.Errorf("%d calls with %q", calls, got)
+	}
+	// What is no refusal is nobody's to see.
+	s.settle = func(context.Context, []task.Outcome) ([]store.Result, error) {
+		return []store.Result{{}, {Err: errors.New(secret)}}, nil
+	}
+	w := s.do("PATCH", "/task", `[{"id":"`+idB+`"},{"id":"`+idA+`"}]`)
+	if w.Code != 503 || strings.Contains(w.Body.String(), "hunter2") || !strings.Contains(s.log.String(), "hunter2") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
 // runWithRunning runs scenarios with idB Running.
 func runWithRunning(t *testing.T, cases []scenario) {
 	t.Helper()
@@ -295,8 +388,8 @@ func runWithRunning(t *testing.T, cases []scenario) {
 
 func TestUpdateOutcome(t *testing.T) {
 	t.Parallel()
-	o, err := parseUpdate(testID(9), []byte(`{"status":"Failure","failure_reason":" why ","new_success":1,"new_failures":2,
-		"metadata":{ "a" : [1, "x y"] },"expected_count":3,"priority":-4}`))
+	o, err := parseOutcome([]byte(`{"status":"Failure","failure_reason":" why ","new_success":1,"new_failures":2,
+		"metadata":{ "a" : [1, "x y"] },"expected_count":3,"priority":-4}`), testID(9), readUpdate)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -305,7 +398,7 @@ func TestUpdateOutcome(t *testing.T) {
 	if want := `true 1 Failure " why " 1 2 {"a":[1,"x y"]} 3 -4`; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
-	o, err = parseUpdate(testID(9), []byte(`{"metadata":null,"failure_reason":" "}`))
+	o, err = parseOutcome([]byte(`{"metadata":null,"failure_reason":" "}`), testID(9), readUpdate)
 	if err != nil || o.Metadata != nil || o.ExpectedCount != nil || o.Priority != nil || o.FailureReason != "" {
 		t.Errorf("%+v %v", o, err)
 	}
@@ -429,7 +522,7 @@ func TestFrontDoor(t *testing.T) {
 		{name: "reading across", method: "GET", path: "/task", status: 200, headers: []string{"Sec-Fetch-Site: cross-site"},
 			wantHeaders: []string{"Access-Control-Allow-Origin: "}},
 
-		{method: "DELETE", path: "/task", status: 405, wantHeaders: []string{"Allow: GET, HEAD, POST, PUT"}, wants: []string{"GET, HEAD, POST, PUT"}},
+		{method: "DELETE", path: "/task", status: 405, wantHeaders: []string{"Allow: GET, HEAD, PATCH, POST, PUT"}, wants: []string{"GET, HEAD, PATCH, POST, PUT"}},
 		{method: "POST", path: "/task/" + idA, status: 405, wantHeaders: []string{"Allow: DELETE, GET, HEAD, PATCH, PUT"}},
 		{method: "OPTIONS", path: "/task", status: 405},
 		{method: "GET", path: "/task/pause/" + idA, status: 405, wantHeaders: []string{"Allow: PATCH"}},

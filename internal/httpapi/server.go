@@ -110,6 +110,7 @@ func New(o Options) http.Handler {
 func (s *server) routes() {
 	s.handle("POST /task", s.createTasks)
 	s.handle("GET /task", s.listTasks)
+	s.handle("PATCH /task", s.updateTasks)
 	s.handle("PUT /task", s.countTasks)
 	s.handle("GET /task/{id}", s.getTask)
 	s.handle("GET /task/{id}/history", s.getHistory)

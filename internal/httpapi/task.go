@@ -44,11 +44,11 @@ func (s *server) getHistory(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, steps)
 }
 
-// pathID reads an id from the path.
+// pathID reads an id from the path. It is never zero, which means everywhere that there is none.
 func pathID(r *http.Request, name string) (task.ID, error) {
 	text := r.PathValue(name)
 	id, err := task.ParseID(text)
-	if err != nil {
+	if err != nil || id == (task.ID{}) {
 		return id, invalidf("%s: %s is not a UUID", name, jsonread.Quote(text))
 	}
 	return id, nil

@@ -20,19 +20,43 @@ const (
 
 // updateTask is PATCH /task/{id}.
 func (s *server) updateTask(w http.ResponseWriter, r *http.Request) error {
-	id, err := pathID(r, "id")
-	if err != nil {
-		return err
-	}
-	body, err := s.body(w, r)
-	if err != nil {
-		return err
-	}
-	outcome, err := parseUpdate(id, body)
+	outcome, err := s.outcome(w, r, readUpdate)
 	if err != nil {
 		return err
 	}
 	return s.settle(w, r, outcome)
+}
+
+// updateTasks is PATCH /task: an array of updates, of which each is answered in its own place.
+func (s *server) updateTasks(w http.ResponseWriter, r *http.Request) error {
+	body, err := s.body(w, r)
+	if err != nil {
+		return err
+	}
+	outcomes, err := parseOutcomes(body, readUpdate)
+	if err != nil {
+		return err
+	}
+	results, err := s.Settler.Settle(r.Context(), outcomes...)
+	if err != nil {
+		return err
+	}
+	answer := api.Updates{Results: make([]api.UpdateResult, len(results))}
+	for i := range results {
+		u := &answer.Results[i]
+		u.ID, u.Status = outcomes[i].ID.String(), http.StatusOK
+		if results[i].Err == nil {
+			u.Task = new(taskState(outcomes[i].ID, &results[i].State))
+			continue
+		}
+		f, ok := explain(r, results[i].Err)
+		if !ok {
+			return results[i].Err
+		}
+		p := f.problem()
+		u.Status, u.Error, u.Details = p.Status, p.Error, p.Details
+	}
+	return writeJSON(w, http.StatusOK, &answer)
 }
 
 // control is the handler of what needs no body: DELETE, pause and resume. A body is not looked at.
@@ -55,15 +79,20 @@ func (s *server) settle(w http.ResponseWriter, r *http.Request, outcome task.Out
 	if err := results[0].Err; err != nil {
 		return err
 	}
-	state := &results[0].State
-	return writeJSON(w, http.StatusOK, &api.TaskState{
-		ID: outcome.ID.String(), Status: statusName(state.Status), Success: state.Success, Failures: state.Failures,
-		FailureReason: state.FailureReason, LastUpdated: at(state.LastUpdated),
-	})
+	state := taskState(outcome.ID, &results[0].State)
+	return writeJSON(w, http.StatusOK, &state)
+}
+
+func taskState(id task.ID, s *task.State) api.TaskState {
+	return api.TaskState{
+		ID: id.String(), Status: statusName(s.Status), Success: s.Success, Failures: s.Failures,
+		FailureReason: s.FailureReason, LastUpdated: at(s.LastUpdated),
+	}
 }
 
 const (
-	fieldStatus = iota
+	fieldID = iota
+	fieldStatus
 	fieldFailureReason
 	fieldNewSuccess
 	fieldNewFailures
@@ -75,27 +104,30 @@ const (
 
 var (
 	updateFields = [updateFieldCount]string{
-		"status", "failure_reason", "new_success", "new_failures", "metadata", "expected_count", "priority",
+		"id", "status", "failure_reason", "new_success", "new_failures", "metadata", "expected_count", "priority",
 	}
 	updateStatuses = []string{"Success", "Failure", "Pending"}
 )
 
-// parseUpdate reads the body of a PATCH. A member that is null counts as left out, and an object without members is an
-// update that says that the task lives. The outcome does not refer to body.
-func parseUpdate(id task.ID, body []byte) (task.Outcome, error) {
+// readUpdate is a [readOutcome]. A member that is null counts as left out, and an object without members is an update that
+// says that the task lives. The object has an id where the path has none, and nowhere else.
+func readUpdate(r *jsonread.Reader, v jsonread.Value, id task.ID) task.Outcome {
 	o := task.Outcome{ID: id, Kind: task.Update}
-	v, err := jsonread.Parse(body, "")
-	if err != nil {
-		return o, err
+	known := fieldID
+	if id != (task.ID{}) {
+		known = fieldStatus
 	}
-	r := jsonread.NewReader("")
 	var f [updateFieldCount]jsonread.Value
-	if r.Fields(v, updateFields[:], f[:]) {
-		readStatus(r, f[fieldStatus], f[fieldFailureReason], &o)
-		readCounts(r, f[fieldNewSuccess], f[fieldNewFailures], &o)
-		readEdits(r, f[fieldMetadata], f[fieldExpectedCount], f[fieldPriority], &o)
+	if !r.Fields(v, updateFields[known:], f[known:]) {
+		return o
 	}
-	return o, r.Err()
+	if known == fieldID {
+		readID(r, "id", f[fieldID], &o)
+	}
+	readStatus(r, f[fieldStatus], f[fieldFailureReason], &o)
+	readCounts(r, f[fieldNewSuccess], f[fieldNewFailures], &o)
+	readEdits(r, f[fieldMetadata], f[fieldExpectedCount], f[fieldPriority], &o)
+	return o
 }
 
 func readStatus(r *jsonread.Reader, status, reason jsonread.Value, o *task.Outcome) {
