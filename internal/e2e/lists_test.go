@@ -53,6 +53,9 @@ func TestListFilters(t *testing.T) {
 		s.finish(second["failure"].ID, "Failure")
 		s.want(200, "DELETE", "/task/"+second["canceled"].ID, nil)
 
+		named := strings.Join([]string{
+			second["canceled"].ID, first["running"].ID, second["claimed"].ID, first["paused"].ID, second["failure"].ID,
+		}, ",")
 		cases := []struct{ query, want string }{ // newest first
 			{"", "canceled failure success claimed paused waiting pending running"},
 			{"status=Waiting", "waiting"}, {"status=Pending", "claimed pending"}, {"status=Claimed", "claimed"}, {"status=Running", "running"},
@@ -64,6 +67,13 @@ func TestListFilters(t *testing.T) {
 			{"metadata=" + escape(`{"tenant":1}`), "canceled success pending running"}, {"metadata=" + escape(`{"tenant":"1"}`), "claimed"}, {"metadata=" + escape(`{"tenant":null}`), "failure"},
 			{"metadata=" + escape(`{"tags":["y"]}`), "success running"}, {"metadata=" + escape(`{"tags":"y"}`), ""}, {"metadata=" + escape(`{"deep":{"b":[2]}}`), "pending"},
 			{"metadata=" + escape(`{"deep":{}}`), "pending"}, {"metadata=" + escape(`{"tenant":1,"tags":["x"]}`), "running"}, {"metadata={}", "canceled failure success claimed paused waiting pending running"},
+			{"ids=" + first["pending"].ID + "," + second["success"].ID + "," + first["running"].ID, "success pending running"},
+			{"ids=" + first["pending"].ID + "&ids=0198c0de-5a10-7000-8000-00000000ffff," + strings.ToUpper(second["claimed"].ID), "claimed pending"},
+			{"ids=0198c0de-5a10-7000-8000-00000000ffff", ""}, {"ids=&kind=import", "pending running"}, {"ids=" + strings.Repeat(first["waiting"].ID+",", 200) + first["waiting"].ID, "waiting"},
+			{"status=Running,Paused,Claimed&ids=" + named, "claimed paused running"}, {"status=Running&ids=" + named, "running"}, {"status=Waiting,Failure&ids=" + named, "failure"},
+			{"kind=end*&ids=" + named, "canceled failure"}, {"name=hang&ids=" + named, "claimed"}, {"timeout=7&ids=" + named, "paused running"},
+			{"batch_id=" + other + "&ids=" + named, "canceled failure claimed"}, {"metadata=" + escape(`{"tenant":1}`) + "&ids=" + named, "canceled running"},
+			{"per_page=2&page=1&ids=" + named, "claimed paused"}, {"cursor=" + first["paused"].ID + "&ids=" + named, "running"},
 			{"timeout=7", "paused running"}, {"timeout=60&kind=end", "failure success"},
 			{"kind=import&status=Running&name=A_&timeout=7&batch_id=" + batch + "&metadata=" + escape(`{"tenant":1}`), "running"},
 			{"kind=import&status=Running&name=A_&timeout=8", ""}, {"batch_id=0198c0de-5a10-7000-8000-00000000ffff", ""},
@@ -149,6 +159,43 @@ func next(t *testing.T, a answer) string {
 	}
 	return path
 }
+
+// TestListNamed: as many tasks as one list may name come on one page unless a smaller one is asked for, and along the links.
+func TestListNamed(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *service) {
+		r := newReceiver(t)
+		var batch []obj
+		for i := range 130 {
+			batch = append(batch, r.newTask(fmt.Sprint(i), "/run", nil))
+		}
+		var ids []string
+		for _, task := range decode[[]api.CreatedTask](t, s.want(201, "POST", "/task", batch, "Prefer", "return=minimal"))[15:115] {
+			ids = append(ids, task.ID)
+		}
+		newest := slices.Clone(ids)
+		slices.Reverse(newest)
+		for _, size := range []string{"", "&per_page=100", "&per_page=30", "&page_size=1"} {
+			var got []string
+			for path := "/task?ids=" + strings.Join(ids, ",") + size; path != ""; {
+				a := s.want(200, "GET", path, nil)
+				for _, task := range decode[[]api.TaskSummary](t, a) {
+					got = append(got, task.ID)
+				}
+				if path = next(t, a); size == "" && path != "" {
+					t.Error("the 100 are not on one page")
+				}
+			}
+			if !slices.Equal(got, newest) {
+				t.Errorf("%q: %d tasks, want the 100 that were named, newest first", size, len(got))
+			}
+		}
+		wantDetail(t, s.want(400, "GET", "/task?ids="+strings.Join(append(ids, nobody), ","), nil), "ids: must be at most 100")
+		wantDetail(t, s.want(400, "GET", "/task?timeout=x&ids="+ids[0]+",x", nil), `ids: "x" is not a UUID`, "timeout: ")
+	})
+}
+
+// nobody is the id of no task.
+const nobody = "0198c0de-5a10-7000-8000-00000000ffff"
 
 func TestBatchAndDAG(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *service) {

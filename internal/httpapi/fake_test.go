@@ -159,6 +159,7 @@ func (f *fake) Tasks(_ context.Context, filter store.Filter) ([]store.Item, erro
 		d := f.tasks[id]
 		if filter.Before != (task.ID{}) && bytes.Compare(id[:], filter.Before[:]) >= 0 ||
 			len(filter.Statuses) > 0 && !slices.Contains(filter.Statuses, d.State.Status) ||
+			filter.IDs != nil && !slices.Contains(filter.IDs, id) ||
 			filter.Kind != "" && filter.Kind != d.Task.Kind {
 			continue
 		}

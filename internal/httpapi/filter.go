@@ -17,6 +17,8 @@ import (
 const (
 	defaultPage = 50
 	maxPage     = 100
+	// maxIDs is how many tasks one list may name: as many as a page has.
+	maxIDs = maxPage
 	// maxOffset is beyond every list, and within what databases count.
 	maxOffset = 1_000_000_000
 )
@@ -34,6 +36,7 @@ var filters = map[string]func(f *store.Filter, values []string) string{
 	"kind":     filterKind,
 	"name":     filterName,
 	"batch_id": filterBatch,
+	"ids":      filterIDs,
 	"metadata": filterMetadata,
 	"timeout":  filterTimeout,
 	"cursor":   filterCursor,
@@ -59,7 +62,7 @@ func parseList(rawQuery string) (list, error) {
 		l.known[name] = values
 		reason := ""
 		switch {
-		case len(values) > 1 && name != "status":
+		case len(values) > 1 && name != "status" && name != "ids":
 			reason = "stands more than once"
 		case filter != nil:
 			reason = filter(&l.filter, values)
@@ -89,7 +92,7 @@ func (l *list) page() (wrong []string) {
 		}
 		return n
 	}
-	size := number("page_size", defaultPage, 1, maxPage)
+	size := number("page_size", max(defaultPage, len(l.filter.IDs)), 1, maxPage) // who names tasks wants all of them
 	size = number("per_page", size, 1, maxPage)
 	page := number("page", 0, 0, maxOffset/maxPage)
 	l.filter.Limit = size
@@ -164,6 +167,22 @@ func textProblem(text string) string {
 func filterBatch(f *store.Filter, values []string) (reason string) {
 	f.Batch, reason = filterID(values[0])
 	return reason
+}
+
+func filterIDs(f *store.Filter, values []string) string {
+	for text := range strings.SplitSeq(strings.Join(values, ","), ",") {
+		id, reason := filterID(strings.TrimSpace(text))
+		if reason != "" {
+			return reason
+		}
+		if !slices.Contains(f.IDs, id) {
+			f.IDs = append(f.IDs, id)
+		}
+		if len(f.IDs) > maxIDs {
+			return "must be at most " + strconv.Itoa(maxIDs)
+		}
+	}
+	return ""
 }
 
 func filterCursor(f *store.Filter, values []string) (reason string) {

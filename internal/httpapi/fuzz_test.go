@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"slices"
 	"testing"
 	"unicode/utf8"
 
@@ -15,6 +16,7 @@ func FuzzParseList(f *testing.F) {
 	for _, seed := range []string{
 		"", "page=1&per_page=10", "status=Pending,Claimed&kind=data*&name=x", "metadata={%22a%22:1}&timeout=60",
 		"cursor=" + idA + "&batch_id=" + idB, "page=-1&page_size=99999999999999999999", "a;b&%zz", "kind=%00&kind=%ff",
+		"ids=" + idA + "," + idB + "&ids=" + idA + "&page_size=", "ids=" + idA + ",", "ids=" + nilID,
 	} {
 		f.Add(seed)
 	}
@@ -29,6 +31,9 @@ func FuzzParseList(f *testing.F) {
 		g := l.filter
 		if g.Limit < 1 || g.Limit > maxPage || g.Offset < 0 || g.Offset > maxOffset || g.Timeout < 0 || g.Timeout > task.MaxTimeout {
 			t.Errorf("%q: %+v", query, g)
+		}
+		if g.IDs != nil && len(g.IDs) == 0 || len(g.IDs) > maxIDs || slices.Contains(g.IDs, task.ID{}) {
+			t.Errorf("%q: ids %v", query, g.IDs)
 		}
 		if textProblem(g.Kind+g.KindPrefix+g.NamePart) != "" || g.Kind != "" && g.KindPrefix != "" {
 			t.Errorf("%q: %+v", query, g)

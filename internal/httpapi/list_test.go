@@ -33,18 +33,24 @@ func TestParseList(t *testing.T) {
 		"status=Claimed":                       {Statuses: []task.Status{task.Claimed}, Limit: 50},
 		"status=Pending":                       {Statuses: []task.Status{task.Pending, task.Claimed}, Limit: 50},
 		"status=Claimed,%20Pending,Success&status=Running": {Statuses: []task.Status{task.Claimed, task.Pending, task.Success, task.Running}, Limit: 50},
-		"kind=data":                 {Kind: "data", Limit: 50},
-		"kind=data*":                {KindPrefix: "data", Limit: 50},
-		"kind=*":                    {Limit: 50},
-		"kind=a*b":                  {Kind: "a*b", Limit: 50},
-		"name=x%25y":                {NamePart: "x%y", Limit: 50},
-		"batch_id=" + idA:           {Batch: testID(2), Limit: 50},
-		"cursor=" + idA + "&page=4": {Before: testID(2), Limit: 50},
-		"timeout=86400":             {Timeout: 24 * time.Hour, Limit: 50},
-		"metadata=" + url.QueryEscape(` {"a": [1, {"b": null}]} `): {Metadata: []byte(`{"a":[1,{"b":null}]}`), Limit: 50},
-		"metadata={}": {Metadata: []byte(`{}`), Limit: 50},
-		"nonsense=1&nonsense=2&Status=x&__proto__=1&page=1&color=%00%ff": {Offset: 50, Limit: 50},
-		"kind=data*&status=Failure&name=n&timeout=1&batch_id=" + unknown: {KindPrefix: "data", Statuses: []task.Status{task.Failure}, NamePart: "n", Timeout: time.Second, Batch: testID(0xffff), Limit: 50},
+		"kind=data":                          {Kind: "data", Limit: 50},
+		"kind=data*":                         {KindPrefix: "data", Limit: 50},
+		"kind=*":                             {Limit: 50},
+		"kind=a*b":                           {Kind: "a*b", Limit: 50},
+		"name=x%25y":                         {NamePart: "x%y", Limit: 50},
+		"batch_id=" + idA:                    {Batch: testID(2), Limit: 50},
+		"cursor=" + idA + "&page=4":          {Before: testID(2), Limit: 50},
+		"ids=" + idB + "&ids=&cursor=" + idA: {IDs: []task.ID{testID(3)}, Before: testID(2), Limit: 50},
+		"ids=" + idB + ",%20" + strings.ToUpper(idA) + "," + idB + "&ids=" + idA: {IDs: []task.ID{testID(3), testID(2)}, Limit: 50},
+		"ids=" + manyIDs(100) + "," + manyIDs(100):                               {IDs: testIDs(100), Limit: 100},
+		"ids=" + manyIDs(70) + "&page=1":                                         {IDs: testIDs(70), Limit: 70, Offset: 70},
+		"ids=" + manyIDs(70) + "&per_page=10":                                    {IDs: testIDs(70), Limit: 10},
+		"ids=":                                                                   {Limit: 50},
+		"timeout=86400":                                                          {Timeout: 24 * time.Hour, Limit: 50},
+		"metadata=" + url.QueryEscape(` {"a": [1, {"b": null}]} `):               {Metadata: []byte(`{"a":[1,{"b":null}]}`), Limit: 50},
+		"metadata={}":                                                            {Metadata: []byte(`{}`), Limit: 50},
+		"nonsense=1&nonsense=2&Status=x&__proto__=1&page=1&color=%00%ff":         {Offset: 50, Limit: 50},
+		"kind=data*&status=Failure&name=n&timeout=1&batch_id=" + unknown:         {KindPrefix: "data", Statuses: []task.Status{task.Failure}, NamePart: "n", Timeout: time.Second, Batch: testID(0xffff), Limit: 50},
 	} {
 		l, err := parseList(query)
 		if err != nil {
@@ -79,6 +85,12 @@ func TestListRefuses(t *testing.T) {
 		"batch_id=" + nilID:           {"batch_id: "},
 		"cursor=x":                    {`cursor: \"x\" is not a UUID`},
 		"cursor=" + nilID:             {"cursor: "},
+		"ids=x":                       {`ids: \"x\" is not a UUID`},
+		"ids=" + idA + ",":            {`ids: \"\" is not a UUID`},
+		"ids=" + idA + "&ids=y":       {`ids: \"y\" is not a UUID`},
+		"ids=" + idA + "%20" + idB:    {"ids: "},
+		"ids=" + nilID:                {"ids: "},
+		"ids=" + manyIDs(101):         {"ids: must be at most 100"},
 		"timeout=0":                   {"timeout: "},
 		"timeout=1s":                  {"timeout: "},
 		"timeout=-1":                  {"timeout: "},
@@ -100,6 +112,23 @@ func TestListRefuses(t *testing.T) {
 		cases = append(cases, scenario{name: query, method: "GET", path: path, status: 400, wants: wants})
 	}
 	run(t, cases)
+}
+
+// testIDs are the first n ids of a fake.
+func testIDs(n int) []task.ID {
+	ids := make([]task.ID, n)
+	for i := range ids {
+		ids[i] = testID(i + 1)
+	}
+	return ids
+}
+
+func manyIDs(n int) string {
+	var texts []string
+	for _, id := range testIDs(n) {
+		texts = append(texts, id.String())
+	}
+	return strings.Join(texts, ",")
 }
 
 const nilID = "00000000-0000-0000-0000-000000000000"
@@ -158,6 +187,22 @@ func next(t *testing.T, h http.Header) string {
 		t.Fatalf("Link: %s", link)
 	}
 	return target
+}
+
+// Tasks that are named come newest first, whatever the order of their names, and the next page names them again.
+func TestListNamed(t *testing.T) {
+	t.Parallel()
+	s := withDiamond(t)
+	w := s.do("GET", "/task?per_page=1&ids="+idA+","+unknown+","+idB, "")
+	items := decode[[]api.TaskSummary](t, w)
+	if len(items) != 1 || items[0].ID != idB {
+		t.Errorf("%+v", items)
+	}
+	w = s.do("GET", next(t, w.Header()), "")
+	items = decode[[]api.TaskSummary](t, w)
+	if len(items) != 1 || items[0].ID != idA || w.Header().Get("Link") != "" {
+		t.Errorf("%+v %s", items, w.Header().Get("Link"))
+	}
 }
 
 func TestListClaimedIsPending(t *testing.T) {

@@ -232,6 +232,8 @@ type Filter struct {
 	// KindPrefix, NamePart: the kind begins with, the name contains. Case-sensitive.
 	KindPrefix, NamePart string
 	Batch                task.ID
+	// IDs: only these tasks. Nil does not filter, empty finds nothing. Those that do not exist are passed over.
+	IDs []task.ID
 	// Metadata: a JSON object that the metadata contains, as jsonb's @> has it.
 	Metadata []byte
 	Timeout  time.Duration

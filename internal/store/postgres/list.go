@@ -139,6 +139,10 @@ func (w *where) sql() string {
 // Tasks is as in store.Store.
 func (s *Store) Tasks(ctx context.Context, f store.Filter) ([]store.Item, error) {
 	var w where
+	from := "tasks_by_facts"
+	if f.IDs != nil {
+		from, w.args = "tasks_by_ids", []any{f.IDs}
+	}
 	if len(f.Statuses) > 0 {
 		statuses := make([]int16, len(f.Statuses))
 		for i, status := range f.Statuses {
@@ -167,13 +171,16 @@ func (s *Store) Tasks(ctx context.Context, f store.Filter) ([]store.Item, error)
 	if f.Before != (task.ID{}) {
 		w.add("t.id < %s", f.Before)
 	}
-	sql := s.queries.Get("tasks") + w.sql() + fmt.Sprintf(" ORDER BY t.id DESC LIMIT %d OFFSET %d", f.Limit, f.Offset)
+	sql := s.tasks(from) + w.sql() + fmt.Sprintf(" ORDER BY t.id DESC LIMIT %d OFFSET %d", f.Limit, f.Offset)
 	items, err := s.items(ctx, sql, w.args...)
 	if err != nil {
 		return nil, fmt.Errorf("list tasks: %w", err)
 	}
 	return items, nil
 }
+
+// tasks begins a list.
+func (s *Store) tasks(from string) string { return s.queries.Get("tasks") + "\n" + s.queries.Get(from) }
 
 func (s *Store) items(ctx context.Context, sql string, args ...any) ([]store.Item, error) {
 	rows, err := s.pool.Query(ctx, sql, args...)
@@ -225,7 +232,7 @@ func (s *Store) DAG(ctx context.Context, batch task.ID) (*store.DAG, error) {
 	dag := &store.DAG{}
 	err := s.read(ctx, func(t *tx) {
 		t.row("batch", []any{batch}, func(row pgx.Row) error { return row.Scan(nil, nil) })
-		t.batch.Queue(s.queries.Get("tasks")+" WHERE t.batch_id = $1 ORDER BY t.id", batch).Query(func(rows pgx.Rows) error {
+		t.batch.Queue(s.tasks("tasks_by_facts")+" WHERE t.batch_id = $1 ORDER BY t.id", batch).Query(func(rows pgx.Rows) error {
 			var err error
 			dag.Items, err = pgx.CollectRows(rows, scanItem)
 			return err

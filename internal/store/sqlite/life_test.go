@@ -372,6 +372,7 @@ func testLists(h *harness, b *task.Batch) {
 		"offset":           {store.Filter{Offset: 12}, 1},
 		"before":           {store.Filter{Before: b.Tasks[2].ID}, 2},
 		"batch":            {store.Filter{Batch: b.ID}, 4},
+		"named":            {store.Filter{IDs: []task.ID{b.Tasks[3].ID, newID(), live.Tasks[0].ID, b.Tasks[3].ID}}, 2},
 		"kind":             {store.Filter{Kind: "join"}, 2},
 		"kind prefix":      {store.Filter{KindPrefix: "jo"}, 2},
 		"name":             {store.Filter{NamePart: "'x' é", Kind: "join"}, 2},

@@ -114,6 +114,7 @@ func (w *where) sql() string {
 // Where a list is walked from the newest task on.
 const (
 	byFacts   = "tasks_by_facts"
+	byIDs     = "tasks_by_ids"
 	byState   = "tasks_by_state"
 	byPlace   = "tasks_by_place"
 	byRest    = "tasks_by_rest"
@@ -155,6 +156,8 @@ func (t *tx) from(f *store.Filter) string {
 			!slices.ContainsFunc(f.Statuses, func(s task.Status) bool { return !slices.Contains(statuses, s) })
 	}
 	switch {
+	case f.IDs != nil:
+		return byIDs
 	case only(task.Claimed, task.Running):
 		return byRunning
 	case f.Batch != (task.ID{}):
@@ -193,6 +196,8 @@ func (w *where) begin(from string, f *store.Filter) string {
 		id = "p.task_id"
 	case byState:
 		id = "s.id"
+	case byIDs:
+		w.args = append(w.args, array(f.IDs))
 	}
 	w.add(id+" < %s", before)
 	return "\nORDER BY " + id + " DESC"

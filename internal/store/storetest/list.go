@@ -20,6 +20,7 @@ var listTests = []conformance{
 	{"items have what a list shows", testListItem},
 	{"metadata containment", testMetadataFilter},
 	{"text is literal and case-sensitive", testLiteralText},
+	{"tasks that are named", testNamed},
 	{"pages", testPages},
 	{"a cursor is stable while tasks come in", testCursor},
 	{"Claimed and Pending apart", testListClaimed},
@@ -32,6 +33,7 @@ func matches(f store.Filter, t *task.Task, s task.Status) bool {
 		strings.HasPrefix(t.Kind, f.KindPrefix) &&
 		strings.Contains(t.Name, f.NamePart) &&
 		(f.Batch == task.ID{} || t.BatchID == f.Batch) &&
+		(f.IDs == nil || slices.Contains(f.IDs, t.ID)) &&
 		(f.Metadata == nil || task.Contains(t.Metadata, f.Metadata)) &&
 		(f.Timeout == 0 || t.Timeout == f.Timeout)
 }
@@ -94,6 +96,12 @@ func testFilters(t *testing.T, e *env) {
 		func(f *store.Filter) { f.KindPrefix = []string{"ing", "ingest", "ingest-", "x"}[rand.IntN(4)] },
 		func(f *store.Filter) { f.NamePart = []string{"fir", "first", "st s", "nope"}[rand.IntN(4)] },
 		func(f *store.Filter) { f.Batch = batches[rand.IntN(3)].ID },
+		func(f *store.Filter) {
+			f.IDs = []task.ID{newID()}
+			for _, i := range rand.Perm(len(all))[:rand.IntN(len(all))] {
+				f.IDs = append(f.IDs, all[i].ID)
+			}
+		},
 		func(f *store.Filter) { f.Metadata = fmt.Appendf(nil, `{"a":%d}`, rand.IntN(4)) },
 		func(f *store.Filter) { f.Metadata = fmt.Appendf(nil, `{"b":{"c":[%d]}}`, rand.IntN(4)) },
 		func(f *store.Filter) { f.Timeout = time.Duration(1+rand.IntN(4)) * time.Second },
@@ -201,6 +209,39 @@ func testLiteralText(t *testing.T, e *env) {
 			t.Errorf("kinds that begin with %q: %d, want %d", part, got, kinds)
 		}
 	}
+}
+
+func testNamed(t *testing.T, e *env) {
+	tasks := newTasks(9)
+	e.create(tasks...)
+	want := func(what string, f store.Filter, want ...*task.Task) {
+		t.Helper()
+		var got []task.ID
+		for _, item := range e.list(f) {
+			got = append(got, item.Task.ID)
+		}
+		if !slices.Equal(got, idsOf(want...)) {
+			t.Errorf("%s: %v, want %v", what, names(tasks, got), names(tasks, idsOf(want...)))
+		}
+	}
+	a, b, c, d := tasks[1], tasks[3], tasks[4], tasks[7]
+	want("newest first, each once, unknown ones left out", store.Filter{IDs: []task.ID{c.ID, newID(), a.ID, d.ID, c.ID, b.ID, {}}}, d, c, b, a)
+	want("none", store.Filter{IDs: []task.ID{}})
+	want("unknown ones only", store.Filter{IDs: []task.ID{newID(), newID()}})
+	e.settleAll(cancel(b), pause(c))
+	all := idsOf(a, b, c, d)
+	want("by status", store.Filter{IDs: all, Statuses: []task.Status{task.Canceled, task.Paused}}, c, b)
+	want("by ready", store.Filter{IDs: all, Statuses: []task.Status{task.Pending}}, d, a)
+	want("by a place they are not in", store.Filter{IDs: all, Statuses: []task.Status{task.Running, task.Claimed}})
+	want("by batch", store.Filter{IDs: all, Batch: a.BatchID}, d, c, b, a)
+	want("by another batch", store.Filter{IDs: all, Batch: newID()})
+	want("from a cursor on", store.Filter{IDs: all, Before: c.ID}, b, a)
+	want("a page", store.Filter{IDs: all, Offset: 1, Limit: 2}, c, b)
+	many := newTasks(300)
+	e.create(many...)
+	ids := idsOf(many...)
+	slices.Reverse(many)
+	want("300", store.Filter{IDs: append(ids, all...)}, append(many, d, c, b, a)...)
 }
 
 func testPages(t *testing.T, e *env) {

@@ -24,13 +24,21 @@ FROM task t JOIN task_state s ON s.id = t.id WHERE t.id = $1;
 -- name: history
 SELECT at, cause, status FROM history WHERE task_id = $1 ORDER BY seq;
 
--- The lists begin like this; their conditions and order are added.
+-- The lists begin like this; one of those that follow, their conditions and order are added.
 -- name: tasks
 SELECT t.id, t.batch_id, t.local_id, t.name, t.priority, t.expected_count, t.dead_end_barrier, t.created_at,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
        s.end_actions
+
+-- name: tasks_by_facts
 FROM task t JOIN task_state s ON s.id = t.id
+
+-- Those that are named, each looked up by the primary keys whatever the planner takes the tables for (see changes.sql).
+-- name: tasks_by_ids
+FROM (SELECT DISTINCT id FROM unnest($1::uuid[]) AS given(id)) given
+     CROSS JOIN LATERAL (SELECT * FROM task WHERE id = given.id OFFSET 0) t
+     CROSS JOIN LATERAL (SELECT * FROM task_state WHERE id = given.id OFFSET 0) s
 
 -- name: unfinished
 SELECT t.id, t.metadata

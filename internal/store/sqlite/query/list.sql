@@ -37,6 +37,10 @@ SELECT t.id, t.batch_id, t.local_id, t.name, t.priority, t.expected_count, t.dea
 -- name: tasks_by_facts
 FROM task t CROSS JOIN task_state s ON s.id = t.id
 
+-- Those that are named as ?1, each looked up by the primary keys.
+-- name: tasks_by_ids
+FROM (SELECT DISTINCT value AS id FROM json_each(?1)) p CROSS JOIN task t ON t.id = p.id CROSS JOIN task_state s ON s.id = p.id
+
 -- When only the state decides: its rows are much smaller.
 -- name: tasks_by_state
 FROM task_state s CROSS JOIN task t ON t.id = s.id
