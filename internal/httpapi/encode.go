@@ -16,15 +16,19 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 	return nil
 }
 
-// writeAs encodes v, one of the structs of package api, which cannot fail but by a mistake in this program. A client
-// that is gone is nobody's error.
+// writeAs answers v. A client that is gone is nobody's error.
 func writeAs(w http.ResponseWriter, contentType string, status int, v any) {
 	var body bytes.Buffer
-	if err := encoder(&body).Encode(v); err != nil {
-		panic(err)
-	}
+	encode(&body, v)
 	begin(w, contentType, status)
 	_, _ = w.Write(body.Bytes())
+}
+
+// encode writes v, one of the structs of package api, which cannot fail but by a mistake in this program.
+func encode(body *bytes.Buffer, v any) {
+	if err := encoder(body).Encode(v); err != nil {
+		panic(err)
+	}
 }
 
 func begin(w http.ResponseWriter, contentType string, status int) {

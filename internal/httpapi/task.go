@@ -21,7 +21,7 @@ func (s *server) getTask(w http.ResponseWriter, r *http.Request) error {
 		return missing(err, "task", id)
 	}
 	parent := func(i int) task.Status { return d.Parents[i] }
-	return writeJSON(w, http.StatusOK, fullTask(&d.Task, &d.State, d.Deliveries, parent))
+	return writeTagged(w, r, fullTask(&d.Task, &d.State, d.Deliveries, parent))
 }
 
 // getHistory is GET /task/{id}/history.
