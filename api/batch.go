@@ -14,6 +14,18 @@ type Batch struct {
 	StatusCounts  StatusCounts `json:"status_counts"`
 }
 
+// BatchSummary is a batch in a list.
+type BatchSummary struct {
+	BatchID        string `json:"batch_id"`
+	TotalTasks     int    `json:"total_tasks"`
+	FirstCreatedAt Time   `json:"first_created_at"`
+	// LatestUpdatedAt is the last activity of any of its tasks.
+	LatestUpdatedAt Time         `json:"latest_updated_at"`
+	StatusCounts    StatusCounts `json:"status_counts"`
+	// Kinds are those of its tasks, each once, sorted.
+	Kinds []string `json:"kinds"`
+}
+
 // StatusCounts is how many tasks are in each status. Claimed is apart from Pending here.
 type StatusCounts struct {
 	Waiting  int `json:"waiting"`

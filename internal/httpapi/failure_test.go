@@ -33,6 +33,7 @@ var everyEndpoint = []struct{ method, path, body string }{
 	{"PUT", "/task", `[{"task_id":"` + idA + `","new_success":1}]`},
 	{"PUT", "/task/" + idA, `{"new_success":1}`},
 	{"PATCH", "/batch/0198c0de-5a10-7000-8000-000000000001/rules", `{"kind":"k","rules":[]}`},
+	{"GET", "/batches", ""},
 	{"GET", "/batch/0198c0de-5a10-7000-8000-000000000001", ""},
 	{"GET", "/task/0198c0de-5a10-7000-8000-000000000002/history", ""},
 	{"GET", "/dag/0198c0de-5a10-7000-8000-000000000001", ""},

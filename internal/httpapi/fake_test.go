@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -164,6 +165,29 @@ func (f *fake) Tasks(_ context.Context, filter store.Filter) ([]store.Item, erro
 			continue
 		}
 		items = append(items, d.Item)
+	}
+	items = items[min(filter.Offset, len(items)):]
+	return items[:min(filter.Limit, len(items))], f.err
+}
+
+func (f *fake) Batches(_ context.Context, filter store.Filter) ([]store.BatchItem, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.filter = filter
+	var items []store.BatchItem
+	for _, id := range slices.SortedFunc(maps.Keys(f.batch), func(a, b task.ID) int { return bytes.Compare(b[:], a[:]) }) {
+		if filter.Before != (task.ID{}) && bytes.Compare(id[:], filter.Before[:]) >= 0 {
+			continue
+		}
+		item := store.BatchItem{ID: id, CreatedAt: start, UpdatedAt: start.Add(time.Second), Counts: map[task.Status]int{}}
+		for _, t := range f.batch[id].Tasks {
+			item.Tasks++
+			item.Counts[f.tasks[t.ID].State.Status]++
+			item.Kinds = append(item.Kinds, t.Kind)
+		}
+		slices.Sort(item.Kinds)
+		item.Kinds = slices.Compact(item.Kinds)
+		items = append(items, item)
 	}
 	items = items[min(filter.Offset, len(items)):]
 	return items[:min(filter.Limit, len(items))], f.err

@@ -23,7 +23,7 @@ const (
 	maxOffset = 1_000_000_000
 )
 
-// list is a query for tasks, understood.
+// list is a query for tasks or batches, understood.
 type list struct {
 	filter store.Filter
 	// known are the parameters it came from. Others were ignored.
@@ -31,19 +31,33 @@ type list struct {
 }
 
 // filters reads each parameter into a filter, or returns what is wrong with it. An empty one counts as left out.
-var filters = map[string]func(f *store.Filter, values []string) string{
-	"status":   filterStatus,
-	"kind":     filterKind,
-	"name":     filterName,
-	"batch_id": filterBatch,
-	"ids":      filterIDs,
-	"metadata": filterMetadata,
-	"timeout":  filterTimeout,
-	"cursor":   filterCursor,
-}
+type filters map[string]func(f *store.Filter, values []string) string
 
-// parseList reads the query of GET /task. The error names every parameter that is wrong.
-func parseList(rawQuery string) (list, error) {
+var (
+	taskFilters = filters{
+		"status":         filterStatus,
+		"kind":           filterKind,
+		"name":           filterName,
+		"batch_id":       filterBatch,
+		"ids":            filterIDs,
+		"metadata":       filterMetadata,
+		"timeout":        filterTimeout,
+		"created_after":  filterCreatedAfter,
+		"created_before": filterCreatedBefore,
+		"cursor":         filterCursor,
+	}
+	batchFilters = filters{
+		"status":         filterStatus,
+		"kind":           filterKind,
+		"name":           filterName,
+		"created_after":  filterCreatedAfter,
+		"created_before": filterCreatedBefore,
+		"cursor":         filterCursor,
+	}
+)
+
+// parseList reads the query of a list. The error names every parameter that is wrong.
+func parseList(rawQuery string, filters filters) (list, error) {
 	query, err := url.ParseQuery(rawQuery)
 	if err != nil {
 		return list{}, invalidf("the query is not well-formed")
@@ -220,4 +234,30 @@ func filterTimeout(f *store.Filter, values []string) string {
 	}
 	f.Timeout = time.Duration(n) * time.Second
 	return ""
+}
+
+func filterCreatedAfter(f *store.Filter, values []string) (reason string) {
+	f.CreatedAfter, reason = filterTime(values[0])
+	return reason
+}
+
+func filterCreatedBefore(f *store.Filter, values []string) (reason string) {
+	f.CreatedBefore, reason = filterTime(values[0])
+	return reason
+}
+
+// filterTime reads a time; nothing is older than its epoch.
+func filterTime(text string) (time.Time, string) {
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		reason := "must be a time as in RFC 3339, such as 2026-01-31T12:00:00Z, is " + jsonread.Quote(text)
+		if strings.Contains(text, " ") {
+			reason += "; a + has to be written as %2B in a URL"
+		}
+		return at, reason
+	}
+	if epoch := time.Unix(0, 0); at.Before(epoch) {
+		at = epoch
+	}
+	return at.UTC(), ""
 }

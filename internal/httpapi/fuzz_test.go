@@ -21,7 +21,7 @@ func FuzzParseList(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, query string) {
-		l, err := parseList(query)
+		l, err := parseList(query, taskFilters)
 		if err != nil {
 			if f, ok := errors.AsType[*failure](err); !ok || f.code != invalid || len(f.details) == 0 {
 				t.Fatalf("%q: %v", query, err)
@@ -41,7 +41,7 @@ func FuzzParseList(f *testing.F) {
 		if g.Metadata != nil && (!json.Valid(g.Metadata) || g.Metadata[0] != '{') {
 			t.Errorf("%q: metadata %s", query, g.Metadata)
 		}
-		again, err := parseList(l.known.Encode())
+		again, err := parseList(l.known.Encode(), taskFilters)
 		if err != nil || !reflect.DeepEqual(again.filter, g) {
 			t.Errorf("%q: %+v, and again %+v, %v", query, g, again.filter, err)
 		}

@@ -67,6 +67,7 @@ func TestShapes(t *testing.T) {
 	golden(t, "task-ended", s.do("GET", "/task/"+testID(2).String(), ""))
 	golden(t, "history", s.do("GET", "/task/"+testID(2).String()+"/history", ""))
 	golden(t, "list", s.do("GET", "/task", ""))
+	golden(t, "batches", s.do("GET", "/batches", ""))
 	golden(t, "batch", s.do("GET", "/batch/"+testID(1).String(), ""))
 	golden(t, "dag", s.do("GET", "/dag/"+testID(1).String(), ""))
 	golden(t, "problem", s.do("POST", "/task", `[{"id":"x","naem":"n","kind":"k","timeout":0,"on_start":null,

@@ -1,29 +1,20 @@
 package httpapi
 
 import (
+	"context"
 	"maps"
 	"net/http"
-	"net/url"
 
 	"taskrunner/api"
 	"taskrunner/internal/store"
+	"taskrunner/internal/task"
 )
 
-// listTasks is GET /task. One task more than asked for is read, to know whether there is a next page.
+// listTasks is GET /task.
 func (s *server) listTasks(w http.ResponseWriter, r *http.Request) error {
-	l, err := parseList(r.URL.RawQuery)
+	items, err := readPage(w, r, taskFilters, s.Store.Tasks, func(i *store.Item) task.ID { return i.Task.ID })
 	if err != nil {
 		return err
-	}
-	size := l.filter.Limit
-	l.filter.Limit++
-	items, err := s.Store.Tasks(r.Context(), l.filter)
-	if err != nil {
-		return err
-	}
-	if len(items) > size {
-		items = items[:size]
-		w.Header().Set("Link", "<"+nextURL(r.URL, l.known, &items[size-1])+`>; rel="next"`)
 	}
 	tasks := make([]api.TaskSummary, len(items))
 	for i := range items {
@@ -32,10 +23,43 @@ func (s *server) listTasks(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, tasks)
 }
 
-// nextURL is the path with the filters of this page, continued after last. A page's number would count twice.
-func nextURL(u *url.URL, known url.Values, last *store.Item) string {
-	query := maps.Clone(known)
+// listBatches is GET /batches.
+func (s *server) listBatches(w http.ResponseWriter, r *http.Request) error {
+	items, err := readPage(w, r, batchFilters, s.Store.Batches, func(b *store.BatchItem) task.ID { return b.ID })
+	if err != nil {
+		return err
+	}
+	batches := make([]api.BatchSummary, len(items))
+	for i := range items {
+		b := &items[i]
+		batches[i] = api.BatchSummary{
+			BatchID: b.ID.String(), TotalTasks: b.Tasks, FirstCreatedAt: at(b.CreatedAt), LatestUpdatedAt: at(b.UpdatedAt),
+			StatusCounts: statusCounts(b.Counts), Kinds: b.Kinds,
+		}
+	}
+	return writeJSON(w, http.StatusOK, batches)
+}
+
+// readPage reads the page of a list that r asks for, and links to the next one: the same filters, continued after the
+// last item. A page's number would count twice. One item more than asked for is read, to know whether there is a next.
+func readPage[T any](
+	w http.ResponseWriter, r *http.Request, filters filters,
+	read func(ctx context.Context, f store.Filter) ([]T, error), id func(*T) task.ID,
+) ([]T, error) {
+	l, err := parseList(r.URL.RawQuery, filters)
+	if err != nil {
+		return nil, err
+	}
+	size := l.filter.Limit
+	l.filter.Limit++
+	items, err := read(r.Context(), l.filter)
+	if err != nil || len(items) <= size {
+		return items, err
+	}
+	items = items[:size]
+	query := maps.Clone(l.known)
 	query.Del("page")
-	query.Set("cursor", last.Task.ID.String())
-	return u.EscapedPath() + "?" + query.Encode()
+	query.Set("cursor", id(&items[size-1]).String())
+	w.Header().Set("Link", "<"+r.URL.EscapedPath()+"?"+query.Encode()+`>; rel="next"`)
+	return items, nil
 }

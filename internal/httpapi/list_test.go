@@ -51,8 +51,11 @@ func TestParseList(t *testing.T) {
 		"metadata={}":                                                            {Metadata: []byte(`{}`), Limit: 50},
 		"nonsense=1&nonsense=2&Status=x&__proto__=1&page=1&color=%00%ff":         {Offset: 50, Limit: 50},
 		"kind=data*&status=Failure&name=n&timeout=1&batch_id=" + unknown:         {KindPrefix: "data", Statuses: []task.Status{task.Failure}, NamePart: "n", Timeout: time.Second, Batch: testID(0xffff), Limit: 50},
+		"created_after=2026-01-02T03:04:05Z":                                     {CreatedAfter: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Limit: 50},
+		"created_before=" + url.QueryEscape("2026-01-02T03:04:05.123456+02:00"):  {CreatedBefore: time.Date(2026, 1, 2, 1, 4, 5, 123456000, time.UTC), Limit: 50},
+		"created_after=0001-01-01T00:00:00Z&created_before=":                     {CreatedAfter: time.Unix(0, 0).UTC(), Limit: 50},
 	} {
-		l, err := parseList(query)
+		l, err := parseList(query, taskFilters)
 		if err != nil {
 			t.Errorf("%s: %v", query, err)
 			continue
@@ -95,14 +98,18 @@ func TestListRefuses(t *testing.T) {
 		"timeout=1s":                  {"timeout: "},
 		"timeout=-1":                  {"timeout: "},
 		"timeout=9223372036854775807": {"timeout: "},
-		"metadata=x":                  {"metadata: not valid JSON"},
-		"metadata=[]":                 {"metadata: must be a JSON object, is array"},
-		"metadata=null":               {"metadata: "},
-		"metadata={}{}":               {"metadata: "},
-		`metadata={"a":1,"a":2}`:      {"metadata: ", "duplicate"},
-		`metadata={"a":"\u0000"}`:     {"metadata: ", "NUL"},
-		`metadata={"a":1e999}`:        {"metadata: "},
-		"metadata={\"a\":\"%ff\"}":    {"metadata: ", "UTF-8"},
+		"created_after=yesterday":     {`created_after: must be a time as in RFC 3339`, `is \"yesterday\"`},
+		"created_after=2026-01-02":    {"created_after: "},
+		"created_before=2026-01-02T03:04:05+02:00": {"created_before: ", "%2B"},
+		"created_before=1767323045":                {"created_before: "},
+		"metadata=x":                               {"metadata: not valid JSON"},
+		"metadata=[]":                              {"metadata: must be a JSON object, is array"},
+		"metadata=null":                            {"metadata: "},
+		"metadata={}{}":                            {"metadata: "},
+		`metadata={"a":1,"a":2}`:                   {"metadata: ", "duplicate"},
+		`metadata={"a":"\u0000"}`:                  {"metadata: ", "NUL"},
+		`metadata={"a":1e999}`:                     {"metadata: "},
+		"metadata={\"a\":\"%ff\"}":                 {"metadata: ", "UTF-8"},
 		"metadata=" + strings.Repeat(`{"a":`, 100) + "1" + strings.Repeat("}", 100): {"nested deeper"},
 		"page=%zz":                {"the query is not well-formed"},
 		"a;b":                     {"the query is not well-formed"},
@@ -129,6 +136,61 @@ func manyIDs(n int) string {
 		texts = append(texts, id.String())
 	}
 	return strings.Join(texts, ",")
+}
+
+func TestBatchesRefuse(t *testing.T) {
+	t.Parallel()
+	var cases []scenario
+	for query, wants := range map[string][]string{
+		"page=x":                             {"page: "},
+		"status=running":                     {"status: "},
+		"kind=a&kind=b":                      {"kind: stands more than once"},
+		"name=%00":                           {"name: "},
+		"cursor=x":                           {"cursor: "},
+		"created_after=now":                  {"created_after: "},
+		"created_before=1":                   {"created_before: "},
+		"created_after=now&created_before=1": {"created_after: ", "created_before: "},
+	} {
+		cases = append(cases, scenario{name: query, method: "GET", path: "/batches?" + query, status: 400, wants: wants})
+	}
+	cases = append(cases, scenario{
+		name: "filters of tasks alone", method: "GET", path: "/batches?metadata=x&timeout=x&batch_id=x", status: 200,
+	})
+	run(t, cases)
+}
+
+// Walking along the links shows every batch once, newest first, and keeps the filters.
+func TestBatchPages(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	var all []string
+	for range 5 {
+		all = append(all, s.do("POST", "/task", diamond).Header().Get("X-Batch-ID"))
+	}
+	slices.Reverse(all)
+	for size := 1; size <= len(all)+1; size++ {
+		var got []string
+		target := fmt.Sprintf("/batches?kind=ingest&junk=1&page=0&page_size=%d", size)
+		for pages := 0; target != ""; pages++ {
+			w := s.do("GET", target, "")
+			if w.Code != 200 || pages > len(all) {
+				t.Fatalf("%s: %d %s", target, w.Code, w.Body)
+			}
+			for _, item := range decode[[]api.BatchSummary](t, w) {
+				got = append(got, item.BatchID)
+			}
+			if s.filter.Kind != "ingest" || s.filter.Limit != size+1 {
+				t.Errorf("%s: asked for %+v", target, s.filter)
+			}
+			target = next(t, w.Header())
+			if target != "" && !strings.HasPrefix(target, "/batches?") || strings.Contains(target, "page=0") || strings.Contains(target, "junk") {
+				t.Errorf("next page: %s", target)
+			}
+		}
+		if diff := cmp.Diff(all, got); diff != "" {
+			t.Errorf("size %d (-want +got):\n%s", size, diff)
+		}
+	}
 }
 
 const nilID = "00000000-0000-0000-0000-000000000000"

@@ -17,12 +17,15 @@ type CreatePlan struct {
 	Ready []task.ID
 	// Shapes of all rules, each once, by their ids.
 	Shapes []task.Shape
+	// Kinds of all tasks, each once.
+	Kinds []string
 }
 
 // PlanCreate plans b at the time now, which becomes the CreatedAt of its tasks.
 func PlanCreate(b *task.Batch, now time.Time) CreatePlan {
 	p := CreatePlan{States: make([]task.State, len(b.Tasks))}
 	index := make(map[task.ID]int, len(b.Tasks))
+	kinds := map[string]bool{}
 	for i, t := range b.Tasks {
 		t.CreatedAt = now
 		index[t.ID] = i
@@ -37,6 +40,10 @@ func PlanCreate(b *task.Batch, now time.Time) CreatePlan {
 			p.Ready = append(p.Ready, t.ID)
 		}
 		p.Shapes = append(p.Shapes, shapesOf(t.Rules)...)
+		if !kinds[t.Kind] {
+			kinds[t.Kind] = true
+			p.Kinds = append(p.Kinds, t.Kind)
+		}
 	}
 	for _, t := range b.Tasks {
 		for _, d := range t.Dependencies {

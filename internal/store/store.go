@@ -62,6 +62,8 @@ type Store interface {
 	// Unfinished lists the tasks of that kind of a batch that have not ended, oldest first, and up to MaxLacking of them
 	// whose metadata has not all of fields. ErrNotFound: there is no such batch.
 	Unfinished(ctx context.Context, batch task.ID, kind string, fields []string) (Unfinished, error)
+	// Batches lists batches, newest first: those with a task that f selects. Before and Offset count batches.
+	Batches(ctx context.Context, f Filter) ([]BatchItem, error)
 	// Batch sums a batch up, or ErrNotFound.
 	Batch(ctx context.Context, id task.ID) (*BatchSummary, error)
 	// DAG returns the tasks of a batch in request order and the dependencies between them, or ErrNotFound.
@@ -237,6 +239,9 @@ type Filter struct {
 	// Metadata: a JSON object that the metadata contains, as jsonb's @> has it.
 	Metadata []byte
 	Timeout  time.Duration
+	// CreatedAfter and CreatedBefore do not include the time itself. A list is bounded by ids where it can be, which
+	// begin with the time of the process that made them: see [ClockSlack].
+	CreatedAfter, CreatedBefore time.Time
 	// Before continues after that task of an earlier page; Offset skips.
 	Before task.ID
 	Offset int
@@ -267,6 +272,22 @@ func (u *Unfinished) Add(id task.ID, metadata []byte, fields []string) {
 			u.Lacking = append(u.Lacking, Lacking{id, field})
 		}
 	}
+}
+
+// OfTasks reports whether f says anything about tasks, beyond when they were created.
+func (f *Filter) OfTasks() bool {
+	return len(f.Statuses) > 0 || f.Kind != "" || f.KindPrefix != "" || f.NamePart != "" || f.Batch != (task.ID{}) ||
+		f.Metadata != nil || f.Timeout != 0
+}
+
+// BatchItem is a batch in a list.
+type BatchItem struct {
+	ID        task.ID
+	CreatedAt time.Time
+	UpdatedAt time.Time // the last activity of any of its tasks
+	Tasks     int
+	Counts    map[task.Status]int
+	Kinds     []string // sorted
 }
 
 // BatchSummary sums a batch up.

@@ -31,6 +31,7 @@ func (s *Store) Create(ctx context.Context, b *task.Batch, key *store.Idempotenc
 		plan := store.PlanCreate(b, t.now)
 		created = store.Created{Batch: b.ID, States: plan.States}
 		t.exec("insert_batch", b.ID, b.Requester, t.now)
+		t.exec("insert_kinds", b.ID, plan.Kinds)
 		for i := 0; i < len(b.Tasks); i += createChunk {
 			end := min(i+createChunk, len(b.Tasks))
 			t.insertTasks(b.ID, b.Tasks[i:end])

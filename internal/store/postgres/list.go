@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -117,32 +118,132 @@ func (t *tx) row(name string, args []any, scan func(row pgx.Row) error) {
 	t.batch.Queue(t.s.queries.Get(name), args...).QueryRow(scan)
 }
 
-// where collects conditions and their arguments.
+// where collects conditions and their arguments, which may stand in more than one of it.
 type where struct {
 	conditions []string
-	args       []any
+	args       *[]any
+}
+
+// arg is the place of an argument.
+func (w *where) arg(value any) string {
+	*w.args = append(*w.args, value)
+	return "$" + strconv.Itoa(len(*w.args))
 }
 
 // add takes a condition with one %s for the place of its argument.
 func (w *where) add(condition string, arg any) {
-	w.args = append(w.args, arg)
-	w.conditions = append(w.conditions, fmt.Sprintf(condition, "$"+strconv.Itoa(len(w.args))))
+	w.conditions = append(w.conditions, fmt.Sprintf(condition, w.arg(arg)))
 }
 
 func (w *where) sql() string {
 	if len(w.conditions) == 0 {
 		return ""
 	}
-	return " WHERE " + strings.Join(w.conditions, " AND ")
+	return "\nWHERE " + w.all()
 }
+
+func (w *where) all() string { return strings.Join(w.conditions, " AND ") }
+
+// page adds the order and the part of the list that f wants.
+func (w *where) page(order string, f *store.Filter) string {
+	return "\nORDER BY " + order + " DESC LIMIT " + w.arg(f.Limit) + " OFFSET " + w.arg(f.Offset)
+}
+
+// Where a list is walked from the newest on.
+const (
+	byFacts   = "tasks_by_facts"
+	byState   = "tasks_by_state"
+	byPlace   = "tasks_by_place"
+	byRunning = "tasks_by_running"
+	byIDs     = "tasks_by_ids"
+
+	batchesByAge     = "batches_by_age"
+	batchesByKind    = "batches_by_kind"
+	batchesByPlace   = "batches_by_place"
+	batchesByRunning = "batches_by_running"
+)
+
+// fewReady is up to how many ready tasks a list sorts.
+const fewReady = 10_000
 
 // Tasks is as in store.Store.
 func (s *Store) Tasks(ctx context.Context, f store.Filter) ([]store.Item, error) {
-	var w where
-	from := "tasks_by_facts"
-	if f.IDs != nil {
-		from, w.args = "tasks_by_ids", []any{f.IDs}
+	var items []store.Item
+	from, err := s.tasksFrom(ctx, &f)
+	if err == nil {
+		sql, args := s.tasksQuery(from, &f)
+		err = s.list(ctx, sql, args, func(rows pgx.Rows) error {
+			items, err = pgx.CollectRows(rows, scanItem)
+			return err
+		})
 	}
+	if err != nil {
+		return nil, fmt.Errorf("list tasks: %w", err)
+	}
+	return items, nil
+}
+
+// tasksFrom chooses where to look. No index has the status, which changes too often for that.
+func (s *Store) tasksFrom(ctx context.Context, f *store.Filter) (string, error) {
+	switch {
+	case f.IDs != nil:
+		return byIDs, nil
+	case only(f, task.Claimed, task.Running):
+		return byRunning, nil
+	case f.Batch != (task.ID{}) || f.Kind != "" && !only(f, task.Pending, task.Claimed, task.Running):
+		return byFacts, nil
+	case only(f, task.Pending, task.Claimed, task.Running):
+		few := false
+		if err := s.pool.QueryRow(ctx, s.queries.Get("few_ready"), fewReady).Scan(&few); err != nil || few {
+			return byPlace, redact(err)
+		}
+	}
+	if f.Kind == "" && (len(f.Statuses) > 0 || f.Timeout != 0) {
+		return byState, nil
+	}
+	return byFacts, nil
+}
+
+// only reports whether f wants nothing but some of statuses.
+func only(f *store.Filter, statuses ...task.Status) bool {
+	return len(f.Statuses) > 0 &&
+		!slices.ContainsFunc(f.Statuses, func(s task.Status) bool { return !slices.Contains(statuses, s) })
+}
+
+func (s *Store) tasksQuery(from string, f *store.Filter) (sql string, args []any) {
+	if f.IDs != nil {
+		args = append(args, f.IDs)
+	}
+	id := map[string]string{byFacts: "t.id", byIDs: "t.id", byState: "s.id", byPlace: "p.task_id", byRunning: "p.task_id"}[from]
+	w := &where{args: &args}
+	w.between(id, f)
+	w.tasks(f)
+	if !f.CreatedAfter.IsZero() {
+		w.add("t.created_at > %s", f.CreatedAfter)
+	}
+	if !f.CreatedBefore.IsZero() {
+		w.add("t.created_at < %s", f.CreatedBefore)
+	}
+	sql = s.queries.Get("tasks") + "\n" + s.queries.Get(from) + w.sql() + w.page(id, f)
+	return sql, args
+}
+
+// between adds the bounds of ids.
+func (w *where) between(id string, f *store.Filter) {
+	after, before := store.IDsBetween(f.CreatedAfter, f.CreatedBefore)
+	if after != (task.ID{}) {
+		w.add(id+" > %s", after)
+	}
+	if !f.CreatedBefore.IsZero() {
+		w.add(id+" < %s", before)
+	}
+	if f.Before != (task.ID{}) {
+		w.add(id+" < %s", f.Before)
+	}
+}
+
+// tasks adds what f says of tasks.
+func (w *where) tasks(f *store.Filter) {
 	if len(f.Statuses) > 0 {
 		statuses := make([]int16, len(f.Statuses))
 		for i, status := range f.Statuses {
@@ -154,7 +255,7 @@ func (s *Store) Tasks(ctx context.Context, f store.Filter) ([]store.Item, error)
 		w.add("t.kind = %s", f.Kind)
 	}
 	if f.KindPrefix != "" {
-		w.add("starts_with(t.kind, %s)", f.KindPrefix)
+		w.add("starts_with(s.kind, %s)", f.KindPrefix)
 	}
 	if f.NamePart != "" {
 		w.add("strpos(t.name, %s) > 0", f.NamePart)
@@ -168,27 +269,83 @@ func (s *Store) Tasks(ctx context.Context, f store.Filter) ([]store.Item, error)
 	if f.Timeout != 0 {
 		w.add("s.timeout = %s", int(f.Timeout.Seconds()))
 	}
-	if f.Before != (task.ID{}) {
-		w.add("t.id < %s", f.Before)
-	}
-	sql := s.tasks(from) + w.sql() + fmt.Sprintf(" ORDER BY t.id DESC LIMIT %d OFFSET %d", f.Limit, f.Offset)
-	items, err := s.items(ctx, sql, w.args...)
-	if err != nil {
-		return nil, fmt.Errorf("list tasks: %w", err)
-	}
-	return items, nil
 }
 
-// tasks begins a list.
-func (s *Store) tasks(from string) string { return s.queries.Get("tasks") + "\n" + s.queries.Get(from) }
+// list runs the statement of a list.
+func (s *Store) list(ctx context.Context, sql string, args []any, collect func(rows pgx.Rows) error) error {
+	return s.read(ctx, func(t *tx) {
+		t.exec("open_list")
+		t.batch.Queue(sql, args...).Query(collect)
+	})
+}
 
-func (s *Store) items(ctx context.Context, sql string, args ...any) ([]store.Item, error) {
-	rows, err := s.pool.Query(ctx, sql, args...)
-	if err != nil {
-		return nil, redact(err)
+// Batches is as in store.Store.
+func (s *Store) Batches(ctx context.Context, f store.Filter) ([]store.BatchItem, error) {
+	var groups []store.BatchGroup
+	from, err := s.batchesFrom(ctx, &f)
+	if err == nil {
+		sql, args := s.batchesQuery(from, &f)
+		err = s.list(ctx, sql, args, func(rows pgx.Rows) error {
+			groups, err = pgx.CollectRows(rows, scanGroup)
+			return err
+		})
 	}
-	items, err := pgx.CollectRows(rows, scanItem)
-	return items, redact(err)
+	if err != nil {
+		return nil, fmt.Errorf("list batches: %w", err)
+	}
+	return store.BatchItems(groups), nil
+}
+
+func scanGroup(rows pgx.CollectableRow) (store.BatchGroup, error) {
+	var g store.BatchGroup
+	var status int16
+	err := rows.Scan((*[16]byte)(&g.Batch), &g.CreatedAt, &g.Kind, &status, &g.Tasks, &g.UpdatedAt)
+	g.Status, g.CreatedAt, g.UpdatedAt = task.Status(status), g.CreatedAt.UTC(), g.UpdatedAt.UTC()
+	return g, err
+}
+
+// batchesFrom chooses where to look.
+func (s *Store) batchesFrom(ctx context.Context, f *store.Filter) (string, error) {
+	switch {
+	case only(f, task.Claimed, task.Running):
+		return batchesByRunning, nil
+	case only(f, task.Pending, task.Claimed, task.Running):
+		few := false
+		if err := s.pool.QueryRow(ctx, s.queries.Get("few_queued"), fewReady).Scan(&few); err != nil || few {
+			return batchesByPlace, redact(err)
+		}
+	}
+	if f.Kind != "" {
+		return batchesByKind, nil
+	}
+	return batchesByAge, nil
+}
+
+func (s *Store) batchesQuery(from string, f *store.Filter) (sql string, args []any) {
+	id, page := "b.id", s.queries.Get(from)
+	w, tasks := &where{args: &args}, &where{args: &args}
+	rest := *f // what is not known yet of the batches that are walked
+	switch from {
+	case batchesByPlace, batchesByRunning:
+		tasks.tasks(f)
+		page, rest = fmt.Sprintf(page, tasks.sql()), store.Filter{}
+	case batchesByKind:
+		id, rest.Kind = "k.batch_id", ""
+		w.add("k.kind = %s", f.Kind)
+	}
+	if rest.OfTasks() {
+		tasks.tasks(f)
+		w.conditions = append(w.conditions, fmt.Sprintf(s.queries.Get("batch_has"), tasks.all()))
+	}
+	w.between(id, f)
+	if !f.CreatedAfter.IsZero() {
+		w.add("b.created_at > %s", f.CreatedAfter)
+	}
+	if !f.CreatedBefore.IsZero() {
+		w.add("b.created_at < %s", f.CreatedBefore)
+	}
+	page += w.sql() + w.page(id, f)
+	return fmt.Sprintf(s.queries.Get("batches"), page), args
 }
 
 func scanItem(rows pgx.CollectableRow) (store.Item, error) {
@@ -232,7 +389,8 @@ func (s *Store) DAG(ctx context.Context, batch task.ID) (*store.DAG, error) {
 	dag := &store.DAG{}
 	err := s.read(ctx, func(t *tx) {
 		t.row("batch", []any{batch}, func(row pgx.Row) error { return row.Scan(nil, nil) })
-		t.batch.Queue(s.tasks("tasks_by_facts")+" WHERE t.batch_id = $1 ORDER BY t.id", batch).Query(func(rows pgx.Rows) error {
+		sql := s.queries.Get("tasks") + "\n" + s.queries.Get("tasks_by_facts") + "\nWHERE t.batch_id = $1 ORDER BY t.id"
+		t.batch.Queue(sql, batch).Query(func(rows pgx.Rows) error {
 			var err error
 			dag.Items, err = pgx.CollectRows(rows, scanItem)
 			return err

@@ -148,7 +148,7 @@ func (d *databases) check(tb testing.TB, url string) {
 	}
 	// Far quicker than TRUNCATE where there is little.
 	for _, table := range []string{"delivery", "link", "task_state", "ready", "parked", "running", "gate", "gate_delta", "shape",
-		"dep_event", "process", "task", "batch", "idempotency_key"} {
+		"dep_event", "process", "task", "batch_kind", "batch", "idempotency_key"} {
 		if _, err := conn.Exec(ctx, "DELETE FROM "+table); err != nil {
 			tb.Error(err)
 			return

@@ -22,6 +22,7 @@ func (s *Store) Create(ctx context.Context, b *task.Batch, key *store.Idempotenc
 		created = store.Created{Batch: b.ID, States: plan.States}
 		batch, now := b.ID.String(), micros(t.now)
 		t.exec("insert_batch", batch, b.Requester, now)
+		t.put("insert_kinds", givenTexts(plan.Kinds), batch)
 		t.put("insert_tasks", rowsOf(b.Tasks, givenTask), batch, now)
 		t.put("insert_states", rowsOf(plan.States, givenState))
 		t.put("insert_links", rowsOf(plan.Links, givenLink))

@@ -92,23 +92,35 @@ func (s *Store) Unfinished(ctx context.Context, batch task.ID, kind string, fiel
 	return found, nil
 }
 
-// where collects conditions and their arguments.
+// where collects conditions and their arguments, which may stand in more than one of it.
 type where struct {
 	conditions []string
-	args       []driver.Value
+	args       *[]driver.Value
+}
+
+// arg is the place of an argument.
+func (w *where) arg(value driver.Value) string {
+	*w.args = append(*w.args, value)
+	return "?" + strconv.Itoa(len(*w.args))
 }
 
 // add takes a condition with one %s for the place of its argument.
 func (w *where) add(condition string, arg driver.Value) {
-	w.args = append(w.args, arg)
-	w.conditions = append(w.conditions, fmt.Sprintf(condition, "?"+strconv.Itoa(len(w.args))))
+	w.conditions = append(w.conditions, fmt.Sprintf(condition, w.arg(arg)))
 }
 
 func (w *where) sql() string {
 	if len(w.conditions) == 0 {
 		return ""
 	}
-	return "\nWHERE " + strings.Join(w.conditions, " AND ")
+	return "\nWHERE " + w.all()
+}
+
+func (w *where) all() string { return strings.Join(w.conditions, " AND ") }
+
+// page is the part of the list that f wants.
+func (w *where) page(f *store.Filter) string {
+	return "\nLIMIT " + w.arg(int64(f.Limit)) + " OFFSET " + w.arg(int64(f.Offset))
 }
 
 // Where a list is walked from the newest task on.
@@ -119,6 +131,12 @@ const (
 	byPlace   = "tasks_by_place"
 	byRest    = "tasks_by_rest"
 	byRunning = "tasks_by_running"
+
+	batchesByAge     = "batches_by_age"
+	batchesByKind    = "batches_by_kind"
+	batchesByPlace   = "batches_by_place"
+	batchesByRest    = "batches_by_rest"
+	batchesByRunning = "batches_by_running"
 )
 
 const (
@@ -133,14 +151,8 @@ func (s *Store) Tasks(ctx context.Context, f store.Filter) ([]store.Item, error)
 	var items []store.Item
 	err := s.read(ctx, func(t *tx) error {
 		from := t.from(&f)
-		w := &where{}
-		order := w.begin(from, &f)
-		w.filter(from, &f)
-		n := len(w.args)
-		w.args = append(w.args, int64(f.Limit), int64(f.Offset))
-		sql := fmt.Sprintf("%s\n%s%s%s\nLIMIT ?%d OFFSET ?%d",
-			s.queries.Get("tasks"), s.queries.Get(from), w.sql(), order, n+1, n+2)
-		t.query(from, sql, appendItems(&items), w.args...)
+		sql, args := s.tasksQuery(from, &f)
+		t.query(from, sql, appendItems(&items), args...)
 		return t.err
 	})
 	if err != nil {
@@ -151,20 +163,16 @@ func (s *Store) Tasks(ctx context.Context, f store.Filter) ([]store.Item, error)
 
 // from chooses where to look. No index has every status, so a rare one is searched for where there is least else.
 func (t *tx) from(f *store.Filter) string {
-	only := func(statuses ...task.Status) bool {
-		return len(f.Statuses) > 0 &&
-			!slices.ContainsFunc(f.Statuses, func(s task.Status) bool { return !slices.Contains(statuses, s) })
-	}
 	switch {
 	case f.IDs != nil:
 		return byIDs
-	case only(task.Claimed, task.Running):
+	case only(f, task.Claimed, task.Running):
 		return byRunning
 	case f.Batch != (task.ID{}):
 		return byFacts
-	case only(task.Waiting, task.Paused, task.Failure, task.Canceled):
+	case only(f, task.Waiting, task.Paused, task.Failure, task.Canceled):
 		return byRest
-	case only(task.Pending, task.Claimed, task.Running) && t.fewReady():
+	case only(f, task.Pending, task.Claimed, task.Running) && t.few("few_ready"):
 		return byPlace
 	case f.Kind == "" && (len(f.Statuses) > 0 || f.Timeout != 0):
 		return byState
@@ -172,39 +180,90 @@ func (t *tx) from(f *store.Filter) string {
 	return byFacts
 }
 
-func (t *tx) fewReady() bool {
+// only reports whether f wants nothing but some of statuses.
+func only(f *store.Filter, statuses ...task.Status) bool {
+	return len(f.Statuses) > 0 &&
+		!slices.ContainsFunc(f.Statuses, func(s task.Status) bool { return !slices.Contains(statuses, s) })
+}
+
+// few asks the statement name whether there is little enough to sort.
+func (t *tx) few(name string, args ...driver.Value) bool {
 	few := false
-	t.rows("few_ready", func(r *row) error {
+	t.rows(name, func(r *row) error {
 		few = r.bool()
 		return nil
-	}, int64(fewReady))
+	}, append([]driver.Value{int64(fewReady)}, args...)...)
 	return few
 }
 
-// begin adds where to begin, and returns the order.
+func (s *Store) tasksQuery(from string, f *store.Filter) (sql string, args []driver.Value) {
+	w := &where{args: &args}
+	order := w.begin(from, f)
+	w.tasks(from, f)
+	w.created("t", f)
+	sql = s.queries.Get("tasks") + "\n" + s.queries.Get(from) + w.sql() + order + w.page(f)
+	return sql, args
+}
+
+// begin adds where to begin and to end, and returns the order.
 func (w *where) begin(from string, f *store.Filter) string {
-	before := afterAll
-	if f.Before != (task.ID{}) {
-		before = f.Before.String()
-	}
+	after, before := idBounds(f)
 	id := "t.id"
 	switch from {
 	case byPlace, byRest:
-		w.args = append(w.args, before, array(f.Statuses))
+		*w.args = append(*w.args, before, array(f.Statuses))
+		if after != "" {
+			w.add(map[string]string{byPlace: "p.task_id", byRest: "p.id"}[from]+" > %s", after)
+		}
 		return ""
 	case byRunning:
 		id = "p.task_id"
 	case byState:
 		id = "s.id"
 	case byIDs:
-		w.args = append(w.args, array(f.IDs))
+		*w.args = append(*w.args, array(f.IDs))
 	}
-	w.add(id+" < %s", before)
+	w.between(id, f)
 	return "\nORDER BY " + id + " DESC"
 }
 
-// filter adds the conditions of f, but where to begin.
-func (w *where) filter(from string, f *store.Filter) {
+// between adds the bounds of ids.
+func (w *where) between(id string, f *store.Filter) {
+	after, before := idBounds(f)
+	w.add(id+" < %s", before)
+	if after != "" {
+		w.add(id+" > %s", after)
+	}
+}
+
+// idBounds are the bounds of ids; after is empty for none.
+func idBounds(f *store.Filter) (after, before string) {
+	low, high := store.IDsBetween(f.CreatedAfter, f.CreatedBefore)
+	if low != (task.ID{}) {
+		after = low.String()
+	}
+	before = afterAll
+	if !f.CreatedBefore.IsZero() {
+		before = high.String()
+	}
+	if f.Before != (task.ID{}) {
+		before = min(before, f.Before.String())
+	}
+	return after, before
+}
+
+// created adds the bounds of times, of which those of ids are only an estimate.
+func (w *where) created(table string, f *store.Filter) {
+	if !f.CreatedAfter.IsZero() {
+		w.add(table+".created_at > %s", micros(f.CreatedAfter))
+	}
+	if !f.CreatedBefore.IsZero() {
+		w.add(table+".created_at < %s", micros(f.CreatedBefore))
+	}
+}
+
+// tasks adds what f says of tasks.
+func (w *where) tasks(from string, f *store.Filter) {
 	kind := "s.kind"
 	if from == byFacts {
 		kind = "t.kind"
@@ -230,6 +289,66 @@ func (w *where) filter(from string, f *store.Filter) {
 	if f.Timeout != 0 {
 		w.add("s.timeout = %s", int64(f.Timeout.Seconds()))
 	}
+}
+
+// Batches is as in store.Store.
+func (s *Store) Batches(ctx context.Context, f store.Filter) ([]store.BatchItem, error) {
+	var groups []store.BatchGroup
+	err := s.read(ctx, func(t *tx) error {
+		from := t.batchesFrom(&f)
+		sql, args := s.batchesQuery(from, &f)
+		t.query(from, sql, func(r *row) error {
+			groups = append(groups, store.BatchGroup{
+				Batch: r.id(), CreatedAt: r.time(), Kind: r.text(), Status: task.Status(r.int()), Tasks: r.int(), UpdatedAt: r.time(),
+			})
+			return nil
+		}, args...)
+		return t.err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list batches: %w", err)
+	}
+	return store.BatchItems(groups), nil
+}
+
+// batchesFrom chooses where to look.
+func (t *tx) batchesFrom(f *store.Filter) string {
+	switch {
+	case only(f, task.Claimed, task.Running):
+		return batchesByRunning
+	case only(f, task.Pending, task.Claimed, task.Running) && t.few("few_queued"):
+		return batchesByPlace
+	case only(f, task.Waiting, task.Paused, task.Failure, task.Canceled) && t.few("few_rest", array(f.Statuses)):
+		return batchesByRest
+	case f.Kind != "":
+		return batchesByKind
+	}
+	return batchesByAge
+}
+
+func (s *Store) batchesQuery(from string, f *store.Filter) (sql string, args []driver.Value) {
+	id, page := "b.id", s.queries.Get(from)
+	w, tasks := &where{args: &args}, &where{args: &args}
+	rest := *f // what is not known yet of the batches that are walked
+	switch from {
+	case batchesByRest:
+		tasks.conditions = []string{"s.status IN (1, 5, 7, 8)"} // what the index is for
+		fallthrough
+	case batchesByPlace, batchesByRunning:
+		tasks.tasks(byState, f)
+		page, rest = fmt.Sprintf(page, tasks.sql()), store.Filter{}
+	case batchesByKind:
+		id, rest.Kind = "k.batch_id", ""
+		w.add("k.kind = %s", f.Kind)
+	}
+	if rest.OfTasks() {
+		tasks.tasks(byState, f)
+		w.conditions = append(w.conditions, fmt.Sprintf(s.queries.Get("batch_has"), tasks.all()))
+	}
+	w.between(id, f)
+	w.created("b", f)
+	page += w.sql() + "\nORDER BY " + id + " DESC" + w.page(f)
+	return fmt.Sprintf(s.queries.Get("batches"), page), args
 }
 
 func appendItems(to *[]store.Item) func(*row) error {

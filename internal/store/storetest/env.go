@@ -268,3 +268,15 @@ func (e *env) list(f store.Filter) []store.Item {
 	}
 	return items
 }
+
+func (e *env) batches(f store.Filter) []store.BatchItem {
+	e.Helper()
+	if f.Limit == 0 {
+		f.Limit = 1000
+	}
+	items, err := e.Batches(e.ctx, f)
+	if err != nil {
+		e.Fatalf("Batches: %v", err)
+	}
+	return items
+}

@@ -24,6 +24,10 @@ var listTests = []conformance{
 	{"pages", testPages},
 	{"a cursor is stable while tasks come in", testCursor},
 	{"Claimed and Pending apart", testListClaimed},
+	{"created after and before", testListCreated},
+	{"batches by every filter alone and all combined", testBatchFilters},
+	{"what a list shows of a batch", testBatchItem},
+	{"pages of batches", testBatchPages},
 }
 
 // matches is what a filter means.
@@ -124,6 +128,191 @@ func testFilters(t *testing.T, e *env) {
 			choices[i](&f)
 		}
 		check(f)
+	}
+}
+
+// mixed are batches of tasks of three kinds and names, in every status, with what became of each.
+func (e *env) mixed(batches, size int) ([]*task.Batch, map[task.ID]task.Status) {
+	e.Helper()
+	kinds, words := []string{"ingest", "ingest-pdf", "export"}, []string{"first", "second", "fir"}
+	var all []*task.Task
+	var made []*task.Batch
+	for range batches {
+		var tasks []*task.Task
+		only := kinds[:1+rand.IntN(3)]
+		for range size {
+			k := newTask(kind(only[rand.IntN(len(only))]), func(k *task.Task) { k.Name = words[rand.IntN(3)] })
+			if len(tasks) > 0 && rand.IntN(4) == 0 {
+				after(tasks[0])(k)
+			}
+			tasks = append(tasks, k)
+		}
+		made, all = append(made, e.create(tasks...)), append(all, tasks...)
+	}
+	e.tick(task.Room{Total: len(all) / 3, PerHost: len(all) / 3})
+	ways := []func(*task.Task) task.Outcome{
+		cancel, pause, func(k *task.Task) task.Outcome { return end(k.ID, task.Success) },
+		func(k *task.Task) task.Outcome { return end(k.ID, task.Failure) },
+		func(k *task.Task) task.Outcome { return started(k.ID) },
+	}
+	for _, k := range all {
+		if i := rand.IntN(12); i < len(ways) {
+			e.settleAll(ways[i](k))
+		}
+	}
+	statuses := map[task.ID]task.Status{}
+	for _, k := range all {
+		statuses[k.ID] = e.detail(k.ID).State.Status
+	}
+	return made, statuses
+}
+
+func testBatchFilters(t *testing.T, e *env) {
+	batches, statuses := e.mixed(40, 4)
+	check := func(f store.Filter) {
+		t.Helper()
+		var want []task.ID
+		for _, b := range slices.Backward(batches) {
+			if slices.ContainsFunc(b.Tasks, func(k *task.Task) bool { return matches(f, k, statuses[k.ID]) }) {
+				want = append(want, b.ID)
+			}
+		}
+		var got []task.ID
+		for _, item := range e.batches(f) {
+			got = append(got, item.ID)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%+v: %d batches, want %d, newest first", f, len(got), len(want))
+		}
+	}
+	choices := []func(f *store.Filter){
+		func(f *store.Filter) {
+			for _, s := range task.Statuses() {
+				if rand.IntN(4) == 0 {
+					f.Statuses = append(f.Statuses, s)
+				}
+			}
+		},
+		func(f *store.Filter) { f.Kind = []string{"ingest", "ingest-pdf", "export", "nothing"}[rand.IntN(4)] },
+		func(f *store.Filter) { f.KindPrefix = []string{"ing", "ingest-", "x"}[rand.IntN(3)] },
+		func(f *store.Filter) { f.NamePart = []string{"fir", "first", "con", "nope"}[rand.IntN(4)] },
+	}
+	check(store.Filter{})
+	for _, s := range task.Statuses() {
+		check(store.Filter{Statuses: []task.Status{s}})
+		check(store.Filter{Statuses: []task.Status{s}, Kind: "export"})
+	}
+	check(store.Filter{Statuses: []task.Status{task.Pending, task.Claimed}})
+	check(store.Filter{Statuses: []task.Status{task.Failure, task.Canceled}})
+	for _, choose := range choices {
+		for range 4 {
+			var f store.Filter
+			choose(&f)
+			check(f)
+		}
+	}
+	for range 60 {
+		var f store.Filter
+		for _, i := range rand.Perm(len(choices))[:1+rand.IntN(len(choices))] {
+			choices[i](&f)
+		}
+		check(f)
+	}
+}
+
+func testBatchItem(t *testing.T, e *env) {
+	parent := newTask(kind("ingest"))
+	b := e.create(parent, newTask(kind("export"), after(parent)), newTask(kind("ingest")), newTask(kind("archive")))
+	e.clock.Advance(time.Minute)
+	e.settle(cancel(b.Tasks[3]))
+	e.create(newTask())
+	summary, err := e.Batch(e.ctx, b.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []store.BatchItem{{
+		ID: b.ID, CreatedAt: summary.CreatedAt, UpdatedAt: e.detail(b.Tasks[3].ID).State.LastUpdated, Tasks: 4,
+		Counts: map[task.Status]int{task.Waiting: 1, task.Pending: 2, task.Canceled: 1}, Kinds: []string{"archive", "export", "ingest"},
+	}}
+	if diff := cmp.Diff(want, e.batches(store.Filter{Kind: "ingest"})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if d := want[0].UpdatedAt.Sub(want[0].CreatedAt); d < time.Minute {
+		t.Errorf("updated %s after it was created", d)
+	}
+}
+
+func testBatchPages(t *testing.T, e *env) {
+	var want []task.ID
+	for range 23 {
+		want = append(want, e.create(newTasks(2)...).ID)
+	}
+	slices.Reverse(want)
+	for _, f := range []store.Filter{
+		{}, {Kind: "work"}, {NamePart: "task"}, {Statuses: []task.Status{task.Pending}}, {Statuses: []task.Status{task.Pending, task.Success}},
+	} {
+		f.Limit = 5
+		var pages, walk []task.ID
+		for f.Offset = 0; f.Offset < 30; f.Offset += 5 {
+			for _, b := range e.batches(f) {
+				pages = append(pages, b.ID)
+			}
+		}
+		f.Offset = 0
+		for range want {
+			page := e.batches(f)
+			if len(page) == 0 {
+				break
+			}
+			for _, b := range page {
+				walk = append(walk, b.ID)
+			}
+			f.Before = walk[len(walk)-1]
+		}
+		if !slices.Equal(pages, want) || !slices.Equal(walk, want) {
+			t.Errorf("%+v: %d batches on pages, %d by cursor, want all 23, newest first, each once", f, len(pages), len(walk))
+		}
+	}
+}
+
+func testListCreated(t *testing.T, e *env) {
+	var tasks []*task.Task
+	var at []time.Time
+	for range 5 {
+		k := newTask()
+		e.create(k)
+		tasks, at = append(tasks, k), append(at, e.detail(k.ID).Task.CreatedAt)
+		e.clock.Advance(10 * time.Second) // an id is older than its task is said to be
+	}
+	e.wantClaims(tasks...)
+	e.finish(task.Success, tasks...)
+	created := func(i int) time.Time { return at[i] }
+	for _, c := range []struct {
+		after, before time.Time
+		want          []*task.Task
+	}{
+		{created(1), time.Time{}, tasks[2:]}, {time.Time{}, created(1), tasks[:1]}, {created(0), created(4), tasks[1:4]},
+		{created(0).Add(-time.Microsecond), created(0).Add(time.Microsecond), tasks[:1]}, {created(4), time.Time{}, nil},
+		{time.Time{}, created(0), nil}, {created(3), created(1), nil}, {time.Unix(0, 0), time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC), tasks},
+		{time.Time{}, time.Unix(0, 0), nil}, {time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC), time.Time{}, nil},
+	} {
+		for _, f := range []store.Filter{{}, {Kind: "work"}, {Statuses: []task.Status{task.Success}}, {NamePart: "task"}} {
+			f.CreatedAfter, f.CreatedBefore = c.after, c.before
+			var got, batches, want []task.ID
+			for _, item := range e.list(f) {
+				got = append(got, item.Task.ID)
+			}
+			e.sameTasks(fmt.Sprintf("created between %s and %s", c.after, c.before), got, c.want)
+			for _, b := range e.batches(f) {
+				batches = append(batches, b.ID)
+			}
+			for _, k := range slices.Backward(c.want) {
+				want = append(want, k.BatchID)
+			}
+			if !slices.Equal(batches, want) {
+				t.Errorf("%d batches created between %s and %s, want %d", len(batches), c.after, c.before, len(want))
+			}
+		}
 	}
 }
 

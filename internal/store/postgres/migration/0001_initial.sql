@@ -17,6 +17,13 @@ CREATE TABLE idempotency_key (
 );
 CREATE INDEX idempotency_key_created ON idempotency_key (created_at);
 
+-- Which kinds a batch has, to list the batches of a kind.
+CREATE TABLE batch_kind (
+    kind     text NOT NULL,
+    batch_id uuid NOT NULL,
+    PRIMARY KEY (kind, batch_id)
+);
+
 -- Facts of a task. The hot path reads this table and never updates it.
 CREATE TABLE task (
     id               uuid PRIMARY KEY,

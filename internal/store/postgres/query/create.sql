@@ -1,6 +1,9 @@
 -- name: insert_batch
 INSERT INTO batch (id, requester, created_at) VALUES ($1, $2, $3);
 
+-- name: insert_kinds
+INSERT INTO batch_kind (kind, batch_id) SELECT k, $1 FROM unnest($2::text[]) AS k;
+
 -- name: insert_tasks
 INSERT INTO task (id, batch_id, local_id, name, kind, host, priority, expected_count, dead_end_barrier,
                   metadata, rules, on_start, on_success, on_failure, created_at)

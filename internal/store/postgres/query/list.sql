@@ -24,6 +24,14 @@ FROM task t JOIN task_state s ON s.id = t.id WHERE t.id = $1;
 -- name: history
 SELECT at, cause, status FROM history WHERE task_id = $1 ORDER BY seq;
 
+-- Opens the reading of a list: it walks an index from the newest on and stops when its page is full. Left to itself, the
+-- planner sorts a whole table that looks small, or when what is looked for looks rare.
+-- name: open_list
+SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
+       set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
+       set_config('enable_sort', 'off', true), set_config('max_parallel_workers_per_gather', '0', true),
+       set_config('jit', 'off', true);
+
 -- The lists begin like this; one of those that follow, their conditions and order are added.
 -- name: tasks
 SELECT t.id, t.batch_id, t.local_id, t.name, t.priority, t.expected_count, t.dead_end_barrier, t.created_at,
@@ -31,6 +39,7 @@ SELECT t.id, t.batch_id, t.local_id, t.name, t.priority, t.expected_count, t.dea
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
        s.end_actions
 
+-- By the facts: the newest, those of a batch or a kind (indexes task_batch, task_kind).
 -- name: tasks_by_facts
 FROM task t JOIN task_state s ON s.id = t.id
 
@@ -39,6 +48,64 @@ FROM task t JOIN task_state s ON s.id = t.id
 FROM (SELECT DISTINCT id FROM unnest($1::uuid[]) AS given(id)) given
      CROSS JOIN LATERAL (SELECT * FROM task WHERE id = given.id OFFSET 0) t
      CROSS JOIN LATERAL (SELECT * FROM task_state WHERE id = given.id OFFSET 0) s
+
+-- When only the state decides: its rows are much smaller.
+-- name: tasks_by_state
+FROM task_state s JOIN task t ON t.id = s.id
+
+-- name: tasks_by_running
+FROM running p JOIN task_state s ON s.id = p.task_id JOIN task t ON t.id = p.task_id
+
+-- When only tasks in a place are wanted. The parts are merged, each in order; ready, of which there are few, is sorted.
+-- name: tasks_by_place
+FROM (
+    SELECT task_id FROM running UNION ALL SELECT task_id FROM parked UNION ALL SELECT task_id FROM ready
+) p JOIN task_state s ON s.id = p.task_id JOIN task t ON t.id = p.task_id
+
+-- Whether there are few ready tasks: they have to be sorted by age for a list.
+-- name: few_ready
+SELECT count(*) < $1 FROM (SELECT FROM ready LIMIT $1) r;
+
+-- The batches of a list, which one of those that follow picks, with the tasks of each counted. Index task_batch alone has
+-- the ids.
+-- name: batches
+SELECT p.id, p.created_at, g.kind, g.status, g.tasks, g.updated
+FROM (
+%s
+) p CROSS JOIN LATERAL (
+    SELECT s.kind, s.status, count(*)::integer AS tasks, max(s.last_updated) AS updated
+    FROM task t JOIN task_state s ON s.id = t.id WHERE t.batch_id = p.id GROUP BY s.kind, s.status
+) g
+ORDER BY p.id DESC;
+
+-- name: batches_by_age
+SELECT b.id, b.created_at FROM batch b
+
+-- name: batches_by_kind
+SELECT b.id, b.created_at FROM batch_kind k JOIN batch b ON b.id = k.batch_id
+
+-- Those with a task in a place. There are few tasks to look at, so their batches are sorted.
+-- name: batches_by_running
+SELECT b.id, b.created_at
+FROM (SELECT DISTINCT t.batch_id FROM running p JOIN task_state s ON s.id = p.task_id JOIN task t ON t.id = p.task_id%s) p
+JOIN batch b ON b.id = p.batch_id
+
+-- name: batches_by_place
+SELECT b.id, b.created_at
+FROM (
+    SELECT DISTINCT t.batch_id
+    FROM (
+        SELECT task_id FROM running UNION ALL SELECT task_id FROM parked UNION ALL SELECT task_id FROM ready
+    ) p JOIN task_state s ON s.id = p.task_id JOIN task t ON t.id = p.task_id%s
+) p JOIN batch b ON b.id = p.batch_id
+
+-- A condition on one of those.
+-- name: batch_has
+EXISTS (SELECT FROM task t JOIN task_state s ON s.id = t.id WHERE t.batch_id = b.id AND %s)
+
+-- Whether few tasks are in a place but running.
+-- name: few_queued
+SELECT (SELECT count(*) < $1 FROM (SELECT FROM ready LIMIT $1) r) AND (SELECT count(*) < $1 FROM (SELECT FROM parked LIMIT $1) p);
 
 -- name: unfinished
 SELECT t.id, t.metadata

@@ -18,6 +18,13 @@ CREATE TABLE idempotency_key (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_key_created ON idempotency_key (created_at);
 
+-- Which kinds a batch has, to list the batches of a kind.
+CREATE TABLE batch_kind (
+    kind     TEXT NOT NULL,
+    batch_id TEXT NOT NULL REFERENCES batch,
+    PRIMARY KEY (kind, batch_id)
+) STRICT, WITHOUT ROWID;
+
 -- Facts of a task. The hot path reads this table and never updates it. Rows are too big for a tree of keys.
 CREATE TABLE task (
     id               TEXT PRIMARY KEY,

@@ -83,6 +83,61 @@ SELECT count(*) < ?1 FROM (SELECT 1 FROM ready LIMIT ?1);
 SELECT t.id, t.metadata FROM task t CROSS JOIN task_state s ON s.id = t.id
 WHERE t.batch_id = ?1 AND t.kind = ?2 AND s.status NOT IN (6, 7, 8) ORDER BY t.id;
 
+-- The batches of a list, which one of those that follow picks, with the tasks of each counted. Index task_batch alone has
+-- the ids.
+-- name: batches
+SELECT p.id, p.created_at, s.kind, s.status, count(*), max(s.last_updated)
+FROM (
+%s
+) p CROSS JOIN task t ON t.batch_id = p.id CROSS JOIN task_state s ON s.id = t.id
+GROUP BY p.id, p.created_at, s.kind, s.status
+ORDER BY p.id DESC;
+
+-- name: batches_by_age
+SELECT b.id, b.created_at FROM batch b
+
+-- name: batches_by_kind
+SELECT b.id, b.created_at FROM batch_kind k CROSS JOIN batch b ON b.id = k.batch_id
+
+-- Those with a task in a place. There are few tasks to look at, so their batches are sorted.
+-- name: batches_by_running
+SELECT b.id, b.created_at
+FROM (
+    SELECT DISTINCT t.batch_id
+    FROM running p CROSS JOIN task_state s ON s.id = p.task_id CROSS JOIN task t ON t.id = p.task_id%s
+) p CROSS JOIN batch b ON b.id = p.batch_id
+
+-- name: batches_by_place
+SELECT b.id, b.created_at
+FROM (
+    SELECT DISTINCT t.batch_id
+    FROM (
+        SELECT task_id FROM running UNION ALL SELECT task_id FROM parked UNION ALL SELECT task_id FROM ready
+    ) p CROSS JOIN task_state s ON s.id = p.task_id CROSS JOIN task t ON t.id = p.task_id%s
+) p CROSS JOIN batch b ON b.id = p.batch_id
+
+-- Those with a task that index task_state_rest has, which are few where there is no incident.
+-- name: batches_by_rest
+SELECT b.id, b.created_at
+FROM (
+    SELECT DISTINCT t.batch_id
+    FROM task_state s INDEXED BY task_state_rest CROSS JOIN task t ON t.id = s.id%s
+) p CROSS JOIN batch b ON b.id = p.batch_id
+
+-- A condition on one of those.
+-- name: batch_has
+EXISTS (SELECT 1 FROM task t CROSS JOIN task_state s ON s.id = t.id WHERE t.batch_id = b.id AND %s)
+
+-- Whether few tasks are in a place but running, and few are in index task_state_rest with one of the statuses.
+-- name: few_queued
+SELECT (SELECT count(*) < ?1 FROM (SELECT 1 FROM ready LIMIT ?1)) AND (SELECT count(*) < ?1 FROM (SELECT 1 FROM parked LIMIT ?1));
+
+-- name: few_rest
+SELECT count(*) < ?1 FROM (
+    SELECT 1 FROM task_state INDEXED BY task_state_rest
+    WHERE status IN (1, 5, 7, 8) AND status IN (SELECT value FROM json_each(?2)) LIMIT ?1
+);
+
 -- name: batch
 SELECT requester, created_at FROM batch WHERE id = ?1;
 
