@@ -26,6 +26,18 @@ type BatchSummary struct {
 	Kinds []string `json:"kinds"`
 }
 
+// StoppedBatch answers DELETE of a batch: how many tasks it canceled, by the status in which they were.
+type StoppedBatch struct {
+	BatchID         string `json:"batch_id"`
+	CanceledWaiting int    `json:"canceled_waiting"`
+	CanceledPending int    `json:"canceled_pending"`
+	CanceledClaimed int    `json:"canceled_claimed"`
+	CanceledRunning int    `json:"canceled_running"`
+	CanceledPaused  int    `json:"canceled_paused"`
+	// AlreadyTerminal had ended before, or while the others were canceled.
+	AlreadyTerminal int `json:"already_terminal"`
+}
+
 // StatusCounts is how many tasks are in each status. Claimed is apart from Pending here.
 type StatusCounts struct {
 	Waiting  int `json:"waiting"`

@@ -25,6 +25,24 @@ func (s *server) getBatch(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
+// stopBatch is DELETE /batch/{id}. A body is not looked at.
+func (s *server) stopBatch(w http.ResponseWriter, r *http.Request) error {
+	id, err := pathID(r, "id")
+	if err != nil {
+		return err
+	}
+	stopped, err := s.Settler.StopBatch(r.Context(), id)
+	if err != nil {
+		return missing(err, "batch", id)
+	}
+	n := stopped.Canceled
+	return writeJSON(w, http.StatusOK, &api.StoppedBatch{
+		BatchID: id.String(), CanceledWaiting: n[task.Waiting], CanceledPending: n[task.Pending],
+		CanceledClaimed: n[task.Claimed], CanceledRunning: n[task.Running], CanceledPaused: n[task.Paused],
+		AlreadyTerminal: stopped.Ended,
+	})
+}
+
 func statusCounts(n map[task.Status]int) api.StatusCounts {
 	return api.StatusCounts{
 		Waiting: n[task.Waiting], Pending: n[task.Pending], Claimed: n[task.Claimed], Running: n[task.Running],

@@ -14,7 +14,7 @@ import (
 )
 
 // quickSettler says yes.
-type quickSettler struct{}
+type quickSettler struct{ Settler }
 
 func (quickSettler) Settle(_ context.Context, outcomes ...task.Outcome) ([]store.Result, error) {
 	results := make([]store.Result, len(outcomes))

@@ -36,6 +36,7 @@ var everyEndpoint = []struct{ method, path, body string }{
 	{"GET", "/batches", ""},
 	{"GET", "/batch/0198c0de-5a10-7000-8000-000000000001", ""},
 	{"GET", "/task/0198c0de-5a10-7000-8000-000000000002/history", ""},
+	{"DELETE", "/batch/0198c0de-5a10-7000-8000-000000000001", ""},
 	{"GET", "/dag/0198c0de-5a10-7000-8000-000000000001", ""},
 }
 

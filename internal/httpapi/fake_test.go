@@ -251,6 +251,30 @@ func (f *fake) Settle(ctx context.Context, outcomes ...task.Outcome) ([]store.Re
 	return results, nil
 }
 
+func (f *fake) StopBatch(ctx context.Context, id task.ID) (store.Stopped, error) {
+	stopped := store.Stopped{Canceled: map[task.Status]int{}}
+	if f.err != nil {
+		return stopped, f.err
+	}
+	b, ok := f.batch[id]
+	if !ok {
+		return stopped, store.ErrNotFound
+	}
+	for _, t := range b.Tasks {
+		from := f.tasks[t.ID].State.Status
+		results, err := f.Settle(ctx, task.Outcome{ID: t.ID, Kind: task.Cancel})
+		switch {
+		case err != nil:
+			return stopped, err
+		case results[0].Err != nil:
+			stopped.Ended++
+		default:
+			stopped.Canceled[from]++
+		}
+	}
+	return stopped, nil
+}
+
 // service is a handler over a fake.
 type service struct {
 	*fake

@@ -78,6 +78,7 @@ func TestShapes(t *testing.T) {
 		{"id":"`+testID(3).String()+`","status":"Success"},{"id":"`+testID(0xffff).String()+`"},
 		{"id":"`+testID(2).String()+`","status":"Failure","failure_reason":"x"}]`))
 	golden(t, "counted", s.do("PUT", "/task/"+testID(3).String(), `{"new_success":1}`))
+	golden(t, "stopped", s.do("DELETE", "/batch/"+testID(1).String(), ""))
 	golden(t, "health", s.do("GET", "/health", ""))
 }
 

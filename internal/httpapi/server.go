@@ -28,6 +28,9 @@ type Store interface {
 // none was applied. Safe for concurrent use.
 type Settler interface {
 	Settle(ctx context.Context, outcomes ...task.Outcome) ([]store.Result, error)
+	// StopBatch cancels every task of a batch that has not ended, or answers store.ErrNotFound. When it fails, some are
+	// canceled and others are not.
+	StopBatch(ctx context.Context, batch task.ID) (store.Stopped, error)
 }
 
 // Limits that hold where [Options] say nothing.
@@ -123,6 +126,7 @@ func (s *server) routes() {
 	s.handle("GET /batches", s.listBatches)
 	s.handle("GET /batch/{id}", s.getBatch)
 	s.handle("PATCH /batch/{id}/rules", s.editRules)
+	s.handle("DELETE /batch/{id}", s.stopBatch)
 	s.handle("GET /dag/{batch_id}", s.getDAG)
 	s.handle("GET /health", s.health)
 	s.handle("GET /ready", s.ready)

@@ -26,6 +26,7 @@ const maxWait = 10 * time.Second
 // Store is what the settler needs of a store.
 type Store interface {
 	Settle(ctx context.Context, outcomes []task.Outcome) (store.Settled, error)
+	Unended(ctx context.Context, batch task.ID) (*store.Unended, error)
 }
 
 // Options of [New]. All are needed.

@@ -25,6 +25,8 @@ func (f *fakeStore) Settle(_ context.Context, outcomes []task.Outcome) (store.Se
 	return s, f.err
 }
 
+func (f *fakeStore) Unended(context.Context, task.ID) (*store.Unended, error) { return nil, f.err }
+
 func TestSettle(t *testing.T) {
 	t.Parallel()
 	away := errors.New("away")

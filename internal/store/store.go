@@ -66,6 +66,9 @@ type Store interface {
 	Batches(ctx context.Context, f Filter) ([]BatchItem, error)
 	// Batch sums a batch up, or ErrNotFound.
 	Batch(ctx context.Context, id task.ID) (*BatchSummary, error)
+	// Unended lists the tasks of a batch that have not ended, or answers ErrNotFound. They stand in the order of
+	// [StopOrder].
+	Unended(ctx context.Context, batch task.ID) (*Unended, error)
 	// DAG returns the tasks of a batch in request order and the dependencies between them, or ErrNotFound.
 	DAG(ctx context.Context, batch task.ID) (*DAG, error)
 
@@ -301,6 +304,12 @@ type BatchSummary struct {
 	Failures  int64
 	// Expected is nil as soon as one task does not say.
 	Expected *int64
+}
+
+// Unended is what has not ended of a batch.
+type Unended struct {
+	Tasks int // of the batch, ended or not
+	IDs   []task.ID
 }
 
 // DAG is a batch as a graph.

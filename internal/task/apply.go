@@ -34,7 +34,8 @@ type Outcome struct {
 	ID   ID
 	Kind OutcomeKind
 
-	// Of Update. Status is 0 (none), Success, Failure, or Pending, which resumes.
+	// Of Update. Status is 0 (none), Success, Failure, or Pending, which resumes. FailureReason is of Cancel, too, where
+	// it is not needed.
 	Status        Status
 	FailureReason string
 	Metadata      json.RawMessage // nil: unchanged
@@ -93,7 +94,7 @@ func Apply(s *State, t *Task, o *Outcome, now time.Time) ([]Trigger, error) {
 		if s.Status.Terminal() {
 			return nil, conflict(s, "be canceled")
 		}
-		return s.cancel(CanceledByClient, "", now), nil
+		return s.cancel(CanceledByClient, o.FailureReason, now), nil
 	case DeadEnd:
 		if s.Status.Terminal() {
 			return nil, nil

@@ -384,6 +384,35 @@ func (s *Store) Batch(ctx context.Context, id task.ID) (*store.BatchSummary, err
 	return b, nil
 }
 
+// Unended is as in store.Store.
+func (s *Store) Unended(ctx context.Context, batch task.ID) (*store.Unended, error) {
+	u := &store.Unended{}
+	var live []store.Live
+	var links []store.Link
+	err := s.read(ctx, func(t *tx) {
+		t.exec("open_list")
+		t.row("batch", []any{batch}, func(row pgx.Row) error { return row.Scan(nil, nil) })
+		t.row("batch_size", []any{batch}, func(row pgx.Row) error { return row.Scan(&u.Tasks) })
+		t.rows("unended", []any{batch}, func(rows pgx.Rows) error {
+			var l store.Live
+			err := rows.Scan((*[16]byte)(&l.ID), &l.Waits, &l.Holds)
+			live = append(live, l)
+			return err
+		})
+		t.rows("unended_links", []any{batch}, func(rows pgx.Rows) error {
+			var l store.Link
+			err := rows.Scan((*[16]byte)(&l.Parent), (*[16]byte)(&l.Child))
+			links = append(links, l)
+			return err
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read what has not ended: %w", err)
+	}
+	u.IDs = store.StopOrder(live, links)
+	return u, nil
+}
+
 // DAG is as in store.Store.
 func (s *Store) DAG(ctx context.Context, batch task.ID) (*store.DAG, error) {
 	dag := &store.DAG{}

@@ -51,6 +51,7 @@ func TestPlansDoNotTrustStatistics(t *testing.T) {
 		"dag_links", "drift", "life", "history", "unfinished",
 		"open_list", "few_ready", "few_queued", "tasks", "tasks_by_facts", "tasks_by_state", "tasks_by_place", "tasks_by_running",
 		"batches", "batches_by_age", "batches_by_kind", "batches_by_place", "batches_by_running", "batch_has",
+		"batch_size", "unended", "unended_links",
 	}
 	do(t, conn, "begin")
 	do(t, conn, s.queries.Get("open"), uuid.Must(uuid.NewV7()))

@@ -415,6 +415,36 @@ func (r *row) sum() int64 {
 	return high<<32 | low&math.MaxUint32
 }
 
+// Unended is as in store.Store.
+func (s *Store) Unended(ctx context.Context, batch task.ID) (*store.Unended, error) {
+	u := &store.Unended{}
+	var live []store.Live
+	var links []store.Link
+	err := s.read(ctx, func(t *tx) error {
+		if b := t.batch(batch); t.err == nil && b == nil {
+			return store.ErrNotFound
+		}
+		t.rows("batch_size", func(r *row) error {
+			u.Tasks = r.int()
+			return nil
+		}, batch.String())
+		t.rows("unended", func(r *row) error {
+			live = append(live, store.Live{ID: r.id(), Waits: r.bool(), Holds: r.bool()})
+			return nil
+		}, batch.String())
+		t.rows("unended_links", func(r *row) error {
+			links = append(links, store.Link{Parent: r.id(), Child: r.id()})
+			return nil
+		}, batch.String())
+		return t.err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read what has not ended: %w", err)
+	}
+	u.IDs = store.StopOrder(live, links)
+	return u, nil
+}
+
 // DAG is as in store.Store.
 func (s *Store) DAG(ctx context.Context, batch task.ID) (*store.DAG, error) {
 	dag := &store.DAG{}

@@ -62,6 +62,7 @@ func Run(t *testing.T, open Open) {
 		{"timeouts", timeoutTests},
 		{"deliveries", deliveryTests},
 		{"lists", listTests},
+		{"stop", stopTests},
 		{"processes", processTests},
 		{"concurrency", concurrencyTests},
 		{"model", modelTests},

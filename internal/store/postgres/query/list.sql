@@ -126,6 +126,19 @@ SELECT count(*)::integer, least(coalesce(sum(s.success), 0), 9223372036854775807
        CASE WHEN count(t.expected_count) = count(*) THEN least(coalesce(sum(t.expected_count), 0), 9223372036854775807)::bigint END
 FROM task t JOIN task_state s ON s.id = t.id WHERE t.batch_id = $1;
 
+-- name: batch_size
+SELECT count(*)::integer FROM task WHERE batch_id = $1;
+
+-- The ends have the greatest numbers.
+-- name: unended
+SELECT s.id, s.unmet > 0, s.claimed_at IS NOT NULL
+FROM task t JOIN task_state s ON s.id = t.id WHERE t.batch_id = $1 AND s.status < 6;
+
+-- name: unended_links
+SELECT l.parent_id, l.child_id
+FROM task t JOIN task_state s ON s.id = t.id JOIN link l ON l.child_id = t.id
+WHERE t.batch_id = $1 AND s.status < 6 AND s.unmet > 0;
+
 -- name: dag_links
 SELECT l.parent_id, l.child_id, l.requires_success
 FROM task t JOIN link l ON l.child_id = t.id WHERE t.batch_id = $1 ORDER BY l.child_id, l.parent_id;

@@ -156,6 +156,19 @@ SELECT count(*), count(t.expected_count),
        coalesce(sum(t.expected_count >> 32), 0), coalesce(sum(t.expected_count & 0xffffffff), 0)
 FROM task t CROSS JOIN task_state s ON s.id = t.id WHERE t.batch_id = ?1;
 
+-- name: batch_size
+SELECT count(*) FROM task WHERE batch_id = ?1;
+
+-- The ends have the greatest numbers.
+-- name: unended
+SELECT s.id, s.unmet > 0, s.claimed_at IS NOT NULL
+FROM task t CROSS JOIN task_state s ON s.id = t.id WHERE t.batch_id = ?1 AND s.status < 6;
+
+-- name: unended_links
+SELECT l.parent_id, l.child_id
+FROM task t CROSS JOIN task_state s ON s.id = t.id CROSS JOIN link l ON l.child_id = t.id
+WHERE t.batch_id = ?1 AND s.status < 6 AND s.unmet > 0;
+
 -- name: dag_links
 SELECT l.parent_id, l.child_id, l.requires_success
 FROM task t CROSS JOIN link l ON l.child_id = t.id WHERE t.batch_id = ?1 ORDER BY t.id, l.parent_id;
