@@ -217,7 +217,7 @@ func (s *Store) tasksQuery(from string, f *store.Filter) (sql string, args []any
 	id := map[string]string{byFacts: "t.id", byIDs: "t.id", byState: "s.id", byPlace: "p.task_id", byRunning: "p.task_id"}[from]
 	w := &where{args: &args}
 	w.between(id, f)
-	w.tasks(f)
+	w.tasks(from, f)
 	if !f.CreatedAfter.IsZero() {
 		w.add("t.created_at > %s", f.CreatedAfter)
 	}
@@ -242,8 +242,12 @@ func (w *where) between(id string, f *store.Filter) {
 	}
 }
 
-// tasks adds what f says of tasks.
-func (w *where) tasks(f *store.Filter) {
+// tasks adds what f says of tasks, where it is found first.
+func (w *where) tasks(from string, f *store.Filter) {
+	kind := "s.kind"
+	if from == byFacts {
+		kind = "t.kind"
+	}
 	if len(f.Statuses) > 0 {
 		statuses := make([]int16, len(f.Statuses))
 		for i, status := range f.Statuses {
@@ -252,10 +256,10 @@ func (w *where) tasks(f *store.Filter) {
 		w.add("s.status = ANY(%s::smallint[])", statuses)
 	}
 	if f.Kind != "" {
-		w.add("t.kind = %s", f.Kind)
+		w.add(kind+" = %s", f.Kind)
 	}
 	if f.KindPrefix != "" {
-		w.add("starts_with(s.kind, %s)", f.KindPrefix)
+		w.add("starts_with("+kind+", %s)", f.KindPrefix)
 	}
 	if f.NamePart != "" {
 		w.add("strpos(t.name, %s) > 0", f.NamePart)
@@ -327,14 +331,14 @@ func (s *Store) batchesQuery(from string, f *store.Filter) (sql string, args []a
 	rest := *f // what is not known yet of the batches that are walked
 	switch from {
 	case batchesByPlace, batchesByRunning:
-		tasks.tasks(f)
+		tasks.tasks(from, f)
 		page, rest = fmt.Sprintf(page, tasks.sql()), store.Filter{}
 	case batchesByKind:
 		id, rest.Kind = "k.batch_id", ""
 		w.add("k.kind = %s", f.Kind)
 	}
 	if rest.OfTasks() {
-		tasks.tasks(f)
+		tasks.tasks(from, f)
 		w.conditions = append(w.conditions, fmt.Sprintf(s.queries.Get("batch_has"), tasks.all()))
 	}
 	w.between(id, f)

@@ -237,8 +237,12 @@ func testBatchItem(t *testing.T, e *env) {
 	if diff := cmp.Diff(want, e.batches(store.Filter{Kind: "ingest"})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if d := want[0].UpdatedAt.Sub(want[0].CreatedAt); d < time.Minute {
-		t.Errorf("updated %s after it was created", d)
+	for _, k := range b.Tasks {
+		e.clock.Advance(time.Minute)
+		e.settle(count(k.ID, 1, 0))
+		if got, want := e.batches(store.Filter{Kind: "ingest"})[0].UpdatedAt, e.detail(k.ID).State.LastUpdated; !got.Equal(want) {
+			t.Errorf("last updated %s, want %s", got, want)
+		}
 	}
 }
 

@@ -32,7 +32,8 @@ SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan'
        set_config('enable_sort', 'off', true), set_config('max_parallel_workers_per_gather', '0', true),
        set_config('jit', 'off', true);
 
--- The lists begin like this; one of those that follow, their conditions and order are added.
+-- The lists begin like this; one of those that follow, their conditions and order are added. OFFSET 0 keeps the planner from
+-- beginning at the other end.
 -- name: tasks
 SELECT t.id, t.batch_id, t.local_id, t.name, t.priority, t.expected_count, t.dead_end_barrier, t.created_at,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
@@ -41,7 +42,8 @@ SELECT t.id, t.batch_id, t.local_id, t.name, t.priority, t.expected_count, t.dea
 
 -- By the facts: the newest, those of a batch or a kind (indexes task_batch, task_kind).
 -- name: tasks_by_facts
-FROM task t JOIN task_state s ON s.id = t.id
+FROM task t
+CROSS JOIN LATERAL (SELECT * FROM task_state WHERE id = t.id OFFSET 0) s
 
 -- Those that are named, each looked up by the primary keys whatever the planner takes the tables for (see changes.sql).
 -- name: tasks_by_ids
@@ -51,16 +53,21 @@ FROM (SELECT DISTINCT id FROM unnest($1::uuid[]) AS given(id)) given
 
 -- When only the state decides: its rows are much smaller.
 -- name: tasks_by_state
-FROM task_state s JOIN task t ON t.id = s.id
+FROM task_state s
+CROSS JOIN LATERAL (SELECT * FROM task WHERE id = s.id OFFSET 0) t
 
 -- name: tasks_by_running
-FROM running p JOIN task_state s ON s.id = p.task_id JOIN task t ON t.id = p.task_id
+FROM running p
+CROSS JOIN LATERAL (SELECT * FROM task_state WHERE id = p.task_id OFFSET 0) s
+CROSS JOIN LATERAL (SELECT * FROM task WHERE id = p.task_id OFFSET 0) t
 
 -- When only tasks in a place are wanted. The parts are merged, each in order; ready, of which there are few, is sorted.
 -- name: tasks_by_place
 FROM (
     SELECT task_id FROM running UNION ALL SELECT task_id FROM parked UNION ALL SELECT task_id FROM ready
-) p JOIN task_state s ON s.id = p.task_id JOIN task t ON t.id = p.task_id
+) p
+CROSS JOIN LATERAL (SELECT * FROM task_state WHERE id = p.task_id OFFSET 0) s
+CROSS JOIN LATERAL (SELECT * FROM task WHERE id = p.task_id OFFSET 0) t
 
 -- Whether there are few ready tasks: they have to be sorted by age for a list.
 -- name: few_ready
@@ -87,8 +94,12 @@ SELECT b.id, b.created_at FROM batch_kind k JOIN batch b ON b.id = k.batch_id
 -- Those with a task in a place. There are few tasks to look at, so their batches are sorted.
 -- name: batches_by_running
 SELECT b.id, b.created_at
-FROM (SELECT DISTINCT t.batch_id FROM running p JOIN task_state s ON s.id = p.task_id JOIN task t ON t.id = p.task_id%s) p
-JOIN batch b ON b.id = p.batch_id
+FROM (
+    SELECT DISTINCT t.batch_id
+    FROM running p
+    CROSS JOIN LATERAL (SELECT * FROM task_state WHERE id = p.task_id OFFSET 0) s
+    CROSS JOIN LATERAL (SELECT * FROM task WHERE id = p.task_id OFFSET 0) t%s
+) p JOIN batch b ON b.id = p.batch_id
 
 -- name: batches_by_place
 SELECT b.id, b.created_at
@@ -96,12 +107,17 @@ FROM (
     SELECT DISTINCT t.batch_id
     FROM (
         SELECT task_id FROM running UNION ALL SELECT task_id FROM parked UNION ALL SELECT task_id FROM ready
-    ) p JOIN task_state s ON s.id = p.task_id JOIN task t ON t.id = p.task_id%s
+    ) p
+    CROSS JOIN LATERAL (SELECT * FROM task_state WHERE id = p.task_id OFFSET 0) s
+    CROSS JOIN LATERAL (SELECT * FROM task WHERE id = p.task_id OFFSET 0) t%s
 ) p JOIN batch b ON b.id = p.batch_id
 
--- A condition on one of those.
+-- A condition on one of those, looked at batch by batch, thanks to OFFSET 0, and only as far as the first task.
 -- name: batch_has
-EXISTS (SELECT FROM task t JOIN task_state s ON s.id = t.id WHERE t.batch_id = b.id AND %s)
+EXISTS (
+    SELECT FROM task t CROSS JOIN LATERAL (SELECT * FROM task_state WHERE id = t.id OFFSET 0) s
+    WHERE t.batch_id = b.id AND %s OFFSET 0
+)
 
 -- Whether few tasks are in a place but running.
 -- name: few_queued

@@ -1,0 +1,198 @@
+package postgres
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// manyTasks are 200 000 tasks in 2 000 batches, a second apart; 95 of 100 succeeded. The kinds kind-0 … kind-99 stand in
+// every batch, rare in one. 1 000 are ready, 2 000 parked and 500 running.
+const manyTasks = `
+CREATE FUNCTION made_id(at bigint, n bigint) RETURNS uuid LANGUAGE sql IMMUTABLE AS
+$$ SELECT (lpad(to_hex(at), 12, '0') || '7' || lpad(to_hex(n), 3, '0') || '8000000000000000')::uuid $$;
+
+INSERT INTO batch SELECT made_id(1767225600000 + n * 1000, 0), '', to_timestamp(1767225600 + n) FROM generate_series(0, 1999) n;
+
+INSERT INTO task (id, batch_id, local_id, name, kind, host, priority, dead_end_barrier, metadata, on_start, created_at)
+SELECT made_id(1767225600000 + n / 100 * 1000, n % 100 + 1), made_id(1767225600000 + n / 100 * 1000, 0), n::text, 'task ' || n,
+       CASE WHEN n = 70007 THEN 'rare' ELSE 'kind-' || n % 100 END, 'h', 0, false, json_build_object('tenant', n % 50, 'n', n),
+       '[{"kind":"Webhook","params":{"url":"http://h.test/run","verb":"Post"}}]', to_timestamp(1767225600 + n / 100)
+FROM generate_series(0, 199999) n;
+
+INSERT INTO task_state (id, status, unmet, claimed_at, started_at, ended_at, last_updated, kind, timeout, has_children, end_actions)
+SELECT t.id, s.status, (s.status = 1)::integer, t.created_at, t.created_at, CASE WHEN s.status IN (6, 7, 8) THEN t.created_at END,
+       t.created_at, t.kind, CASE WHEN t.local_id = '70007' THEN 77 ELSE 60 END, false, false
+FROM task t CROSS JOIN LATERAL (SELECT CASE WHEN n % 200 = 1 THEN 2 WHEN n % 100 = 2 THEN 2 WHEN n % 400 = 3 THEN 4
+    WHEN n % 100 = 4 THEN 7 WHEN n = 70005 THEN 8 WHEN n = 70006 THEN 5 WHEN n = 70008 THEN 1 ELSE 6 END AS status
+    FROM CAST(t.local_id AS integer) n) s;
+
+INSERT INTO ready SELECT 'h', 0, s.id FROM task_state s JOIN task t ON t.id = s.id WHERE s.status = 2 AND t.kind = 'kind-1';
+INSERT INTO parked SELECT s.id, 1, 1, 0 FROM task_state s JOIN task t ON t.id = s.id WHERE s.status = 2 AND t.kind = 'kind-2';
+INSERT INTO running SELECT s.id, s.id, '{}' FROM task_state s WHERE s.status = 4;
+INSERT INTO batch_kind SELECT DISTINCT kind, batch_id FROM task`
+
+// work is what a plan did, as EXPLAIN ANALYZE tells it.
+type work struct {
+	Type    string  `json:"Node Type"`
+	Table   string  `json:"Relation Name"`
+	Rows    float64 `json:"Actual Rows"`
+	Loops   float64 `json:"Actual Loops"`
+	Removed float64 `json:"Rows Removed by Filter"`
+	Plans   []work
+}
+
+// read is how many rows were read, and sorted how many were sorted.
+func (w *work) sum() (read, sorted float64) {
+	if strings.Contains(w.Type, "Scan") && w.Type != "Subquery Scan" {
+		read = (w.Rows + w.Removed) * w.Loops
+	}
+	if w.Type == "Sort" || w.Type == "Incremental Sort" {
+		for _, input := range w.Plans {
+			sorted += input.Rows * input.Loops
+		}
+	}
+	for i := range w.Plans {
+		r, s := w.Plans[i].sum()
+		read, sorted = read+r, sorted+s
+	}
+	return read, sorted
+}
+
+func (w *work) seqScans() (tables []string) {
+	if w.Type == "Seq Scan" && w.Table != "" {
+		tables = append(tables, w.Table)
+	}
+	for i := range w.Plans {
+		tables = append(tables, w.Plans[i].seqScans()...)
+	}
+	return tables
+}
+
+// Lists find what they show by an index and stop when their page is full. Those that look for something rare that no index
+// knows walk back over one index, and sort nothing.
+func TestListsAtSize(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("loads 200 000 tasks")
+	}
+	s := openForCommits(t)
+	if _, err := s.pool.Exec(t.Context(), manyTasks); err != nil {
+		t.Fatal(err)
+	}
+	for _, analyzed := range []bool{false, true} { // the planner must not need to know
+		if analyzed {
+			for _, table := range []string{"batch", "batch_kind", "task", "task_state", "ready", "parked", "running"} {
+				if _, err := s.pool.Exec(t.Context(), "VACUUM ANALYZE "+table); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		lists(t, s)
+	}
+}
+
+// few is what a list may read besides its page: the tasks in a place, the rows of time that clocks leave open.
+const few = 60_000
+
+// lists checks every list of tasks and of batches.
+func lists(t *testing.T, s *Store) {
+	t.Helper()
+	middle := time.Unix(1767225600+1000, 0)
+	id := func(second, n int) task.ID {
+		var id uuid.UUID
+		if err := s.pool.QueryRow(t.Context(), "SELECT made_id($1, $2)", int64(1767225600000+second*1000), n).Scan((*[16]byte)(&id)); err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	const all = 200_000
+	for _, c := range []struct {
+		name           string
+		f              store.Filter
+		tasks, batches float64 // rows that it may read
+	}{
+		{"everything", store.Filter{}, 200, 20_000},
+		{"deep cursor", store.Filter{Before: id(3, 0)}, 200, 2_000},
+		{"status Success", store.Filter{Statuses: []task.Status{task.Success}}, 200, 20_000},
+		{"status Failure", store.Filter{Statuses: []task.Status{task.Failure}}, 6_000, 30_000},
+		{"status Running", store.Filter{Statuses: []task.Status{task.Running}}, 200, 30_000},
+		{"status Pending", store.Filter{Statuses: []task.Status{task.Pending, task.Claimed}}, 4_000, 40_000},
+		{"status Pending, deep cursor", store.Filter{Statuses: []task.Status{task.Pending, task.Claimed}, Before: id(3, 0)}, 4_000, 40_000},
+		{"kind and status Running", store.Filter{Kind: "kind-3", Statuses: []task.Status{task.Running}}, 2_000, 30_000},
+		{"kind and status Pending", store.Filter{Kind: "kind-2", Statuses: []task.Status{task.Pending}}, 4_000, 40_000},
+		{"kind and status Success", store.Filter{Kind: "kind-7", Statuses: []task.Status{task.Success}}, 200, 30_000},
+		{"kind", store.Filter{Kind: "kind-7"}, 200, 20_000},
+		{"kind, deep cursor", store.Filter{Kind: "kind-7", Before: id(1, 0)}, 200, 2_000},
+		{"rare kind", store.Filter{Kind: "rare"}, 10, 500},
+		{"unknown kind", store.Filter{Kind: "nothing"}, 0, 0},
+		{"kind prefix", store.Filter{KindPrefix: "kind-1"}, 2_000, 30_000},
+		{"name", store.Filter{NamePart: "7"}, 2_000, 30_000},
+		{"batch", store.Filter{Batch: id(100, 0)}, 500, 30_000},
+		{"batch and status", store.Filter{Batch: id(100, 0), Statuses: []task.Status{task.Success}}, 500, 30_000},
+		{"metadata", store.Filter{Metadata: []byte(`{"tenant":7}`)}, 4_000, 40_000},
+		{"created after", store.Filter{CreatedAfter: middle}, 200, 20_000},
+		{"created before", store.Filter{CreatedBefore: middle}, few, few},
+		{"created in an hour long past", store.Filter{CreatedAfter: middle.AddDate(-1, 0, 0), CreatedBefore: middle.AddDate(-1, 0, 1)}, 0, 0},
+		// These walk.
+		{"status that nothing has", store.Filter{Statuses: []task.Status{task.Canceled}}, all + 10, 3 * all},
+		{"status Waiting", store.Filter{Statuses: []task.Status{task.Waiting}}, all + 10, 3 * all},
+		{"status Paused", store.Filter{Statuses: []task.Status{task.Paused}}, all + 10, 3 * all},
+		{"name that nothing has", store.Filter{NamePart: "nothing"}, all + 10, 3 * all},
+		{"rare metadata", store.Filter{Metadata: []byte(`{"n":70007}`)}, all + 10, 3 * all},
+		{"rare timeout", store.Filter{Timeout: 77 * time.Second}, all + 10, 3 * all},
+		{"kind prefix that nothing has", store.Filter{KindPrefix: "nothing"}, all + 10, 3 * all},
+	} {
+		c.f.Limit = 51
+		from, err := s.tasksFrom(t.Context(), &c.f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sql, args := s.tasksQuery(from, &c.f)
+		s.checkWork(t, "tasks by "+c.name, c.tasks, sql, args)
+		if from, err = s.batchesFrom(t.Context(), &c.f); err != nil {
+			t.Fatal(err)
+		}
+		sql, args = s.batchesQuery(from, &c.f)
+		s.checkWork(t, "batches by "+c.name, c.batches, sql, args)
+	}
+}
+
+// checkWork runs the statement of a list and looks at what it did.
+func (s *Store) checkWork(t *testing.T, name string, most float64, sql string, args []any) {
+	t.Helper()
+	const mostSorted = 5_000 // what is in the places
+	conn, err := s.pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	do(t, conn, "begin")
+	defer do(t, conn, "rollback")
+	do(t, conn, s.queries.Get("open_list"))
+	var raw []byte
+	if err := conn.QueryRow(t.Context(), "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) "+sql, args...).Scan(&raw); err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, sql)
+	}
+	var plans []struct {
+		Plan work
+		Time float64 `json:"Execution Time"`
+	}
+	if err := json.Unmarshal(raw, &plans); err != nil || len(plans) != 1 {
+		t.Fatalf("%s: %v: %s", name, err, raw)
+	}
+	read, sorted := plans[0].Plan.sum()
+	t.Logf("%-50s %8.0f rows read, %6.0f sorted, %6.1f ms", name, read, sorted, plans[0].Time)
+	if read > most || sorted > mostSorted {
+		t.Errorf("%s: %.0f rows read, at most %.0f wanted; %.0f sorted\n%s\n%s", name, read, most, sorted, sql, raw)
+	}
+	for _, table := range plans[0].Plan.seqScans() {
+		t.Errorf("%s walks the table %s", name, table)
+	}
+}
