@@ -1,0 +1,131 @@
+package sqlite
+
+import (
+	"database/sql/driver"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// manyTasks are 200 000 tasks in 2 000 batches, a second apart; 95 of 100 succeeded. The kinds kind-0 … kind-99 stand in
+// every batch, rare in one. 1 000 are ready, 2 000 parked and 500 running.
+const manyTasks = `
+CREATE TEMP TABLE made AS
+WITH RECURSIVE n(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < 199999)
+SELECT n, printf('%08x-%04x-7%03x-8000-000000000000', (1767225600000 + n / 100 * 1000) >> 16,
+                 (1767225600000 + n / 100 * 1000) & 0xffff, n % 100 + 1) AS id,
+       printf('%08x-%04x-7000-8000-000000000000', (1767225600000 + n / 100 * 1000) >> 16,
+              (1767225600000 + n / 100 * 1000) & 0xffff) AS batch_id,
+       iif(n = 70007, 'rare', 'kind-' || (n % 100)) AS kind, (1767225600 + n / 100) * 1000000 AS at,
+       CASE WHEN n % 200 = 1 THEN 2 WHEN n % 100 = 2 THEN 2 WHEN n % 400 = 3 THEN 4 WHEN n % 100 = 4 THEN 7
+            WHEN n = 70005 THEN 8 WHEN n = 70006 THEN 5 WHEN n = 70008 THEN 1 ELSE 6 END AS status
+FROM n;
+
+INSERT INTO batch SELECT DISTINCT batch_id, '', at FROM made;
+INSERT INTO task (id, batch_id, local_id, name, kind, host, priority, dead_end_barrier, metadata, on_start, created_at)
+SELECT id, batch_id, n, 'task ' || n, kind, 'h', 0, 0, json_object('tenant', n % 50, 'n', n), '[]', at FROM made;
+INSERT INTO task_state (id, status, unmet, claimed_at, started_at, ended_at, last_updated, kind, timeout, has_children, end_actions)
+SELECT id, status, status = 1, at, at, iif(status > 5, at, NULL), at, kind, iif(n = 70007, 77, 60), 0, 0 FROM made;
+INSERT INTO ready SELECT 'h', 0, id FROM made WHERE status = 2 AND kind = 'kind-1';
+INSERT INTO parked SELECT id, 1, 1, 0 FROM made WHERE status = 2 AND kind = 'kind-2';
+INSERT INTO running SELECT id, id, '[]', NULL FROM made WHERE status = 4;
+INSERT INTO batch_kind SELECT DISTINCT kind, batch_id FROM made;
+DROP TABLE made;`
+
+// Lists find what they show by an index and stop when their page is full. None walks a table of tasks but backward by its
+// key, and none sorts more than what is in the places.
+func TestListsAtSize(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("loads 200 000 tasks")
+	}
+	s := open(t, filepath.Join(t.TempDir(), "x.db"), newClock())
+	c := <-s.writers
+	err := c.script(t.Context(), "BEGIN;"+manyTasks+"COMMIT;")
+	s.writers <- c
+	if err != nil {
+		t.Fatal(err)
+	}
+	middle := time.Unix(1767225600+1000, 0)
+	id := func(text string) task.ID {
+		id, err := task.ParseID(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	third := id("019b76da-b3b8-7000-8000-000000000000")
+	for _, l := range []struct {
+		name string
+		f    store.Filter
+	}{
+		{"everything", store.Filter{}},
+		{"deep cursor", store.Filter{Before: third}},
+		{"status Success", store.Filter{Statuses: []task.Status{task.Success}}},
+		{"status Failure", store.Filter{Statuses: []task.Status{task.Failure}}},
+		{"status Canceled", store.Filter{Statuses: []task.Status{task.Canceled}}},
+		{"status Waiting", store.Filter{Statuses: []task.Status{task.Waiting}}},
+		{"status Paused, deep cursor", store.Filter{Statuses: []task.Status{task.Paused}, Before: third}},
+		{"status Running", store.Filter{Statuses: []task.Status{task.Running}}},
+		{"status Pending", store.Filter{Statuses: []task.Status{task.Pending, task.Claimed}}},
+		{"kind and status Running", store.Filter{Kind: "kind-3", Statuses: []task.Status{task.Running}}},
+		{"kind and status Success", store.Filter{Kind: "kind-7", Statuses: []task.Status{task.Success}}},
+		{"kind", store.Filter{Kind: "kind-7"}},
+		{"kind, deep cursor", store.Filter{Kind: "kind-7", Before: third}},
+		{"rare kind", store.Filter{Kind: "rare"}},
+		{"unknown kind", store.Filter{Kind: "nothing"}},
+		{"kind prefix", store.Filter{KindPrefix: "kind-1"}},
+		{"name", store.Filter{NamePart: "7"}},
+		{"batch", store.Filter{Batch: third}},
+		{"metadata", store.Filter{Metadata: []byte(`{"tenant":7}`)}},
+		{"created after", store.Filter{CreatedAfter: middle}},
+		{"created before", store.Filter{CreatedBefore: middle}},
+		// These walk back over a key.
+		{"name that nothing has", store.Filter{NamePart: "nothing"}},
+		{"rare metadata", store.Filter{Metadata: []byte(`{"n":70007}`)}},
+		{"rare timeout", store.Filter{Timeout: 77 * time.Second}},
+	} {
+		l.f.Limit = 51
+		err := s.read(t.Context(), func(tx *tx) error {
+			sql, args := s.tasksQuery(tx.from(&l.f), &l.f)
+			tx.checkPlan(t, "tasks by "+l.name, sql, args)
+			sql, args = s.batchesQuery(tx.batchesFrom(&l.f), &l.f)
+			tx.checkPlan(t, "batches by "+l.name, sql, args)
+			return tx.err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// checkPlan looks at how the statement of a list is carried out.
+func (t *tx) checkPlan(tb testing.TB, name, sql string, args []driver.Value) {
+	tb.Helper()
+	var steps []string
+	t.query("explain", "EXPLAIN QUERY PLAN "+sql, func(r *row) error {
+		r.at = 3
+		steps = append(steps, r.text())
+		return nil
+	}, args...)
+	ready := false // is sorted where tasks are wanted that are in a place
+	for _, step := range steps {
+		table, scan := strings.CutPrefix(step, "SCAN ")
+		table, _, _ = strings.Cut(table, " ")
+		if scan && !slices.Contains([]string{"p", "running", "parked", "ready", "json_each"}, table) {
+			tb.Errorf("%s: walks: %s\n%s", name, step, strings.Join(steps, "\n"))
+		}
+		ready = ready || table == "ready"
+		if strings.HasPrefix(step, "USE TEMP B-TREE") && strings.HasPrefix(name, "tasks") && !ready {
+			tb.Errorf("%s: sorts: %s\n%s", name, step, strings.Join(steps, "\n"))
+		}
+	}
+	if len(steps) == 0 && t.err == nil {
+		tb.Errorf("%s: no plan", name)
+	}
+}
