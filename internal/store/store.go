@@ -71,6 +71,10 @@ type Store interface {
 	Unended(ctx context.Context, batch task.ID) (*Unended, error)
 	// DAG returns the tasks of a batch in request order and the dependencies between them, or ErrNotFound.
 	DAG(ctx context.Context, batch task.ID) (*DAG, error)
+	// Explain returns what decides whether a task may start, or ErrNotFound.
+	Explain(ctx context.Context, id task.ID) (*Situation, error)
+	// Limits lists the gates in use.
+	Limits(ctx context.Context, f LimitFilter) (*Limits, error)
 
 	// Drift counts the gates whose used slots differ from the rows that hold them. It must be 0.
 	Drift(ctx context.Context) (int, error)

@@ -94,6 +94,14 @@ func (s *Store) Unfinished(ctx context.Context, batch task.ID, kind string, fiel
 
 // read runs statements that only read, all of one moment.
 func (s *Store) read(ctx context.Context, queue func(t *tx)) error {
+	return s.snapshot(ctx, func(_ context.Context, t *tx) error {
+		queue(t)
+		return nil
+	})
+}
+
+// snapshot is read for statements of which some need the answers of others: fn may flush.
+func (s *Store) snapshot(ctx context.Context, fn func(ctx context.Context, t *tx) error) error {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return redact(err)
@@ -101,9 +109,12 @@ func (s *Store) read(ctx context.Context, queue func(t *tx)) error {
 	defer conn.Release()
 	t := &tx{s: s, conn: conn, batch: &pgx.Batch{}}
 	t.batch.Queue("begin isolation level repeatable read read only")
-	queue(t)
-	t.batch.Queue("commit")
-	if err := t.flush(ctx); err != nil {
+	err = fn(ctx, t)
+	if err == nil {
+		t.batch.Queue("commit")
+		err = t.flush(ctx)
+	}
+	if err != nil {
 		t.rollback(ctx)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return store.ErrNotFound

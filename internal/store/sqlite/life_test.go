@@ -3,6 +3,7 @@ package sqlite
 import (
 	"encoding/json"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -227,6 +228,7 @@ func TestLife(t *testing.T) {
 	testDeliveries(h, c)
 	testTakeOver(h, c)
 	testLists(h, b)
+	testExplain(h)
 	testFanOut(h)
 	if err := h.Maintain(ctx); err != nil {
 		t.Error(err)
@@ -237,6 +239,26 @@ func TestLife(t *testing.T) {
 	if unused := h.Unused(); len(unused) > 0 {
 		t.Errorf("statements that were never run: %q", unused)
 	}
+}
+
+func testExplain(h *harness) {
+	h.t.Helper()
+	b := newBatch(2)
+	for _, k := range b.Tasks {
+		k.Kind = "explained"
+		k.Rules = []task.Rule{{Matcher: task.Matcher{Kind: "explained", Status: task.Running}, Max: 1}}
+	}
+	h.create(b)
+	h.pump(b.Tasks[0].ID)
+	s, err := h.Explain(h.t.Context(), b.Tasks[1].ID)
+	if err != nil || s.Parked == nil || len(s.Gates) != 1 || !slices.Equal(s.Gates[0].Holders, []task.ID{b.Tasks[0].ID}) {
+		h.t.Errorf("%+v %v", s, err)
+	}
+	l, err := h.Limits(h.t.Context(), store.LimitFilter{After: store.FirstGate, Limit: 9})
+	if err != nil || len(l.Gates) == 0 {
+		h.t.Errorf("%+v %v", l, err)
+	}
+	h.settle(task.Outcome{ID: b.Tasks[1].ID, Kind: task.Cancel}, ended(b.Tasks[0].ID, task.Success))
 }
 
 func testPauseAndTimeout(h *harness, c *clock, four *task.Task) {

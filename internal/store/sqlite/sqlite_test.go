@@ -229,11 +229,12 @@ func TestPlans(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "x.db"), newClock())
 	walks := []string{ // small tables, the head of one, or all of it by intention
 		"dead_processes", "leave_all", "release_deliveries", "lost_claims", "holders", "take_deltas", "events",
-		"dirty_gates", "few_ready", "drift", "maybe_dead_ends",
+		"dirty_gates", "few_ready", "drift", "maybe_dead_ends", "pending_deltas",
+		"gate_holders",
 		"insert_shapes", // for the foreign key, skipped as long as nothing violates it
 	}
-	sorts := []string{ // ready only the heads, those behind it only what belongs to one task
-		"drift", "ready", "dag_links", "batch_parents", "batch_deliveries",
+	sorts := []string{ // ready only the heads, pending_deltas what no tick has taken yet, the rest what belongs to one task
+		"drift", "ready", "dag_links", "batch_parents", "batch_deliveries", "pending_deltas",
 	}
 	files, err := filepath.Glob("query/*.sql")
 	if err != nil {

@@ -63,6 +63,7 @@ func Run(t *testing.T, open Open) {
 		{"deliveries", deliveryTests},
 		{"lists", listTests},
 		{"stop", stopTests},
+		{"explain", explainTests},
 		{"processes", processTests},
 		{"concurrency", concurrencyTests},
 		{"model", modelTests},

@@ -1,0 +1,175 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// Explain is as in store.Store.
+func (s *Store) Explain(ctx context.Context, id task.ID) (*store.Situation, error) {
+	var situation *store.Situation
+	err := s.snapshot(ctx, func(ctx context.Context, t *tx) error {
+		t.pinPlans()
+		var waits waits
+		t.itself(id, &situation)
+		t.waits(id, &waits)
+		if err := t.flush(ctx); err != nil {
+			return err
+		}
+		situation.Now, situation.Unmet, situation.Parked = t.now, waits.unmet, waits.parked
+		situation.Ahead, situation.Orphaned = waits.ahead, waits.orphaned
+		if len(situation.Gates) == 0 {
+			return nil
+		}
+		t.gatesOf(situation)
+		if err := t.flush(ctx); err != nil {
+			return err
+		}
+		t.holdersOf(situation)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("explain task: %w", err)
+	}
+	return situation, nil
+}
+
+// pinPlans keeps the planner from walking tables, for the transaction.
+func (t *tx) pinPlans() {
+	t.rows("pin_plans", nil, func(pgx.Rows) error { return nil })
+}
+
+// itself queues the reading of a task and the time.
+func (t *tx) itself(id task.ID, into **store.Situation) {
+	t.row("task", []any{id}, func(row pgx.Row) error {
+		var facts factsScan
+		var scan stateScan
+		if err := row.Scan(append(facts.into(), scan.into()...)...); err != nil {
+			return err
+		}
+		k, err := facts.get()
+		if err != nil {
+			return err
+		}
+		state := scan.get()
+		k.Timeout = state.Timeout
+		*into = store.NewSituation(k, &state)
+		return nil
+	})
+	t.clock()
+}
+
+// waits is what a task waits for, besides its gates.
+type waits struct {
+	unmet    []store.UnmetParent
+	parked   *task.GateID
+	ahead    int
+	orphaned bool
+}
+
+func (t *tx) waits(id task.ID, w *waits) {
+	t.rows("unmet_parents", []any{id, store.MaxUnmet}, func(rows pgx.Rows) error {
+		var p store.UnmetParent
+		var status int16
+		err := rows.Scan((*[16]byte)(&p.ID), &p.Name, &status, &p.RequiresSuccess)
+		p.Status = task.Status(status)
+		w.unmet = append(w.unmet, p)
+		return err
+	})
+	t.rows("parked_place", []any{id, store.MaxAhead + 1}, func(rows pgx.Rows) error {
+		w.parked = new(task.GateID)
+		return rows.Scan((*int64)(w.parked), &w.ahead)
+	})
+	t.rows("ready_place", []any{id, store.MaxAhead + 1}, func(rows pgx.Rows) error { return rows.Scan(&w.ahead) })
+	t.rows("orphaned", []any{id, t.s.skew()}, func(rows pgx.Rows) error { return rows.Scan(&w.orphaned) })
+}
+
+// gatesOf queues the reading of the gates of s.
+func (t *tx) gatesOf(s *store.Situation) {
+	t.rows("counted_shapes", []any{bigints(s.ShapeIDs())}, func(rows pgx.Rows) error {
+		var id task.ShapeID
+		err := rows.Scan((*int64)(&id))
+		s.CountShape(id)
+		return err
+	})
+	ids := bigints(s.GateIDs())
+	var scan gateScan
+	t.rows("gates", []any{ids}, func(rows pgx.Rows) error {
+		err := rows.Scan(scan.into()...)
+		s.CountGate(scan.get())
+		return err
+	})
+	t.deltas(ids, s.CountDelta)
+}
+
+func (t *tx) deltas(gates []int64, each func(id task.GateID, delta int)) {
+	t.rows("pending_deltas", []any{gates}, func(rows pgx.Rows) error {
+		var id task.GateID
+		var delta int
+		err := rows.Scan((*int64)(&id), &delta)
+		each(id, delta)
+		return err
+	})
+}
+
+func (t *tx) holdersOf(s *store.Situation) {
+	ids, n := s.Wanted()
+	if len(ids) == 0 {
+		return
+	}
+	t.rows("gate_holders", []any{bigints(ids), n}, func(rows pgx.Rows) error {
+		var gate task.GateID
+		var holder task.ID
+		err := rows.Scan((*int64)(&gate), (*[16]byte)(&holder))
+		s.AddHolder(gate, holder)
+		return err
+	})
+}
+
+// Limits is as in store.Store.
+func (s *Store) Limits(ctx context.Context, f store.LimitFilter) (*store.Limits, error) {
+	var limits *store.Limits
+	err := s.snapshot(ctx, func(ctx context.Context, t *tx) error {
+		t.pinPlans()
+		var found []store.LimitSituation
+		var scan gateScan
+		args := []any{int64(f.After), f.Kind, f.KindPrefix, f.Limit + 1, store.MaxAhead + 1}
+		t.rows("limits", args, func(rows pgx.Rows) error {
+			var g store.LimitSituation
+			var status int16
+			var fields []byte
+			if err := rows.Scan(append(scan.into(), &g.Shape.Kind, &status, &fields, &g.Waiting)...); err != nil {
+				return err
+			}
+			g.GateRow = scan.get()
+			g.Shape.ID, g.Shape.Status = g.GateRow.Shape, task.Status(status)
+			found = append(found, g)
+			return json.Unmarshal(fields, &found[len(found)-1].Shape.Fields)
+		})
+		if err := t.flush(ctx); err != nil {
+			return err
+		}
+		limits = store.NewLimits(found, f.Limit)
+		ids := make([]int64, len(limits.Gates))
+		for i := range limits.Gates {
+			ids[i] = int64(limits.Gates[i].ID)
+		}
+		deltas := map[task.GateID]int{}
+		t.deltas(ids, func(id task.GateID, delta int) { deltas[id] = delta })
+		if err := t.flush(ctx); err != nil {
+			return err
+		}
+		limits.Finish(deltas)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list limits: %w", err)
+	}
+	return limits, nil
+}

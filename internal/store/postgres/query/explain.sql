@@ -1,0 +1,62 @@
+-- What explains why a task waits, all in one snapshot, and in plans that are pinned like those of the hot path: it must
+-- cost the same however many tasks are parked.
+
+-- name: pin_plans
+SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
+       set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
+       set_config('jit', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true);
+
+-- name: unmet_parents
+SELECT l.parent_id, (SELECT name FROM task WHERE id = l.parent_id), s.status, l.requires_success
+FROM (SELECT parent_id, requires_success FROM link WHERE child_id = $1 OFFSET 0) l
+CROSS JOIN LATERAL (SELECT status FROM task_state WHERE id = l.parent_id OFFSET 0) s
+WHERE s.status NOT IN (6, 7, 8) ORDER BY l.parent_id LIMIT $2;
+
+-- Where it is parked, and how many are in front of it, up to $2: index parked_lane.
+-- name: parked_place
+SELECT p.gate_id, (SELECT count(*)::integer FROM (
+    SELECT FROM parked q
+    WHERE q.gate_id = p.gate_id AND q.lane = p.lane AND (q.rank, q.task_id) < (p.rank, p.task_id) LIMIT $2
+) ahead)
+FROM parked p WHERE p.task_id = $1;
+
+-- The same for its place in the line for its host: primary key of ready.
+-- name: ready_place
+SELECT (SELECT count(*)::integer FROM (
+    SELECT FROM ready q WHERE q.host = t.host AND (q.rank, q.task_id) < (-t.priority, t.id) LIMIT $2
+) ahead)
+FROM (SELECT host, priority, id FROM task WHERE id = $1 OFFSET 0) t
+CROSS JOIN LATERAL (SELECT FROM ready r WHERE r.host = t.host AND r.rank = -t.priority AND r.task_id = t.id OFFSET 0) r;
+
+-- name: orphaned
+SELECT coalesce((SELECT expires FROM process WHERE id = r.owner) < clock_timestamp() + $2::interval, true)
+FROM running r WHERE r.task_id = $1;
+
+-- name: counted_shapes
+SELECT id FROM shape WHERE id = ANY($1::bigint[]) AND version > 0;
+
+-- Walks what was given back since the last tick, which is little.
+-- name: pending_deltas
+SELECT gate_id, sum(delta)::integer FROM gate_delta WHERE gate_id = ANY($1::bigint[]) GROUP BY gate_id;
+
+-- The oldest that hold a slot, no more than there are: walks running as far as the last of them. An index on gates would
+-- cost every start and every end.
+-- name: gate_holders
+SELECT g.id, r.task_id
+FROM unnest($1::bigint[], $2::integer[]) AS g(id, n)
+CROSS JOIN LATERAL (SELECT task_id FROM running WHERE g.id = ANY(gates) ORDER BY task_id LIMIT g.n) r
+ORDER BY g.id, r.task_id;
+
+-- A page of gates by their primary key; with a kind it walks over those of the others.
+-- name: limits
+SELECT g.id, g.shape_id, g.vals, g.used, g.lanes, g.dirty, s.kind, s.status, s.fields, (
+    SELECT count(*)::integer FROM (SELECT FROM parked p WHERE p.gate_id = g.id LIMIT $5) waiting
+)
+FROM (
+    SELECT * FROM gate
+    WHERE id > $1 AND ($2 = '' OR (SELECT kind FROM shape WHERE id = gate.shape_id) = $2)
+      AND ($3 = '' OR starts_with((SELECT kind FROM shape WHERE id = gate.shape_id), $3))
+    ORDER BY id LIMIT $4
+) g
+CROSS JOIN LATERAL (SELECT kind, status, fields FROM shape WHERE id = g.shape_id OFFSET 0) s
+ORDER BY g.id;

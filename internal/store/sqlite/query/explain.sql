@@ -1,0 +1,50 @@
+-- What explains why a task waits. Run on the readers, all in one snapshot.
+
+-- name: unmet_parents
+SELECT l.parent_id, t.name, s.status, l.requires_success
+FROM link l CROSS JOIN task_state s ON s.id = l.parent_id CROSS JOIN task t ON t.id = l.parent_id
+WHERE l.child_id = ?1 AND s.status NOT IN (6, 7, 8) ORDER BY l.parent_id LIMIT ?2;
+
+-- Where it is parked, and how many are in front of it, up to ?2: index parked_lane. The plus signs take the types off the
+-- columns; with them, only the first one would be looked up in the index.
+-- name: parked_place
+SELECT p.gate_id, (SELECT count(*) FROM (
+    SELECT 1 FROM parked q
+    WHERE q.gate_id = p.gate_id AND q.lane = p.lane AND (q.rank, q.task_id) < (+p.rank, +p.task_id) LIMIT ?2
+))
+FROM parked p WHERE p.task_id = ?1;
+
+-- The same for its place in the line for its host: primary key of ready.
+-- name: ready_place
+SELECT (SELECT count(*) FROM (
+    SELECT 1 FROM ready q WHERE q.host = t.host AND (q.rank, q.task_id) < (+r.rank, +r.task_id) LIMIT ?2
+))
+FROM task t CROSS JOIN ready r ON r.host = t.host AND r.rank = -t.priority AND r.task_id = t.id WHERE t.id = ?1;
+
+-- name: orphaned
+SELECT coalesce((SELECT expires FROM process WHERE id = r.owner) < ?2, 1) FROM running r WHERE r.task_id = ?1;
+
+-- name: counted_shapes
+SELECT id FROM shape WHERE id IN (SELECT value FROM json_each(?1)) AND version > 0;
+
+-- name: gates_of
+SELECT id, shape_id, vals, used, lanes, dirty FROM gate WHERE id IN (SELECT value FROM json_each(?1));
+
+-- Walks what was given back since the last tick, which is little.
+-- name: pending_deltas
+SELECT gate_id, sum(delta) FROM gate_delta WHERE gate_id IN (SELECT value FROM json_each(?1)) GROUP BY gate_id;
+
+-- The oldest that hold a slot of gate ?1, no more than there are: walks running as far as the last of them. An index on
+-- gates would cost every start and every end. Few rows pass the search of the text, which costs much less.
+-- name: gate_holders
+SELECT task_id FROM running
+WHERE instr(gates, ?1) > 0 AND ?1 IN (SELECT CAST(value AS TEXT) FROM json_each(running.gates))
+ORDER BY task_id LIMIT ?2;
+
+-- A page of gates by their primary key; with a kind it walks over those of the others.
+-- name: limits
+SELECT g.id, g.shape_id, g.vals, g.used, g.lanes, g.dirty, s.kind, s.status, s.fields,
+       (SELECT count(*) FROM (SELECT 1 FROM parked p WHERE p.gate_id = g.id LIMIT ?5))
+FROM gate g CROSS JOIN shape s ON s.id = g.shape_id
+WHERE g.id > ?1 AND (?2 = '' OR s.kind = ?2) AND (?3 = '' OR instr(s.kind, ?3) = 1)
+ORDER BY g.id LIMIT ?4;
