@@ -109,7 +109,7 @@ func (a *App) wire(s store.Store, guard *dispatch.Guard) {
 	a.server = &http.Server{
 		Handler: httpapi.New(httpapi.Options{
 			Store: a.store, Settler: a.settler, NewID: newID, CheckURL: guard.CheckURL, OnCreated: a.pump.Wake,
-			AuthToken: c.AuthToken, Ready: a.ready, MaxTasksPerBatch: c.MaxTasks, MaxBodyBytes: c.MaxBody, Registry: registry, Log: a.log,
+			AuthToken: c.AuthToken, Starts: a.dispatcher, Ready: a.ready, MaxTasksPerBatch: c.MaxTasks, MaxBodyBytes: c.MaxBody, Registry: registry, Log: a.log,
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       time.Minute,

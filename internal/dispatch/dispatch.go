@@ -99,6 +99,8 @@ type Dispatcher struct {
 
 	settling, claiming, finishing trouble
 
+	failing failing
+
 	// work ends when the process gives up waiting for what is in flight.
 	work    context.Context
 	abandon context.CancelFunc

@@ -41,6 +41,7 @@ func (d *Dispatcher) start(c *store.Claim) {
 func (d *Dispatcher) deliverStart(c *store.Claim) (task.Outcome, bool) {
 	request := call{id: c.ID, trigger: task.TriggerStart, action: &c.Action, keep: true}
 	o := task.Outcome{ID: c.ID, Kind: task.Started, Attempt: c.Attempt}
+	defer d.failing.forget(&o)
 	for {
 		a, verdict := d.attempt(&request)
 		o.StartStatus, o.StartError = a.status, a.text
@@ -53,6 +54,7 @@ func (d *Dispatcher) deliverStart(c *store.Claim) (task.Outcome, bool) {
 			return o, true
 		}
 		o.StartFailures++
+		d.failing.remember(&o)
 		pause, again := d.after(&startPolicy, &request, &a, verdict, o.StartFailures)
 		if !again {
 			o.Kind = task.StartFailed

@@ -31,6 +31,8 @@ type fake struct {
 	batch  map[task.ID]*task.Batch
 	filter store.Filter // of the last list
 	keys   map[string]fakeKey
+	limits store.LimitFilter
+	gates  []store.LimitSituation
 	err    error // what every method fails with
 	settle func(ctx context.Context, outcomes []task.Outcome) ([]store.Result, error)
 	seen   []task.Outcome
@@ -226,6 +228,25 @@ func (f *fake) DAG(_ context.Context, id task.ID) (*store.DAG, error) {
 		}
 	}
 	return &dag, f.err
+}
+
+func (f *fake) Explain(_ context.Context, id task.ID) (*store.Situation, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d, ok := f.tasks[id]
+	if !ok {
+		return nil, store.ErrNotFound
+	}
+	s := store.NewSituation(&d.Task, &d.State)
+	s.Now = start
+	return s, f.err
+}
+
+func (f *fake) Limits(_ context.Context, filter store.LimitFilter) (*store.Limits, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.limits = filter
+	return store.NewLimits(slices.Clone(f.gates), filter.Limit), f.err
 }
 
 func (f *fake) Settle(ctx context.Context, outcomes ...task.Outcome) ([]store.Result, error) {

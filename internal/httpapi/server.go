@@ -22,6 +22,8 @@ type Store interface {
 	Batch(ctx context.Context, id task.ID) (*store.BatchSummary, error)
 	Unfinished(ctx context.Context, batch task.ID, kind string, fields []string) (store.Unfinished, error)
 	DAG(ctx context.Context, batch task.ID) (*store.DAG, error)
+	Explain(ctx context.Context, id task.ID) (*store.Situation, error)
+	Limits(ctx context.Context, f store.LimitFilter) (*store.Limits, error)
 }
 
 // Settler takes outcomes in and returns once they are durable, with a result for each in its place. An error means that
@@ -51,6 +53,8 @@ type Options struct {
 	CheckURL func(rawURL string) error
 	// OnCreated is told after tasks were created, so that the pump looks at them. It must not block. Nil: nobody is.
 	OnCreated func()
+	// Starts explains why a task is not started. Nil: this process sends nothing.
+	Starts Starts
 	// Ready says why this process should get no requests, in words for strangers. Nil, or a nil error: it should.
 	Ready func() error
 	// MaxTasksPerBatch and MaxBodyBytes bound a request; 0 means the defaults above.
@@ -118,6 +122,7 @@ func (s *server) routes() {
 	s.handle("PUT /task", s.countTasks)
 	s.handle("GET /task/{id}", s.getTask)
 	s.handle("GET /task/{id}/history", s.getHistory)
+	s.handle("GET /task/{id}/explain", s.explainTask)
 	s.handle("PATCH /task/{id}", s.updateTask)
 	s.handle("PUT /task/{id}", s.countTask)
 	s.handle("DELETE /task/{id}", s.control(task.Cancel))
@@ -128,6 +133,7 @@ func (s *server) routes() {
 	s.handle("PATCH /batch/{id}/rules", s.editRules)
 	s.handle("DELETE /batch/{id}", s.stopBatch)
 	s.handle("GET /dag/{batch_id}", s.getDAG)
+	s.handle("GET /limits", s.listLimits)
 	s.handle("GET /health", s.health)
 	s.handle("GET /ready", s.ready)
 	s.mux.Handle("GET /metrics", s.metrics())
