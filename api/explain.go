@@ -56,7 +56,7 @@ type RuleState struct {
 	Max  int  `json:"max"`
 	// HoldsBack: the task could not start now because of this rule.
 	HoldsBack bool `json:"holds_back"`
-	// Holders are the ids of the first 20 tasks that hold a slot.
+	// Holders are the ids of up to 20 tasks that hold a slot.
 	Holders []string `json:"holders"`
 	// Place is where it stands in the queue; nil unless it is in that of this gate.
 	Place *Place `json:"place"`

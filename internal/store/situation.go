@@ -48,7 +48,7 @@ type GateSituation struct {
 	// Counted is false while the rule is so new that the pump has not counted what it limits. Used and Holders mean
 	// nothing then.
 	Counted bool
-	// Used is how many tasks hold a slot; Holders are the first MaxHolders of them by age.
+	// Used is how many tasks hold a slot; Holders are up to MaxHolders of them, sorted.
 	Used    int
 	Holders []task.ID
 }

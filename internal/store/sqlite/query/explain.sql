@@ -34,7 +34,7 @@ SELECT id, shape_id, vals, used, lanes, dirty FROM gate WHERE id IN (SELECT valu
 -- name: pending_deltas
 SELECT gate_id, sum(delta) FROM gate_delta WHERE gate_id IN (SELECT value FROM json_each(?1)) GROUP BY gate_id;
 
--- The oldest that hold a slot of gate ?1, no more than there are: walks running as far as the last of them. An index on
+-- Those that hold a slot of gate ?1, no more than there are: walks running as far as the last of them. An index on
 -- gates would cost every start and every end. Few rows pass the search of the text, which costs much less.
 -- name: gate_holders
 SELECT task_id FROM running
