@@ -146,7 +146,7 @@ func TestExplainRules(t *testing.T) {
 
 // TestExplainHost: the window of a host is full, and the on_start that fills it hangs.
 func TestExplainHost(t *testing.T) {
-	onBothWith(t, map[string]string{"WEBHOOK_HOST_WINDOW": "1"}, func(t *testing.T, s *service) {
+	onBothWith(t, map[string]string{"WEBHOOK_HOST_WINDOW": "1", "WEBHOOK_TIMEOUT": "60s"}, func(t *testing.T, s *service) {
 		r := newReceiver(t)
 		hang, release := r.hold(nil)
 		r.handle("/hang", hang)
@@ -176,7 +176,7 @@ func TestExplainHost(t *testing.T) {
 }
 
 func TestExplainFailingStart(t *testing.T) {
-	onBoth(t, func(t *testing.T, s *service) {
+	onBothWith(t, map[string]string{"WEBHOOK_TIMEOUT": "60s"}, func(t *testing.T, s *service) {
 		r := newReceiver(t)
 		hang, release := r.hold(nil)
 		r.handle("/run", func(w http.ResponseWriter, c call) {
