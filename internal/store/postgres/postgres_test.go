@@ -2,8 +2,6 @@ package postgres_test
 
 import (
 	"context"
-	"flag"
-	"slices"
 	"sync"
 	"testing"
 
@@ -19,22 +17,16 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 
 func TestStore(t *testing.T) {
 	t.Parallel()
-	var unused statements
+	var unused storetest.Unused
 	databases := &databases{tb: t}
 	t.Run("suite", func(t *testing.T) {
 		storetest.Run(t, func(tb testing.TB, clock *storetest.Clock) store.Store {
 			s := databases.open(tb, clock)
-			tb.Cleanup(func() { unused.keep(s.Unused()) })
+			tb.Cleanup(func() { unused.Keep(s.Unused()) })
 			return s
 		})
 	})
-	if flag.Lookup("test.run").Value.String() != "" {
-		return // only a part of the suite has run
-	}
-	tested := []string{"became", "forget"} // by commit_test.go
-	if names := slices.DeleteFunc(unused.names, func(name string) bool { return slices.Contains(tested, name) }); len(names) > 0 {
-		t.Errorf("statements that no test runs: %v", names)
-	}
+	unused.Check(t, "became", "forget") // by commit_test.go
 }
 
 func BenchmarkStore(b *testing.B) {
@@ -42,23 +34,6 @@ func BenchmarkStore(b *testing.B) {
 	b.Run("driver=postgres", func(b *testing.B) {
 		storetest.Bench(b, func(tb testing.TB, clock *storetest.Clock) store.Store { return databases.open(tb, clock) })
 	})
-}
-
-// statements are those that no store has run.
-type statements struct {
-	mu    sync.Mutex
-	begun bool
-	names []string
-}
-
-func (s *statements) keep(unused []string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.begun {
-		s.begun, s.names = true, unused
-		return
-	}
-	s.names = slices.DeleteFunc(s.names, func(name string) bool { return !slices.Contains(unused, name) })
 }
 
 // opened can be opened again, as by another process.

@@ -9,7 +9,7 @@ import (
 	"taskrunner/internal/store/storetest"
 )
 
-func openSuite(tb testing.TB, clock *storetest.Clock) store.Store {
+func openSuite(tb testing.TB, clock *storetest.Clock) *Store {
 	tb.Helper()
 	s, err := Open(tb.Context(), Options{Path: filepath.Join(tb.TempDir(), "suite.db"), Now: clock.Now, DeadEnds: true})
 	if err != nil {
@@ -57,9 +57,19 @@ func checkPlaces(tb testing.TB, s *Store) {
 
 func TestStore(t *testing.T) {
 	t.Parallel()
-	storetest.Run(t, openSuite)
+	var unused storetest.Unused
+	t.Run("suite", func(t *testing.T) {
+		storetest.Run(t, func(tb testing.TB, clock *storetest.Clock) store.Store {
+			s := openSuite(tb, clock)
+			tb.Cleanup(func() { unused.Keep(s.Unused()) })
+			return s
+		})
+	})
+	unused.Check(t)
 }
 
 func BenchmarkStore(b *testing.B) {
-	b.Run("driver=sqlite", func(b *testing.B) { storetest.Bench(b, openSuite) })
+	b.Run("driver=sqlite", func(b *testing.B) {
+		storetest.Bench(b, func(tb testing.TB, clock *storetest.Clock) store.Store { return openSuite(tb, clock) })
+	})
 }
