@@ -70,7 +70,7 @@ test: ## Run everything: lint, vet, all tests with the race detector, all builds
 
 .PHONY: test-long
 test-long: postgres-cc ## Run the tests with bigger counts and longer times
-	TEST_LONG=1 $(RACE) -timeout 3h -count 1 $(PKG)
+	TEST_LONG=1 $(RACE) -tags long -timeout 3h $(PKG)
 
 .PHONY: bench
 bench: postgres ## Run the benchmarks of the drivers and end to end, and keep the output in docs/bench (BENCH=Claim COUNT=1)

@@ -262,7 +262,7 @@ func (s *service) held(r *receiver, ids ...string) {
 }
 
 // patience is how long a condition may take on a very busy machine. No test measures time by it.
-const patience = 60 * time.Second
+const patience = 3 * time.Minute
 
 // eventually waits until condition holds. It leaves the machine to the service most of the time.
 func eventually(t testing.TB, what string, condition func() bool) {

@@ -87,7 +87,7 @@ func TestUpdateArray(t *testing.T) {
 
 // TestUpdateFullArray: as many as one request may have, of tasks of every kind of answer.
 func TestUpdateFullArray(t *testing.T) {
-	const tasks = 5000
+	const tasks, counts = 250, 39
 	onBoth(t, func(t *testing.T, s *service) {
 		r := newReceiver(t)
 		var batch []obj
@@ -100,16 +100,22 @@ func TestUpdateFullArray(t *testing.T) {
 		eventually(t, "all are running", func() bool { return s.batch(id).StatusCounts.Running == tasks })
 		var updates []obj
 		for i := range tasks {
-			status := obj{"id": ids[i].ID, "status": "Success", "new_success": 1}
-			updates = append(updates, obj{"id": ids[i].ID, "new_success": 1}, status)
+			for range counts {
+				updates = append(updates, obj{"id": ids[i].ID, "new_success": 1})
+			}
+			updates = append(updates, obj{"id": ids[i].ID, "status": "Success", "new_success": 1})
 		}
 		for i, got := range s.update(updates) {
-			want := []string{"Running 1", "Success 2"}[i%2]
-			if got.Status != 200 || got.ID != ids[i/2].ID || fmt.Sprintf("%s %d", got.Task.Status, got.Task.Success) != want {
+			done := i%(counts+1) + 1
+			want := fmt.Sprint("Running ", done)
+			if done > counts {
+				want = fmt.Sprint("Success ", done)
+			}
+			if got.Status != 200 || got.ID != ids[i/(counts+1)].ID || fmt.Sprintf("%s %d", got.Task.Status, got.Task.Success) != want {
 				t.Fatalf("%d: %s, want %s", i, jsonOf(got), want)
 			}
 		}
-		if got := s.batch(id); got.StatusCounts.Success != tasks || got.TotalSuccess != 2*tasks {
+		if got := s.batch(id); got.StatusCounts.Success != tasks || got.TotalSuccess != (counts+1)*tasks {
 			t.Errorf("batch %s", jsonOf(got))
 		}
 		s.checkDrift()

@@ -235,35 +235,6 @@ func TestWorkflows(t *testing.T) {
 	})
 }
 
-// perTask is what a small machine may take for a task, its worker and its client. It bounds the workflows that are wide and
-// short, a thousand tasks in 11 ms, and adds little to the others.
-const perTask = time.Millisecond
-
-// TestWorkflowMakespan: each workflow alone takes no more than half as long again as its critical path, and perTask. It
-// measures the machine as well: the best of three counts, and only with TEST_LONG.
-func TestWorkflowMakespan(t *testing.T) {
-	if os.Getenv("TEST_LONG") == "" {
-		t.Skip("only with TEST_LONG: a busy machine fails it")
-	}
-	for _, db := range databases { // one after the other
-		t.Run(db, func(t *testing.T) {
-			s := startService(t, databaseURL(t, db), nil)
-			for _, w := range workflows(t) {
-				bound := w.criticalPath()*3/2 + time.Duration(len(w.steps))*perTask
-				best := patience
-				for tries := 0; tries < 3 && best > bound; tries++ {
-					r := newReceiver(t)
-					best = min(best, w.run(t, s, r, w.begin(r)))
-				}
-				t.Logf("%-11s makespan %8v: %.2f", w.name, best.Round(time.Millisecond), float64(best)/float64(w.criticalPath()))
-				if best > bound {
-					t.Errorf("%s: took %v, more than %v", w.name, best, bound)
-				}
-			}
-		})
-	}
-}
-
 // BenchmarkWorkflow measures how much longer than its critical path each recorded workflow takes.
 func BenchmarkWorkflow(b *testing.B) {
 	for _, db := range databases {
