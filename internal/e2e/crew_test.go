@@ -285,6 +285,9 @@ func (w *crew) send(method, url string, body any) (status int, text []byte) {
 // post creates tasks at url, with one attempt. It returns the id of the batch and the status, 0 for no answer.
 func (w *crew) post(url string, tasks []obj) (batch string, status int) {
 	status, text := w.send(http.MethodPost, url+"/task", tasks)
+	if status == 0 && strings.Contains(string(text), "connection refused") {
+		return "", http.StatusServiceUnavailable // nobody was there: nothing was created, as with this answer
+	}
 	if status != http.StatusCreated {
 		return "", status
 	}
