@@ -79,9 +79,6 @@ func (w *work) seqScans() (tables []string) {
 // knows walk back over one index, and sort nothing.
 func TestListsAtSize(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("loads 200 000 tasks")
-	}
 	s := openForCommits(t)
 	if _, err := s.pool.Exec(t.Context(), manyTasks); err != nil {
 		t.Fatal(err)

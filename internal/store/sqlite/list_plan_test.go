@@ -41,9 +41,6 @@ DROP TABLE made;`
 // key, and none sorts more than what is in the places.
 func TestListsAtSize(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("loads 200 000 tasks")
-	}
 	s := open(t, filepath.Join(t.TempDir(), "x.db"), newClock())
 	c := <-s.writers
 	err := c.script(t.Context(), "BEGIN;"+manyTasks+"COMMIT;")
