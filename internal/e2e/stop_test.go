@@ -79,7 +79,7 @@ func TestStopBatch(t *testing.T) {
 // TestStopWhileItRuns: whatever happens to a large batch while it is stopped, when the answer is there all of it has
 // ended, and everything is counted once.
 func TestStopWhileItRuns(t *testing.T) {
-	const size = 1000
+	const size = 3000
 	onBoth(t, func(t *testing.T, s *service) {
 		r := newReceiver(t)
 		r.handle("/run", r.worker(0, "Success"))

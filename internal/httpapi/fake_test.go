@@ -117,25 +117,6 @@ func (f *fake) History(ctx context.Context, id task.ID) ([]task.Step, error) {
 	return task.History(start, len(d.Task.Dependencies) > 0, &d.State, nil), nil
 }
 
-func (f *fake) Unfinished(_ context.Context, batch task.ID, kind string, fields []string) (store.Unfinished, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	var found store.Unfinished
-	if f.err != nil {
-		return found, f.err
-	}
-	b, ok := f.batch[batch]
-	if !ok {
-		return found, store.ErrNotFound
-	}
-	for _, t := range b.Tasks {
-		if d := f.tasks[t.ID]; t.Kind == kind && !d.State.Status.Terminal() {
-			found.Add(t.ID, t.Metadata, fields)
-		}
-	}
-	return found, nil
-}
-
 func (f *fake) Task(_ context.Context, id task.ID) (*store.Detail, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -294,6 +275,30 @@ func (f *fake) StopBatch(ctx context.Context, id task.ID) (store.Stopped, error)
 		}
 	}
 	return stopped, nil
+}
+
+func (f *fake) EditRules(ctx context.Context, id task.ID, kind string, rules []task.Rule) (int, error) {
+	if f.err != nil {
+		return 0, f.err
+	}
+	b, ok := f.batch[id]
+	if !ok {
+		return 0, store.ErrNotFound
+	}
+	n := 0
+	for _, t := range b.Tasks {
+		if t.Kind != kind {
+			continue
+		}
+		results, err := f.Settle(ctx, task.Outcome{ID: t.ID, Kind: task.EditRules, Rules: rules})
+		if err != nil {
+			return n, err
+		}
+		if results[0].Err == nil {
+			n++
+		}
+	}
+	return n, nil
 }
 
 // service is a handler over a fake.

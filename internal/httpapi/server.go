@@ -20,7 +20,6 @@ type Store interface {
 	Tasks(ctx context.Context, f store.Filter) ([]store.Item, error)
 	Batches(ctx context.Context, f store.Filter) ([]store.BatchItem, error)
 	Batch(ctx context.Context, id task.ID) (*store.BatchSummary, error)
-	Unfinished(ctx context.Context, batch task.ID, kind string, fields []string) (store.Unfinished, error)
 	DAG(ctx context.Context, batch task.ID) (*store.DAG, error)
 	Explain(ctx context.Context, id task.ID) (*store.Situation, error)
 	Limits(ctx context.Context, f store.LimitFilter) (*store.Limits, error)
@@ -33,6 +32,9 @@ type Settler interface {
 	// StopBatch cancels every task of a batch that has not ended, or answers store.ErrNotFound. When it fails, some are
 	// canceled and others are not.
 	StopBatch(ctx context.Context, batch task.ID) (store.Stopped, error)
+	// EditRules gives rules to the tasks of a kind of a batch that have not ended, and returns how many those were. It
+	// answers store.ErrNotFound, or task.Problems when they do not fit. When it fails otherwise, some have them.
+	EditRules(ctx context.Context, batch task.ID, kind string, rules []task.Rule) (int, error)
 }
 
 // Limits that hold where [Options] say nothing.

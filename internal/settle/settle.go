@@ -26,7 +26,8 @@ const maxWait = 10 * time.Second
 // Store is what the settler needs of a store.
 type Store interface {
 	Settle(ctx context.Context, outcomes []task.Outcome) (store.Settled, error)
-	Unended(ctx context.Context, batch task.ID) (*store.Unended, error)
+	ToStop(ctx context.Context, batch task.ID) (*store.ToStop, error)
+	ToEdit(ctx context.Context, batch task.ID, kind string, fields []string) (store.ToEdit, error)
 }
 
 // Options of [New]. All are needed.

@@ -25,7 +25,11 @@ func (f *fakeStore) Settle(_ context.Context, outcomes []task.Outcome) (store.Se
 	return s, f.err
 }
 
-func (f *fakeStore) Unended(context.Context, task.ID) (*store.Unended, error) { return nil, f.err }
+func (f *fakeStore) ToEdit(context.Context, task.ID, string, []string) (store.ToEdit, error) {
+	return store.ToEdit{}, f.err
+}
+
+func (f *fakeStore) ToStop(context.Context, task.ID) (*store.ToStop, error) { return nil, f.err }
 
 func TestSettle(t *testing.T) {
 	t.Parallel()

@@ -8,8 +8,8 @@ import (
 	"taskrunner/internal/task"
 )
 
-// stopChunk bounds the tasks that a stop cancels in one transaction: others get theirs in between.
-const stopChunk = 500
+// batchChunk bounds the tasks of a batch that are settled in one transaction: others get theirs in between.
+const batchChunk = 500
 
 // stopReason is the failure_reason of tasks that a stop cancels.
 const stopReason = "Batch stopped"
@@ -24,12 +24,12 @@ const stopReason = "Batch stopped"
 // When it fails, or ctx ends, some tasks are canceled and others are not; to call it again is safe.
 func (s *Settler) StopBatch(ctx context.Context, batch task.ID) (store.Stopped, error) {
 	stopped := store.Stopped{Canceled: map[task.Status]int{}}
-	unended, err := s.options.Store.Unended(ctx, batch)
+	toStop, err := s.options.Store.ToStop(ctx, batch)
 	if err != nil {
 		return stopped, err
 	}
-	stopped.Ended = unended.Tasks
-	for ids := range slices.Chunk(unended.IDs, stopChunk) {
+	stopped.Ended = toStop.Tasks
+	for ids := range slices.Chunk(toStop.IDs, batchChunk) {
 		outcomes := make([]task.Outcome, len(ids))
 		for i, id := range ids {
 			outcomes[i] = task.Outcome{ID: id, Kind: task.Cancel, FailureReason: stopReason}

@@ -14,17 +14,25 @@ import (
 
 // batchStore has a batch of which some tasks have ended, and takes each cancel in its own way.
 type batchStore struct {
-	unended store.Unended
-	err     error // of the third transaction
-	seen    []task.Outcome
-	sizes   []int
+	toStop store.ToStop
+	toEdit store.ToEdit
+	err    error // of the third transaction
+	seen   []task.Outcome
+	sizes  []int
 }
 
-func (b *batchStore) Unended(context.Context, task.ID) (*store.Unended, error) {
-	if b.unended.Tasks == 0 {
+func (b *batchStore) ToStop(context.Context, task.ID) (*store.ToStop, error) {
+	if b.toStop.Tasks == 0 {
 		return nil, store.ErrNotFound
 	}
-	return &b.unended, nil
+	return &b.toStop, nil
+}
+
+func (b *batchStore) ToEdit(_ context.Context, _ task.ID, kind string, fields []string) (store.ToEdit, error) {
+	if kind != "k" || !slices.Equal(fields, []string{"a", "b"}) {
+		return store.ToEdit{}, store.ErrNotFound
+	}
+	return b.toEdit, nil
 }
 
 // Settle cancels one task as Running, the next as Waiting, and finds the third to have ended.
@@ -44,25 +52,31 @@ func (b *batchStore) Settle(_ context.Context, outcomes []task.Outcome) (store.S
 	return s, nil
 }
 
-func stop(t *testing.T, b *batchStore) (store.Stopped, error) {
+func stop(t *testing.T, b *batchStore) (stopped store.Stopped, err error) {
+	t.Helper()
+	with(t, b, func(s *settle.Settler) { stopped, err = s.StopBatch(t.Context(), task.ID{1}) })
+	return stopped, err
+}
+
+// with runs a settler on b for as long as do takes.
+func with(t *testing.T, b *batchStore, do func(s *settle.Settler)) {
 	t.Helper()
 	s := settle.New(settle.Options{Store: b, WakePump: func() {}, WakeOutbox: func() {}})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	stopped, err := s.StopBatch(t.Context(), task.ID{1})
+	do(s)
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	return stopped, err
 }
 
 func TestStopBatch(t *testing.T) {
 	t.Parallel()
-	b := &batchStore{unended: store.Unended{Tasks: 2010, IDs: make([]task.ID, 1800)}}
-	for i := range b.unended.IDs {
-		b.unended.IDs[i] = task.ID{byte(i >> 8), byte(i)}
+	b := &batchStore{toStop: store.ToStop{Tasks: 2010, IDs: make([]task.ID, 1800)}}
+	for i := range b.toStop.IDs {
+		b.toStop.IDs[i] = task.ID{byte(i >> 8), byte(i)}
 	}
 	stopped, err := stop(t, b)
 	if err != nil {
@@ -72,7 +86,7 @@ func TestStopBatch(t *testing.T) {
 		t.Errorf("%+v, want %v and 810 that had ended", stopped, want)
 	}
 	for i, o := range b.seen {
-		if o.ID != b.unended.IDs[i] || o.Kind != task.Cancel || o.FailureReason != "Batch stopped" {
+		if o.ID != b.toStop.IDs[i] || o.Kind != task.Cancel || o.FailureReason != "Batch stopped" {
 			t.Fatalf("outcome %d: %+v", i, o)
 		}
 	}
@@ -87,7 +101,7 @@ func TestStopBatchFails(t *testing.T) {
 		t.Errorf("no such batch: %v", err)
 	}
 	away := errors.New("away")
-	b := &batchStore{unended: store.Unended{Tasks: 1800, IDs: make([]task.ID, 1800)}, err: away}
+	b := &batchStore{toStop: store.ToStop{Tasks: 1800, IDs: make([]task.ID, 1800)}, err: away}
 	if _, err := stop(t, b); !errors.Is(err, away) || len(b.sizes) != 2 {
 		t.Errorf("half done: %v after %d transactions", err, len(b.sizes))
 	}

@@ -59,16 +59,16 @@ type Store interface {
 	History(ctx context.Context, id task.ID) ([]task.Step, error)
 	// Tasks lists tasks, newest first. Their metadata, rules, actions and dependencies are left out.
 	Tasks(ctx context.Context, f Filter) ([]Item, error)
-	// Unfinished lists the tasks of that kind of a batch that have not ended, oldest first, and up to MaxLacking of them
+	// ToEdit lists the tasks of that kind of a batch that have not ended, oldest first, and up to MaxLacking of them
 	// whose metadata has not all of fields. ErrNotFound: there is no such batch.
-	Unfinished(ctx context.Context, batch task.ID, kind string, fields []string) (Unfinished, error)
+	ToEdit(ctx context.Context, batch task.ID, kind string, fields []string) (ToEdit, error)
 	// Batches lists batches, newest first: those with a task that f selects. Before and Offset count batches.
 	Batches(ctx context.Context, f Filter) ([]BatchItem, error)
 	// Batch sums a batch up, or ErrNotFound.
 	Batch(ctx context.Context, id task.ID) (*BatchSummary, error)
-	// Unended lists the tasks of a batch that have not ended, or answers ErrNotFound. They stand in the order of
+	// ToStop lists the tasks of a batch that have not ended, or answers ErrNotFound. They stand in the order of
 	// [StopOrder].
-	Unended(ctx context.Context, batch task.ID) (*Unended, error)
+	ToStop(ctx context.Context, batch task.ID) (*ToStop, error)
 	// DAG returns the tasks of a batch in request order and the dependencies between them, or ErrNotFound.
 	DAG(ctx context.Context, batch task.ID) (*DAG, error)
 	// Explain returns what decides whether a task may start, or ErrNotFound.
@@ -255,11 +255,11 @@ type Filter struct {
 	Limit  int
 }
 
-// MaxLacking bounds Unfinished.Lacking.
+// MaxLacking bounds ToEdit.Lacking.
 const MaxLacking = 20
 
-// Unfinished are tasks that have not ended.
-type Unfinished struct {
+// ToEdit are tasks whose rules are to change.
+type ToEdit struct {
 	IDs     []task.ID
 	Lacking []Lacking
 }
@@ -271,7 +271,7 @@ type Lacking struct {
 }
 
 // Add takes the next task.
-func (u *Unfinished) Add(id task.ID, metadata []byte, fields []string) {
+func (u *ToEdit) Add(id task.ID, metadata []byte, fields []string) {
 	u.IDs = append(u.IDs, id)
 	md := task.ParseMetadata(metadata)
 	for _, field := range fields {
@@ -310,8 +310,8 @@ type BatchSummary struct {
 	Expected *int64
 }
 
-// Unended is what has not ended of a batch.
-type Unended struct {
+// ToStop are the tasks that the stop of a batch cancels.
+type ToStop struct {
 	Tasks int // of the batch, ended or not
 	IDs   []task.ID
 }

@@ -73,12 +73,12 @@ func (s *Store) History(ctx context.Context, id task.ID) ([]task.Step, error) {
 	return task.History(created.UTC(), parents, &found, steps), nil
 }
 
-// Unfinished is as in store.Store.
-func (s *Store) Unfinished(ctx context.Context, batch task.ID, kind string, fields []string) (store.Unfinished, error) {
-	var found store.Unfinished
+// ToEdit is as in store.Store.
+func (s *Store) ToEdit(ctx context.Context, batch task.ID, kind string, fields []string) (store.ToEdit, error) {
+	var found store.ToEdit
 	err := s.read(ctx, func(t *tx) {
 		t.row("batch", []any{batch}, func(row pgx.Row) error { return row.Scan(nil, nil) })
-		t.rows("unfinished", []any{batch, kind}, func(rows pgx.Rows) error {
+		t.rows("to_edit", []any{batch, kind}, func(rows pgx.Rows) error {
 			var id task.ID
 			var metadata []byte
 			err := rows.Scan((*[16]byte)(&id), &metadata)
@@ -87,7 +87,7 @@ func (s *Store) Unfinished(ctx context.Context, batch task.ID, kind string, fiel
 		})
 	})
 	if err != nil {
-		return store.Unfinished{}, fmt.Errorf("read unfinished tasks: %w", err)
+		return store.ToEdit{}, fmt.Errorf("read tasks to edit: %w", err)
 	}
 	return found, nil
 }
@@ -399,22 +399,22 @@ func (s *Store) Batch(ctx context.Context, id task.ID) (*store.BatchSummary, err
 	return b, nil
 }
 
-// Unended is as in store.Store.
-func (s *Store) Unended(ctx context.Context, batch task.ID) (*store.Unended, error) {
-	u := &store.Unended{}
+// ToStop is as in store.Store.
+func (s *Store) ToStop(ctx context.Context, batch task.ID) (*store.ToStop, error) {
+	u := &store.ToStop{}
 	var live []store.Live
 	var links []store.Link
 	err := s.read(ctx, func(t *tx) {
 		t.exec("open_list")
 		t.row("batch", []any{batch}, func(row pgx.Row) error { return row.Scan(nil, nil) })
 		t.row("batch_size", []any{batch}, func(row pgx.Row) error { return row.Scan(&u.Tasks) })
-		t.rows("unended", []any{batch}, func(rows pgx.Rows) error {
+		t.rows("to_stop", []any{batch}, func(rows pgx.Rows) error {
 			var l store.Live
 			err := rows.Scan((*[16]byte)(&l.ID), &l.Waits, &l.Holds)
 			live = append(live, l)
 			return err
 		})
-		t.rows("unended_links", []any{batch}, func(rows pgx.Rows) error {
+		t.rows("to_stop_links", []any{batch}, func(rows pgx.Rows) error {
 			var l store.Link
 			err := rows.Scan((*[16]byte)(&l.Parent), (*[16]byte)(&l.Child))
 			links = append(links, l)
@@ -422,7 +422,7 @@ func (s *Store) Unended(ctx context.Context, batch task.ID) (*store.Unended, err
 		})
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read what has not ended: %w", err)
+		return nil, fmt.Errorf("read tasks to stop: %w", err)
 	}
 	u.IDs = store.StopOrder(live, links)
 	return u, nil

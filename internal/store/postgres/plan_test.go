@@ -50,10 +50,10 @@ func TestPlansDoNotTrustStatistics(t *testing.T) {
 	}
 	elsewhere := []string{ // run outside of the transactions that pin plans
 		"task", "parents", "deliveries", "tasks_by_ids", "batch", "batch_counts", "batch_sums",
-		"dag_links", "drift", "life", "history", "unfinished",
+		"dag_links", "drift", "life", "history", "to_edit",
 		"open_list", "few_ready", "few_queued", "tasks", "tasks_by_facts", "tasks_by_state", "tasks_by_place", "tasks_by_running",
 		"batches", "batches_by_age", "batches_by_kind", "batches_by_place", "batches_by_running", "batch_has",
-		"batch_size", "unended", "unended_links",
+		"batch_size", "to_stop", "to_stop_links",
 	}
 	do(t, conn, "begin")
 	do(t, conn, s.queries.Get("open"), uuid.Must(uuid.NewV7()))

@@ -218,8 +218,8 @@ func TestLife(t *testing.T) {
 	if steps, err := h.History(ctx, three.ID); err != nil || len(steps) != 4 || steps[3].Cause != task.StartRefused {
 		t.Errorf("history %v, %v", steps, err)
 	}
-	if unfinished, err := h.Unfinished(ctx, b.ID, "", nil); err != nil || len(unfinished.IDs) != 0 {
-		t.Errorf("unfinished %v, %v", unfinished, err)
+	if toEdit, err := h.ToEdit(ctx, b.ID, "", nil); err != nil || len(toEdit.IDs) != 0 {
+		t.Errorf("to edit %v, %v", toEdit, err)
 	}
 	if ids, more, err := h.DeadEnds(ctx, 100); err != nil || more || len(ids) != 0 {
 		t.Errorf("dead ends %v, %t, %v", ids, more, err)

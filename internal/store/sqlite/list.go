@@ -73,21 +73,21 @@ func (s *Store) History(ctx context.Context, id task.ID) ([]task.Step, error) {
 	return steps, nil
 }
 
-// Unfinished is as in store.Store.
-func (s *Store) Unfinished(ctx context.Context, batch task.ID, kind string, fields []string) (store.Unfinished, error) {
-	var found store.Unfinished
+// ToEdit is as in store.Store.
+func (s *Store) ToEdit(ctx context.Context, batch task.ID, kind string, fields []string) (store.ToEdit, error) {
+	var found store.ToEdit
 	err := s.read(ctx, func(t *tx) error {
 		if t.batch(batch) == nil && t.err == nil {
 			return store.ErrNotFound
 		}
-		t.rows("unfinished", func(r *row) error {
+		t.rows("to_edit", func(r *row) error {
 			found.Add(r.id(), r.raw(), fields)
 			return nil
 		}, batch.String(), kind)
 		return t.err
 	})
 	if err != nil {
-		return store.Unfinished{}, fmt.Errorf("read unfinished tasks: %w", err)
+		return store.ToEdit{}, fmt.Errorf("read tasks to edit: %w", err)
 	}
 	return found, nil
 }
@@ -415,9 +415,9 @@ func (r *row) sum() int64 {
 	return high<<32 | low&math.MaxUint32
 }
 
-// Unended is as in store.Store.
-func (s *Store) Unended(ctx context.Context, batch task.ID) (*store.Unended, error) {
-	u := &store.Unended{}
+// ToStop is as in store.Store.
+func (s *Store) ToStop(ctx context.Context, batch task.ID) (*store.ToStop, error) {
+	u := &store.ToStop{}
 	var live []store.Live
 	var links []store.Link
 	err := s.read(ctx, func(t *tx) error {
@@ -428,18 +428,18 @@ func (s *Store) Unended(ctx context.Context, batch task.ID) (*store.Unended, err
 			u.Tasks = r.int()
 			return nil
 		}, batch.String())
-		t.rows("unended", func(r *row) error {
+		t.rows("to_stop", func(r *row) error {
 			live = append(live, store.Live{ID: r.id(), Waits: r.bool(), Holds: r.bool()})
 			return nil
 		}, batch.String())
-		t.rows("unended_links", func(r *row) error {
+		t.rows("to_stop_links", func(r *row) error {
 			links = append(links, store.Link{Parent: r.id(), Child: r.id()})
 			return nil
 		}, batch.String())
 		return t.err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read what has not ended: %w", err)
+		return nil, fmt.Errorf("read tasks to stop: %w", err)
 	}
 	u.IDs = store.StopOrder(live, links)
 	return u, nil

@@ -15,7 +15,7 @@ var editTests = []conformance{
 	{"stricter rules hold what has not started", testTighten},
 	{"rules of a task that has ended stay", testEditEnded},
 	{"rules whose fields are missing are refused", testEditWithoutField},
-	{"lists what of a batch has not ended", testUnfinished},
+	{"lists the tasks whose rules are to change", testToEdit},
 }
 
 // edited is the outcome that gives t the rules of the options.
@@ -81,19 +81,19 @@ func testEditWithoutField(_ *testing.T, e *env) {
 	e.refuse(task.Invalid, edited(k, limit(1, "tenant")))
 }
 
-func testUnfinished(t *testing.T, e *env) {
+func testToEdit(t *testing.T, e *env) {
 	a, b, other := newTask(metadata(`{"x":1}`)), newTask(), newTask(kind("other"))
 	ended := newTask()
 	batch := e.create(a, b, other, ended)
 	e.create(newTask()) // of another batch
 	e.claim()
 	e.finish(task.Success, ended)
-	got, err := e.Unfinished(e.ctx, batch.ID, a.Kind, []string{"x"})
-	want := store.Unfinished{IDs: []task.ID{a.ID, b.ID}, Lacking: []store.Lacking{{ID: b.ID, Field: "x"}}}
+	got, err := e.ToEdit(e.ctx, batch.ID, a.Kind, []string{"x"})
+	want := store.ToEdit{IDs: []task.ID{a.ID, b.ID}, Lacking: []store.Lacking{{ID: b.ID, Field: "x"}}}
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
-	if _, err := e.Unfinished(e.ctx, a.ID, a.Kind, nil); !errors.Is(err, store.ErrNotFound) {
+	if _, err := e.ToEdit(e.ctx, a.ID, a.Kind, nil); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("of an unknown batch: %v", err)
 	}
 }

@@ -115,20 +115,7 @@ func testFilters(t *testing.T, e *env) {
 	for _, s := range task.Statuses() {
 		check(store.Filter{Statuses: []task.Status{s}})
 	}
-	for _, choose := range choices {
-		for range 4 {
-			var f store.Filter
-			choose(&f)
-			check(f)
-		}
-	}
-	for range 60 {
-		var f store.Filter
-		for _, i := range rand.Perm(len(choices))[:1+rand.IntN(len(choices))] {
-			choices[i](&f)
-		}
-		check(f)
-	}
+	tryFilters(choices, check)
 }
 
 // mixed are batches of tasks of three kinds and names, in every status, with what became of each.
@@ -204,20 +191,7 @@ func testBatchFilters(t *testing.T, e *env) {
 	}
 	check(store.Filter{Statuses: []task.Status{task.Pending, task.Claimed}})
 	check(store.Filter{Statuses: []task.Status{task.Failure, task.Canceled}})
-	for _, choose := range choices {
-		for range 4 {
-			var f store.Filter
-			choose(&f)
-			check(f)
-		}
-	}
-	for range 60 {
-		var f store.Filter
-		for _, i := range rand.Perm(len(choices))[:1+rand.IntN(len(choices))] {
-			choices[i](&f)
-		}
-		check(f)
-	}
+	tryFilters(choices, check)
 }
 
 func testBatchItem(t *testing.T, e *env) {
@@ -505,5 +479,23 @@ func testListClaimed(t *testing.T, e *env) {
 			}
 		}
 		e.sameTasks(fmt.Sprint(c.statuses), got, c.want)
+	}
+}
+
+// tryFilters checks filters of single choices, and of several together.
+func tryFilters(choices []func(f *store.Filter), check func(f store.Filter)) {
+	for _, choose := range choices {
+		for range 4 {
+			var f store.Filter
+			choose(&f)
+			check(f)
+		}
+	}
+	for range 60 {
+		var f store.Filter
+		for _, i := range rand.Perm(len(choices))[:1+rand.IntN(len(choices))] {
+			choices[i](&f)
+		}
+		check(f)
 	}
 }

@@ -11,21 +11,21 @@ import (
 )
 
 var stopTests = []conformance{
-	{"what has not ended of a batch", testUnended},
+	{"what has not ended of a batch", testToStop},
 	{"canceling in order sets nothing off", testStopInOrder},
 }
 
-func (e *env) unended(b *task.Batch) *store.Unended {
+func (e *env) toStop(b *task.Batch) *store.ToStop {
 	e.Helper()
-	u, err := e.Unended(e.ctx, b.ID)
+	u, err := e.ToStop(e.ctx, b.ID)
 	if err != nil {
-		e.Fatalf("Unended: %v", err)
+		e.Fatalf("ToStop: %v", err)
 	}
 	return u
 }
 
-func testUnended(t *testing.T, e *env) {
-	if _, err := e.Unended(e.ctx, newID()); !errors.Is(err, store.ErrNotFound) {
+func testToStop(t *testing.T, e *env) {
+	if _, err := e.ToStop(e.ctx, newID()); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("an unknown batch: %v", err)
 	}
 	done, failed, running := newTask(), newTask(), newTask()
@@ -38,15 +38,15 @@ func testUnended(t *testing.T, e *env) {
 	e.wantClaims(done, failed, running, claimed, pausedAtWork)
 	e.settle(end(done.ID, task.Success), end(failed.ID, task.Failure), started(running.ID), pause(pausedAtWork), pause(pausedChild))
 	e.claim()
-	e.sameTasks("not ended", e.unended(b).IDs, []*task.Task{grandchild, pausedChild, child, running, claimed, pausedAtWork})
-	if got := e.unended(b); got.Tasks != 9 || !slices.Equal(got.IDs[:3], idsOf(grandchild, pausedChild, child)) {
+	e.sameTasks("not ended", e.toStop(b).IDs, []*task.Task{grandchild, pausedChild, child, running, claimed, pausedAtWork})
+	if got := e.toStop(b); got.Tasks != 9 || !slices.Equal(got.IDs[:3], idsOf(grandchild, pausedChild, child)) {
 		t.Errorf("%d tasks, in the order %v", got.Tasks, names(b.Tasks, got.IDs))
 	}
 	other := e.create(pausedPending, pending)
 	e.settle(pause(pausedPending))
-	e.sameTasks("not ended of the other", e.unended(other).IDs, []*task.Task{pausedPending, pending})
+	e.sameTasks("not ended of the other", e.toStop(other).IDs, []*task.Task{pausedPending, pending})
 	e.settle(cancel(pausedPending), cancel(pending))
-	if got := e.unended(other); got.Tasks != 2 || len(got.IDs) != 0 {
+	if got := e.toStop(other); got.Tasks != 2 || len(got.IDs) != 0 {
 		t.Errorf("when all have ended: %+v", got)
 	}
 }
@@ -77,7 +77,7 @@ func testStopInOrder(t *testing.T, e *env) {
 	}
 	e.claimDeliveries(ample()) // what was sent so far
 	holding := 0
-	order := e.unended(b)
+	order := e.toStop(b)
 	for _, id := range order.IDs {
 		if s := e.detail(id).State; s.HoldsSlots() {
 			holding++
@@ -98,7 +98,7 @@ func testStopInOrder(t *testing.T, e *env) {
 	if got := e.claimDeliveries(ample()).Deliveries; len(got) > 0 {
 		t.Errorf("%d actions are sent, though no task has one for its cancel, such as %+v", len(got), got[0])
 	}
-	if holding == 0 || len(e.unended(b).IDs) > 0 {
-		t.Errorf("%d were at work, %d are left", holding, len(e.unended(b).IDs))
+	if holding == 0 || len(e.toStop(b).IDs) > 0 {
+		t.Errorf("%d were at work, %d are left", holding, len(e.toStop(b).IDs))
 	}
 }

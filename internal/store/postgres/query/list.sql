@@ -123,7 +123,7 @@ EXISTS (
 -- name: few_queued
 SELECT (SELECT count(*) < $1 FROM (SELECT FROM ready LIMIT $1) r) AND (SELECT count(*) < $1 FROM (SELECT FROM parked LIMIT $1) p);
 
--- name: unfinished
+-- name: to_edit
 SELECT t.id, t.metadata
 FROM task t JOIN task_state s ON s.id = t.id
 WHERE t.batch_id = $1 AND t.kind = $2 AND s.status NOT IN (6, 7, 8) ORDER BY t.id;
@@ -146,11 +146,11 @@ FROM task t JOIN task_state s ON s.id = t.id WHERE t.batch_id = $1;
 SELECT count(*)::integer FROM task WHERE batch_id = $1;
 
 -- The ends have the greatest numbers.
--- name: unended
+-- name: to_stop
 SELECT s.id, s.unmet > 0, s.claimed_at IS NOT NULL
 FROM task t JOIN task_state s ON s.id = t.id WHERE t.batch_id = $1 AND s.status < 6;
 
--- name: unended_links
+-- name: to_stop_links
 SELECT l.parent_id, l.child_id
 FROM task t JOIN task_state s ON s.id = t.id JOIN link l ON l.child_id = t.id
 WHERE t.batch_id = $1 AND s.status < 6 AND s.unmet > 0;

@@ -79,7 +79,7 @@ FROM running p CROSS JOIN task_state s ON s.id = p.task_id CROSS JOIN task t ON 
 -- name: few_ready
 SELECT count(*) < ?1 FROM (SELECT 1 FROM ready LIMIT ?1);
 
--- name: unfinished
+-- name: to_edit
 SELECT t.id, t.metadata FROM task t CROSS JOIN task_state s ON s.id = t.id
 WHERE t.batch_id = ?1 AND t.kind = ?2 AND s.status NOT IN (6, 7, 8) ORDER BY t.id;
 
@@ -160,11 +160,11 @@ FROM task t CROSS JOIN task_state s ON s.id = t.id WHERE t.batch_id = ?1;
 SELECT count(*) FROM task WHERE batch_id = ?1;
 
 -- The ends have the greatest numbers.
--- name: unended
+-- name: to_stop
 SELECT s.id, s.unmet > 0, s.claimed_at IS NOT NULL
 FROM task t CROSS JOIN task_state s ON s.id = t.id WHERE t.batch_id = ?1 AND s.status < 6;
 
--- name: unended_links
+-- name: to_stop_links
 SELECT l.parent_id, l.child_id
 FROM task t CROSS JOIN task_state s ON s.id = t.id CROSS JOIN link l ON l.child_id = t.id
 WHERE t.batch_id = ?1 AND s.status < 6 AND s.unmet > 0;
