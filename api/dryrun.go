@@ -22,7 +22,8 @@ type DryRun struct {
 
 // DryRunLimit is a limit as it stands for some of the tasks.
 type DryRunLimit struct {
-	// Kind, Status and Fields are those of the rule's matcher; the fields are sorted.
+	// Type is Concurency or Capacity. Kind, Status and Fields are those of the rule's matcher; the fields are sorted.
+	Type   string   `json:"type"`
 	Kind   string   `json:"kind"`
 	Status string   `json:"status"`
 	Fields []string `json:"fields"`
@@ -32,9 +33,9 @@ type DryRunLimit struct {
 	// Tasks is how many of the request count there, with or without a rule of their own.
 	Tasks int `json:"tasks"`
 	// AtOnce is how many of these may want to run at the same time, at most, as dependencies between them keep some
-	// apart.
+	// apart; of Capacity, how much work they bring.
 	AtOnce int `json:"at_once"`
-	// Binds: AtOnce is more than Max, so that the limit may hold tasks back. If not, the tasks of this request alone will
+	// Binds: AtOnce is so much that the limit may hold tasks back. If not, the tasks of this request alone will
 	// never wait there.
 	Binds bool `json:"binds"`
 }

@@ -37,8 +37,10 @@ type UnmetTask struct {
 	RequiresSuccess bool   `json:"requires_success"`
 }
 
-// Gate is what a rule counts: tasks of a kind in a status, with these values in these fields.
+// Gate is what a rule limits: tasks of a kind in a status, with these values in these fields.
 type Gate struct {
+	// Type is Concurency, or Capacity: then it is the work that the tasks have left.
+	Type   string   `json:"type"`
 	Kind   string   `json:"kind"`
 	Status string   `json:"status"`
 	Fields []string `json:"fields"` // sorted
@@ -51,12 +53,14 @@ type RuleState struct {
 	// Rule has the dialect and the spelling in which it was sent.
 	Rule json.RawMessage `json:"rule"`
 	Gate Gate            `json:"gate"`
-	// Used is how many tasks hold a slot; nil while the rule is so new that nobody has counted.
+	// Used is how many tasks are counted: those that hold a slot, or are in the status of the gate. Load is the work that
+	// they have left, of Capacity. One of them is nil, both while the rule is so new that nobody has counted.
 	Used *int `json:"used"`
+	Load *int `json:"load"`
 	Max  int  `json:"max"`
 	// HoldsBack: the task could not start now because of this rule.
 	HoldsBack bool `json:"holds_back"`
-	// Holders are the ids of up to 20 tasks that hold a slot.
+	// Holders are the ids of up to 20 tasks that are counted.
 	Holders []string `json:"holders"`
 	// Place is where it stands in the queue; nil unless it is in that of this gate.
 	Place *Place `json:"place"`
@@ -90,12 +94,14 @@ type StartState struct {
 	LastError  *string `json:"last_error"`
 }
 
-// Limit is a gate in use: some task holds a slot there, or waits for one.
+// Limit is a gate in use: some task is counted there, or waits for it.
 type Limit struct {
 	// ID is a number that does not fit into every program's numbers.
 	ID string `json:"id"`
 	Gate
-	Used int `json:"used"`
+	// Used is how many tasks are counted; Load is the work that they have left, of Capacity. One of them is nil.
+	Used *int `json:"used"`
+	Load *int `json:"load"`
 	// Max is the smallest limit among those who wait; nil when nobody does.
 	Max *int `json:"max"`
 	// Waiting counts the tasks that wait there, up to 1000; with WaitingMore there are more.

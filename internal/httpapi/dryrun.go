@@ -56,7 +56,7 @@ func dryRunLimit(l *task.Limit) api.DryRunLimit {
 		values[l.Shape.Fields[i]] = value.Raw()
 	}
 	return api.DryRunLimit{
-		Kind: l.Shape.Kind, Status: statusName(l.Shape.Status), Fields: append([]string{}, l.Shape.Fields...),
+		Type: l.Shape.Type.String(), Kind: l.Shape.Kind, Status: statusName(l.Shape.Status), Fields: append([]string{}, l.Shape.Fields...),
 		Values: values, Max: l.Max, Tasks: l.Tasks, AtOnce: l.AtOnce, Binds: l.Binds(),
 	}
 }

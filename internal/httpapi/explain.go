@@ -115,12 +115,13 @@ func filterLimits(f *store.LimitFilter, name, value string) (reason string) {
 
 func limit(g *store.LimitSituation) api.Limit {
 	l := api.Limit{
-		ID: strconv.FormatInt(int64(g.ID), 10), Gate: gate(&g.Shape, g.Values), Used: g.Used,
+		ID: strconv.FormatInt(int64(g.ID), 10), Gate: gate(&g.Shape, g.Values),
 		Waiting: min(g.Waiting, store.MaxAhead), WaitingMore: g.Waiting > store.MaxAhead,
 	}
+	l.Used, l.Load = usage(&g.Shape, g.Used)
 	for _, lane := range g.Lanes {
 		most := lane.Limit()
-		if lane < 0 { // those of other kinds may start while no more than Max are at work
+		if lane < 0 && g.Shape.Type == task.Concurrency { // those that are not counted may start while no more than Max are
 			most--
 		}
 		if g.Waiting > 0 && (l.Max == nil || most < *l.Max) {
@@ -135,5 +136,15 @@ func gate(s *task.Shape, values string) api.Gate {
 	if fields == nil {
 		fields = []string{}
 	}
-	return api.Gate{Kind: s.Kind, Status: s.Status.String(), Fields: fields, Values: []byte(values)}
+	return api.Gate{
+		Type: s.Type.String(), Kind: s.Kind, Status: s.Status.String(), Fields: fields, Values: []byte(values),
+	}
+}
+
+// usage is how much of a gate is used, as one or the other.
+func usage(s *task.Shape, n int) (used, load *int) {
+	if s.Type == task.Capacity {
+		return nil, &n
+	}
+	return &n, nil
 }

@@ -50,12 +50,9 @@ func (w *why) explanation() api.Explanation {
 
 func (w *why) host() string { return store.Host(w.Task.OnStart) }
 
-// before: it has not started, and may still.
-func (w *why) before() bool { return !w.State.HoldsSlots() && !w.State.Status.Terminal() }
-
 func (w *why) unmet() api.Unmet {
 	u := api.Unmet{Count: w.unmetCount(), Tasks: []api.UnmetTask{}}
-	if w.before() {
+	if w.MayStart() {
 		for _, p := range w.Unmet {
 			u.Tasks = append(u.Tasks, api.UnmetTask{
 				ID: p.ID.String(), Name: p.Name, Status: statusName(p.Status), RequiresSuccess: p.RequiresSuccess,
@@ -69,7 +66,7 @@ func (w *why) unmet() api.Unmet {
 // count, too.
 func (w *why) unmetCount() int {
 	switch {
-	case !w.before():
+	case !w.MayStart():
 		return 0
 	case len(w.Unmet) < store.MaxUnmet:
 		return len(w.Unmet)
@@ -80,10 +77,10 @@ func (w *why) unmetCount() int {
 func (w *why) rule(i int) api.RuleState {
 	g := &w.Gates[i]
 	r := api.RuleState{
-		Gate: gate(&g.Shape, g.Gate.Values), Max: w.Task.Rules[i].Max, HoldsBack: w.holdsBack(i), Holders: []string{},
+		Gate: gate(&g.Shape, g.Gate.Values), Max: w.Task.Rules[i].Max, HoldsBack: w.HoldsBack(i), Holders: []string{},
 	}
 	if g.Counted {
-		r.Used = &g.Used
+		r.Used, r.Load = usage(&g.Shape, g.Used)
 		for _, id := range g.Holders {
 			r.Holders = append(r.Holders, id.String())
 		}
@@ -94,15 +91,10 @@ func (w *why) rule(i int) api.RuleState {
 	return r
 }
 
-func (w *why) holdsBack(i int) bool {
-	g := &w.Gates[i]
-	return w.before() && g.Counted && g.Used >= g.Limit
-}
-
 // held are the places of the rules that hold it back.
 func (w *why) held() (held []int) {
 	for i := range w.Gates {
-		if w.holdsBack(i) {
+		if w.HoldsBack(i) {
 			held = append(held, i)
 		}
 	}
@@ -182,7 +174,7 @@ func (w *why) pending() string {
 	case len(held) > 1:
 		return fmt.Sprintf("%d rules hold it back; the first: %s%s", len(held), w.limited(held[0]), w.inFront())
 	case w.uncounted():
-		return "A rule of it is new; the next tick of the pump counts what is at work already."
+		return "A rule of it is new; the pump still counts what there is already."
 	case w.hostFull():
 		return fmt.Sprintf("No rule holds it back, but its host %s has no room: %d of %d requests are on their way to it.%s",
 			w.host(), w.room.Busy[w.host()], w.room.PerHost, w.inFront())
@@ -199,11 +191,18 @@ func (w *why) limited(i int) string {
 	if len(g.Shape.Fields) > 0 {
 		same = " with the same " + strings.Join(g.Shape.Fields, ", ")
 	}
-	allowed := fmt.Sprintf("and no more than %d may be", r.Max)
-	if g.Shape.Kind != w.Task.Kind {
-		allowed = fmt.Sprintf("and it may start while no more than %d are", r.Max)
+	kind := jsonread.Quote(g.Shape.Kind) + same
+	if r.Type == task.Capacity {
+		return fmt.Sprintf("the tasks of kind %s at work have %d left to do, and it may start once that is less than %d.", kind, g.Used, r.Max)
 	}
-	return fmt.Sprintf("%s of kind %s%s at work, %s.", counted(g.Used, "task"), jsonread.Quote(g.Shape.Kind), same+areOrIs(g.Used), allowed)
+	what, allowed := "at work", fmt.Sprintf("it may start while no more than %d are", g.Limit-1)
+	switch {
+	case g.Shape.Status != task.Running:
+		what = "in " + g.Shape.Status.String()
+	case g.Shape.Kind == w.Task.Kind:
+		allowed = fmt.Sprintf("no more than %d may be", r.Max)
+	}
+	return fmt.Sprintf("%s of kind %s%s %s, and %s.", counted(g.Used, "task"), kind, areOrIs(g.Used), what, allowed)
 }
 
 func areOrIs(n int) string {
@@ -259,7 +258,7 @@ func (w *why) toStart() []string {
 	if s.HoldsSlots() && s.StartedAt.IsZero() {
 		return append(list, "on_start is answered with 2xx")
 	}
-	if !w.before() {
+	if !w.MayStart() {
 		return list
 	}
 	for i := range w.Unmet[:min(len(w.Unmet), shownParents)] {
@@ -281,11 +280,18 @@ func (w *why) toStart() []string {
 	return list
 }
 
-// free says how many must end for a rule to let it start.
+// free says what must happen for a rule to let it start.
 func (w *why) free(i int) string {
 	g := &w.Gates[i]
 	n := g.Used - g.Limit + 1
-	if n == g.Used && n == 1 {
+	switch {
+	case g.Shape.Type == task.Capacity:
+		return fmt.Sprintf("%d of the work of %d at rules[%d] is done", n, g.Used, i)
+	case g.Shape.Status.Terminal():
+		return fmt.Sprintf("rules[%d] is edited: the %d tasks in %s that it counts stay so", i, g.Used, g.Shape.Status)
+	case g.Shape.Status != task.Running:
+		return fmt.Sprintf("%d of the %d tasks in %s that rules[%d] counts leave it", n, g.Used, g.Shape.Status, i)
+	case n == g.Used && n == 1:
 		return fmt.Sprintf("The task that holds the slot of rules[%d] ends", i)
 	}
 	return fmt.Sprintf("%d of the %d tasks that hold a slot of rules[%d] end", n, g.Used, i)

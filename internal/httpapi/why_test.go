@@ -37,7 +37,18 @@ func stuck(change ...func(w *why)) *why {
 }
 
 func used(i, n int) func(*why) { return func(w *why) { w.Gates[i].Used = n } }
-func ahead(n int) func(*why)   { return func(w *why) { w.Ahead = n } }
+
+// of makes the rule i one of that type and status, with the limit that it has then.
+func of(i int, what task.RuleType, status task.Status) func(*why) {
+	return func(w *why) {
+		r := &w.Task.Rules[i]
+		r.Type, r.Matcher.Status = what, status
+		check, _ := r.Check(w.Task.Kind, task.ParseMetadata(w.Task.Metadata))
+		w.Gates[i].Check, w.Gates[i].Shape = check, r.Shape()
+	}
+}
+
+func ahead(n int) func(*why) { return func(w *why) { w.Ahead = n } }
 func parkedAt(i int) func(*why) {
 	return func(w *why) { w.Parked = &w.Gates[i].Gate.ID }
 }
@@ -97,9 +108,15 @@ func TestWhy(t *testing.T) {
 			[]string{"1 of the 2 tasks that hold a slot of rules[0] end", "1 of the 9 tasks that hold a slot of rules[2] end"}},
 		{stuck(used(2, 1), func(w *why) { w.Task.Rules[2].Max, w.Gates[2].Limit = 1, 1 }), `A rule holds it back: 1 task of kind "load" is at work, and no more than 1 may be.`,
 			[]string{"The task that holds the slot of rules[2] ends"}},
-		{stuck(used(0, 9), func(w *why) { w.Gates[0].Counted = false }), "A rule of it is new; the next tick of the pump counts what is at work already.", nil},
+		{stuck(used(0, 9), func(w *why) { w.Gates[0].Counted = false }), "A rule of it is new; the pump still counts what there is already.", nil},
 		{stuck(used(2, 9), busy(4), func(w *why) { w.Gates[0].Counted = false }), `A rule holds it back: 9 tasks of kind "load" are at work, and no more than 9 may be.`,
 			[]string{"1 of the 9 tasks that hold a slot of rules[2] end"}},
+		{stuck(of(0, task.Capacity, task.Running), used(0, 5)), `A rule holds it back: the tasks of kind "load" with the same tenant, zone at work have 5 left to do, and it may start once that is less than 2.`,
+			[]string{"4 of the work of 5 at rules[0] is done"}},
+		{stuck(of(0, task.Concurrency, task.Failure), used(0, 2)), `A rule holds it back: 2 tasks of kind "load" with the same tenant, zone are in Failure, and it may start while no more than 1 are.`,
+			[]string{"rules[0] is edited: the 2 tasks in Failure that it counts stay so"}},
+		{stuck(of(0, task.Concurrency, task.Pending), used(0, 4)), `A rule holds it back: 4 tasks of kind "load" with the same tenant, zone are in Pending, and it may start while no more than 2 are.`,
+			[]string{"2 of the 4 tasks in Pending that rules[0] counts leave it"}},
 		{stuck(busy(3)), "Nothing holds it back; it starts with one of the next ticks of the pump.", nil},
 		{stuck(busy(4), ahead(3)), "No rule holds it back, but its host h.test has no room: 4 of 4 requests are on their way to it. 3 tasks stand in front of it.", []string{room}},
 		{stuck(func(w *why) { w.room.Total = 0 }), "No rule holds it back, but as many requests are on their way as this process may send.", []string{room}},

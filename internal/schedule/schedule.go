@@ -34,7 +34,8 @@ const (
 	// minFetch and maxFetch bound PumpParams.Fetch while rules hold back all that was looked at.
 	minFetch = 256
 	maxFetch = 2000
-	// stuckEvery is how often gates are looked at whose waiters find no room at their hosts.
+	// stuckEvery is how often gates are looked at whose waiters find no room at their hosts, and rules that cannot be
+	// counted yet.
 	stuckEvery = 50 * time.Millisecond
 	// grace is how long a tick may go on after the loop was told to stop: what it claims must be known.
 	grace = 5 * time.Second
@@ -86,6 +87,7 @@ type Pump struct {
 	notified   time.Time
 	notifyOwed bool
 	lookAgain  time.Time // when to look at stuck gates; zero: there are none
+	uncounted  bool      // rules wait to be counted
 }
 
 // New returns a pump that waits for Run.
@@ -177,6 +179,7 @@ func (p *Pump) tick(ctx context.Context, hinted bool) next {
 	case !skip && !pumped.More:
 		p.lookAgain = time.Now().Add(stuckEvery)
 	}
+	p.uncounted = pumped.Uncounted
 	p.notifyOwed = pumped.Starved
 	p.notify(ctx)
 	// What was freed while the pump was at it may have been freed before it became short, so that nobody was told.
@@ -248,6 +251,9 @@ func (p *Pump) await(ctx, work context.Context) bool {
 	deadline := time.Now().Add(p.every)
 	if !p.lookAgain.IsZero() && p.lookAgain.Before(deadline) {
 		deadline = p.lookAgain
+	}
+	if soon := time.Now().Add(stuckEvery); p.uncounted && soon.Before(deadline) {
+		deadline = soon
 	}
 	if p.notifyOwed {
 		if wait(ctx, p.hint, time.Until(p.notified.Add(notifyEvery))) {

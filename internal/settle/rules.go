@@ -11,17 +11,12 @@ import (
 )
 
 // EditRules gives rules to the tasks of that kind of a batch that have not ended, and returns how many have them now. It
-// answers [store.ErrNotFound] for an unknown batch, and [task.Problems], with nothing changed, when the metadata of some
-// tasks has not all fields of the rules. A task that ends meanwhile, or loses a field, is left alone.
+// answers [store.ErrNotFound] for an unknown batch, and [task.Problems], with nothing changed, when some tasks lack what
+// the rules need. A task that ends meanwhile, or loses a field, is left alone.
 //
 // When it fails otherwise, or ctx ends, some tasks have the new rules and others have not; to call it again is safe.
 func (s *Settler) EditRules(ctx context.Context, batch task.ID, kind string, rules []task.Rule) (int, error) {
-	var fields []string
-	for _, rule := range rules {
-		fields = append(fields, rule.Matcher.Fields...)
-	}
-	slices.Sort(fields)
-	tasks, err := s.options.Store.ToEdit(ctx, batch, kind, slices.Compact(fields))
+	tasks, err := s.options.Store.ToEdit(ctx, batch, kind, rules)
 	if err != nil {
 		return 0, err
 	}
@@ -53,9 +48,11 @@ func (s *Settler) EditRules(ctx context.Context, batch task.ID, kind string, rul
 func lacking(tasks []store.Lacking) task.Problems {
 	var problems task.Problems
 	for _, l := range tasks {
-		problems = append(problems, task.Problem{
-			Path: "rules", Message: fmt.Sprintf("the metadata of task %s has no field %q", l.ID, l.Field),
-		})
+		message := fmt.Sprintf("task %s has no expected_count", l.ID)
+		if l.Field != "" {
+			message = fmt.Sprintf("the metadata of task %s has no field %q", l.ID, l.Field)
+		}
+		problems = append(problems, task.Problem{Path: fmt.Sprintf("rules[%d]", l.Rule), Message: message})
 	}
 	return problems
 }

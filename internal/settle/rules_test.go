@@ -35,10 +35,11 @@ func TestEditRulesInChunks(t *testing.T) {
 
 func TestEditRulesThatDoNotFit(t *testing.T) {
 	t.Parallel()
-	b := &batchStore{toEdit: store.ToEdit{IDs: make([]task.ID, 2), Lacking: []store.Lacking{{ID: task.ID{7}, Field: "b"}}}}
+	b := &batchStore{toEdit: store.ToEdit{IDs: make([]task.ID, 2), Lacking: []store.Lacking{{ID: task.ID{7}, Rule: 1, Field: "b"}, {ID: task.ID{8}}}}}
 	n, err := edit(t, b)
 	problems, ok := errors.AsType[task.Problems](err)
-	if !ok || n != 0 || len(b.seen) != 0 || len(problems) != 1 || !strings.Contains(problems[0].Message, `no field "b"`) {
+	if !ok || n != 0 || len(b.seen) != 0 || len(problems) != 2 || problems[0].Path != "rules[1]" ||
+		!strings.Contains(problems[0].Message, `no field "b"`) || !strings.Contains(problems[1].Message, "has no expected_count") {
 		t.Errorf("%d edited, %d outcomes, %v", n, len(b.seen), err)
 	}
 }

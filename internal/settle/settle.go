@@ -27,7 +27,7 @@ const maxWait = 10 * time.Second
 type Store interface {
 	Settle(ctx context.Context, outcomes []task.Outcome) (store.Settled, error)
 	ToStop(ctx context.Context, batch task.ID) (*store.ToStop, error)
-	ToEdit(ctx context.Context, batch task.ID, kind string, fields []string) (store.ToEdit, error)
+	ToEdit(ctx context.Context, batch task.ID, kind string, rules []task.Rule) (store.ToEdit, error)
 }
 
 // Options of [New]. All are needed.

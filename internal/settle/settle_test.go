@@ -25,7 +25,7 @@ func (f *fakeStore) Settle(_ context.Context, outcomes []task.Outcome) (store.Se
 	return s, f.err
 }
 
-func (f *fakeStore) ToEdit(context.Context, task.ID, string, []string) (store.ToEdit, error) {
+func (f *fakeStore) ToEdit(context.Context, task.ID, string, []task.Rule) (store.ToEdit, error) {
 	return store.ToEdit{}, f.err
 }
 

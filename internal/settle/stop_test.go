@@ -28,8 +28,8 @@ func (b *batchStore) ToStop(context.Context, task.ID) (*store.ToStop, error) {
 	return &b.toStop, nil
 }
 
-func (b *batchStore) ToEdit(_ context.Context, _ task.ID, kind string, fields []string) (store.ToEdit, error) {
-	if kind != "k" || !slices.Equal(fields, []string{"a", "b"}) {
+func (b *batchStore) ToEdit(_ context.Context, _ task.ID, kind string, rules []task.Rule) (store.ToEdit, error) {
+	if kind != "k" || len(rules) != len(newRules) {
 		return store.ToEdit{}, store.ErrNotFound
 	}
 	return b.toEdit, nil

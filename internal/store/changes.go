@@ -2,6 +2,7 @@ package store
 
 import (
 	"net/url"
+	"slices"
 	"time"
 
 	"taskrunner/internal/task"
@@ -28,6 +29,8 @@ type Changes struct {
 	Enqueue []task.ID
 	// Visit appends a delta of 0 for gates, so that the pump visits them.
 	Visit []task.GateID
+	// Tally has what these tasks add to gates of tallied shapes found anew.
+	Tally []task.ID
 	// Checks sets when running rows are looked at again; the zero time: not at all.
 	Checks []Check
 	// Ended tells the children of these tasks.
@@ -67,6 +70,18 @@ func (c *Changes) Repeated() []task.ID {
 func (c *Changes) tell(s *task.State, cause task.Cause, now time.Time) {
 	if !cause.Routine() {
 		c.History = append(c.History, HistoryRow{s.ID, now, cause, s.Status})
+	}
+}
+
+// tally names the tasks that have changed, of kinds that are tallied.
+func (c *Changes) tally(kinds []string) {
+	if len(kinds) == 0 {
+		return
+	}
+	for i := range c.States {
+		if slices.Contains(kinds, c.States[i].Kind) {
+			c.Tally = append(c.Tally, c.States[i].ID)
+		}
 	}
 }
 

@@ -19,10 +19,13 @@ type CreatePlan struct {
 	Shapes []task.Shape
 	// Kinds of all tasks, each once.
 	Kinds []string
+	// Tally are the tasks of kinds that are tallied.
+	Tally []task.ID
 }
 
-// PlanCreate plans b at the time now, which becomes the CreatedAt of its tasks.
-func PlanCreate(b *task.Batch, now time.Time) CreatePlan {
+// PlanCreate plans b at the time now, which becomes the CreatedAt of its tasks. tallied are the kinds of which there is a
+// tallied shape.
+func PlanCreate(b *task.Batch, tallied []string, now time.Time) CreatePlan {
 	p := CreatePlan{States: make([]task.State, len(b.Tasks))}
 	index := make(map[task.ID]int, len(b.Tasks))
 	kinds := map[string]bool{}
@@ -38,6 +41,9 @@ func PlanCreate(b *task.Batch, now time.Time) CreatePlan {
 			s.Status = task.Waiting
 		} else {
 			p.Ready = append(p.Ready, t.ID)
+		}
+		if slices.Contains(tallied, t.Kind) {
+			p.Tally = append(p.Tally, t.ID)
 		}
 		p.Shapes = append(p.Shapes, shapesOf(t.Rules)...)
 		if !kinds[t.Kind] {
@@ -58,7 +64,7 @@ func PlanCreate(b *task.Batch, now time.Time) CreatePlan {
 func shapesOf(rules []task.Rule) []task.Shape {
 	var shapes []task.Shape
 	for _, r := range rules {
-		shapes = append(shapes, r.Matcher.Shape())
+		shapes = append(shapes, r.Shape())
 	}
 	return shapes
 }

@@ -40,8 +40,8 @@ type touched struct {
 }
 
 // PlanSettle applies outcomes in their order to rows, which hold every task of [IDs] that exists, with the facts that
-// [FactsFor] asks for.
-func PlanSettle(outcomes []task.Outcome, rows map[task.ID]*Row, now time.Time) (Changes, Settled) {
+// [FactsFor] asks for. tallied are the kinds of which there is a tallied shape.
+func PlanSettle(outcomes []task.Outcome, rows map[task.ID]*Row, tallied []string, now time.Time) (Changes, Settled) {
 	settled := Settled{Results: make([]Result, len(outcomes))}
 	seen := make(map[task.ID]*touched, len(rows))
 	var order []task.ID
@@ -71,8 +71,9 @@ func PlanSettle(outcomes []task.Outcome, rows map[task.ID]*Row, now time.Time) (
 		seen[id].follow(&c, rows[id])
 	}
 	c.Shapes = distinct(c.Shapes)
+	c.tally(tallied)
 	settled.Outbox = len(c.Deliveries) > 0
-	settled.Pump = len(c.Release)+len(c.Unqueue)+len(c.Enqueue)+len(c.Ended) > 0 || anyPending(rows)
+	settled.Pump = len(c.Release)+len(c.Unqueue)+len(c.Enqueue)+len(c.Ended)+len(c.Tally) > 0 || anyPending(rows)
 	return c, settled
 }
 

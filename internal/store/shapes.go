@@ -18,28 +18,61 @@ type Shapes struct {
 	Dirty task.GateID
 
 	byKind map[string][]task.Shape
-	ids    map[task.ShapeID]bool
+	ids    map[task.ShapeID]task.RuleType
+	kinds  []string // of tallied shapes
 	parsed map[string][]task.Rule
 }
 
 // NewShapes knows none.
 func NewShapes() *Shapes {
-	return &Shapes{Dirty: math.MinInt64, byKind: map[string][]task.Shape{}, ids: map[task.ShapeID]bool{}, parsed: map[string][]task.Rule{}}
+	return &Shapes{Dirty: math.MinInt64, byKind: map[string][]task.Shape{}, ids: map[task.ShapeID]task.RuleType{}, parsed: map[string][]task.Rule{}}
 }
 
 // Add makes shapes known, up to version.
 func (s *Shapes) Add(version int64, shapes ...task.Shape) {
 	for _, shape := range shapes {
-		if !s.ids[shape.ID] {
-			s.ids[shape.ID] = true
+		if _, known := s.ids[shape.ID]; !known {
+			s.ids[shape.ID] = shape.Type
 			s.byKind[shape.Kind] = append(s.byKind[shape.Kind], shape)
+			if shape.Tallied() && !slices.Contains(s.kinds, shape.Kind) {
+				s.kinds = append(s.kinds, shape.Kind)
+			}
 		}
 	}
 	s.Version = max(s.Version, version)
 }
 
 func (s *Shapes) known(id task.ShapeID, fresh []task.Shape) bool {
-	return s.ids[id] || slices.ContainsFunc(fresh, func(f task.Shape) bool { return f.ID == id })
+	_, known := s.ids[id]
+	return known || slices.ContainsFunc(fresh, func(f task.Shape) bool { return f.ID == id })
+}
+
+// capacity reports whether the shape is known, and of Capacity.
+func (s *Shapes) capacity(id task.ShapeID) bool { return s.ids[id] == task.Capacity }
+
+// tallied are the tallied shapes of a kind, those that are new included.
+func (s *Shapes) tallied(kind string, fresh []NewTally) []task.Shape {
+	var shapes []task.Shape
+	for _, shape := range s.byKind[kind] {
+		if shape.Tallied() {
+			shapes = append(shapes, shape)
+		}
+	}
+	for i := range fresh {
+		if fresh[i].Kind == kind {
+			shapes = append(shapes, fresh[i].Shape)
+		}
+	}
+	return shapes
+}
+
+// talliedKinds are the kinds of tallied shapes, those that are new included.
+func (s *Shapes) talliedKinds(fresh []NewTally) []string {
+	kinds := slices.Clip(s.kinds)
+	for i := range fresh {
+		kinds = append(kinds, fresh[i].Kind)
+	}
+	return kinds
 }
 
 func (s *Shapes) ofKind(kind string, fresh []task.Shape) []task.Shape {

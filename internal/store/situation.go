@@ -2,6 +2,7 @@ package store
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"taskrunner/internal/task"
@@ -48,7 +49,8 @@ type GateSituation struct {
 	// Counted is false while the rule is so new that the pump has not counted what it limits. Used and Holders mean
 	// nothing then.
 	Counted bool
-	// Used is how many tasks hold a slot; Holders are up to MaxHolders of them, sorted.
+	// Used is how many tasks hold a slot, or are tallied, or their load; Holders are up to MaxHolders of them, sorted. Of
+	// tallied shapes it is what the last tick found.
 	Used    int
 	Holders []task.ID
 }
@@ -59,7 +61,7 @@ func NewSituation(k *task.Task, s *task.State) *Situation {
 	md := task.ParseMetadata(k.Metadata)
 	for _, r := range k.Rules {
 		check, _ := r.Check(k.Kind, md) // validated when it came in
-		situation.Gates = append(situation.Gates, GateSituation{Check: check, Shape: r.Matcher.Shape()})
+		situation.Gates = append(situation.Gates, GateSituation{Check: check, Shape: r.Shape()})
 	}
 	return situation
 }
@@ -112,15 +114,22 @@ func (s *Situation) CountDelta(id task.GateID, delta int) {
 	}
 }
 
-// Wanted names the gates whose holders are to be found, and how many of each there are to find.
-func (s *Situation) Wanted() (ids []task.GateID, n []int32) {
-	used := map[task.GateID]int{}
+// MayStart reports whether it has not started, and has not ended either.
+func (s *Situation) MayStart() bool { return !s.State.HoldsSlots() && !s.State.Status.Terminal() }
+
+// HoldsBack reports whether the rule, by its place, keeps it from starting now.
+func (s *Situation) HoldsBack(rule int) bool {
+	g := &s.Gates[rule]
+	return s.MayStart() && g.Counted && g.Used >= g.Limit
+}
+
+// Wanted names the gates whose holders are to be found, those of tallied shapes or the others, and how many of each there
+// are to find, at most.
+func (s *Situation) Wanted(tallied bool) (ids []task.GateID, n []int32) {
 	for i := range s.Gates {
-		used[s.Gates[i].Gate.ID] = s.Gates[i].Used
-	}
-	for _, id := range s.GateIDs() {
-		if used[id] > 0 {
-			ids, n = append(ids, id), append(n, int32(min(used[id], MaxHolders)))
+		g := &s.Gates[i]
+		if g.Used > 0 && g.Shape.Tallied() == tallied && !slices.Contains(ids, g.Gate.ID) {
+			ids, n = append(ids, g.Gate.ID), append(n, int32(min(g.Used, MaxHolders)))
 		}
 	}
 	return ids, n

@@ -59,9 +59,9 @@ type Store interface {
 	History(ctx context.Context, id task.ID) ([]task.Step, error)
 	// Tasks lists tasks, newest first. Their metadata, rules, actions and dependencies are left out.
 	Tasks(ctx context.Context, f Filter) ([]Item, error)
-	// ToEdit lists the tasks of that kind of a batch that have not ended, oldest first, and up to MaxLacking of them
-	// whose metadata has not all of fields. ErrNotFound: there is no such batch.
-	ToEdit(ctx context.Context, batch task.ID, kind string, fields []string) (ToEdit, error)
+	// ToEdit lists the tasks of that kind of a batch that have not ended, oldest first, and up to MaxLacking things that
+	// they lack for rules. ErrNotFound: there is no such batch.
+	ToEdit(ctx context.Context, batch task.ID, kind string, rules []task.Rule) (ToEdit, error)
 	// Batches lists batches, newest first: those with a task that f selects. Before and Offset count batches.
 	Batches(ctx context.Context, f Filter) ([]BatchItem, error)
 	// Batch sums a batch up, or ErrNotFound.
@@ -144,6 +144,9 @@ type Pumped struct {
 	// Stuck: there are gates with room at which nobody could start, or they were skipped. They are to be looked at now
 	// and then.
 	Stuck bool
+	// Uncounted: rules are so new that nobody has counted what they limit, and it takes the end of other transactions before
+	// that can be done. It is to be tried again soon.
+	Uncounted bool
 	// Outbox: there are new deliveries.
 	Outbox bool
 }
@@ -264,19 +267,22 @@ type ToEdit struct {
 	Lacking []Lacking
 }
 
-// Lacking is a task whose metadata has not the field.
+// Lacking is what a task lacks for a rule, by its place: a field of its metadata, or expected_count, as "".
 type Lacking struct {
 	ID    task.ID
+	Rule  int
 	Field string
 }
 
 // Add takes the next task.
-func (u *ToEdit) Add(id task.ID, metadata []byte, fields []string) {
+func (u *ToEdit) Add(id task.ID, metadata []byte, expected *int64, rules []task.Rule) {
 	u.IDs = append(u.IDs, id)
 	md := task.ParseMetadata(metadata)
-	for _, field := range fields {
-		if len(u.Lacking) < MaxLacking && !md.Has(field) {
-			u.Lacking = append(u.Lacking, Lacking{id, field})
+	for i, rule := range rules {
+		for _, field := range rule.Lacks(md, expected) {
+			if len(u.Lacking) < MaxLacking {
+				u.Lacking = append(u.Lacking, Lacking{id, i, field})
+			}
 		}
 	}
 }

@@ -27,12 +27,16 @@ const (
 //	FoldGates   deltas with their gates; dirty gates if LooksAtDirty
 //	FoldEvents  the ends of parents with their links, and the children locked, in id order
 //	Ready       the heads of ready, locked as far as that needs no waiting
+//	TallyEvents the tasks that changed, of kinds that are tallied
+//	Walked      the next tasks of the kind of Walk(), if there is one
 //	Facts       of the tasks that Missing() names
 //	Count       the running rows of the kinds in NewShapes, if there are any
 //	Woken       the parked tasks that Wakes() asks for, locked like ready ones
+//	FoldTallies the tasks that Tallies() names, and their tallies
 //	Admit       the gates that Wanted() names
 //
-// Everything up to Ready can be loaded at once, then everything up to Woken, then the gates.
+// Everything up to TallyEvents can be loaded at once, then what Walk asks for, then everything up to FoldTallies, then
+// the gates.
 type Tick struct {
 	Params PumpParams
 	Now    time.Time
@@ -53,10 +57,17 @@ type Tick struct {
 	// SetGates writes gates, DropGates removes them.
 	SetGates  []GateRow
 	DropGates []task.GateID
-	// NewShapes are known from this transaction's commit on.
+	// NewShapes are known from this transaction's commit on. At first the driver puts those that are not tallied there.
 	NewShapes []task.Shape
-	// Deltas counts the rows that were folded.
-	Deltas int
+	// NewTallies are set by the driver, too. Of those that are not Marked it writes down what has to end.
+	NewTallies []NewTally
+	// WalkedTo is how far the kind of a new tallied shape was walked; nil: it was not, or is walked whole.
+	WalkedTo *TallyCursor
+	// SetTallies writes rows of tally, DropTallies removes them.
+	SetTallies  []TallyRow
+	DropTallies []TallyKey
+	// Deltas and TalliesTaken count the rows that were folded.
+	Deltas, TalliesTaken int
 
 	Result Pumped
 
@@ -64,6 +75,7 @@ type Tick struct {
 	waiting map[task.ID]*waiting
 	ended   map[task.ID]*endedChild
 	missing []task.ID
+	tallies []task.ID
 	changed []*task.State // to write
 
 	used  map[task.GateID]int // also of gates that are not loaded yet: from 0
@@ -87,6 +99,8 @@ type Facts struct {
 	Rules     []byte // nil: none
 	OnStart   []byte
 	OnFailure []byte // nil: none, or not asked for
+
+	ExpectedCount *int64
 }
 
 // Found is a task where it waits. State is nil when its row is locked by somebody else, or was changed after Facts were
@@ -249,7 +263,7 @@ func (t *Tick) finishResult(a task.Admission) {
 	}
 	r := &t.Result
 	r.Starved = len(a.Keep) > 0 || t.Params.Room.Total == 0
-	r.More = t.more || len(t.Changes.Ended) > 0
+	r.More = t.more || len(t.Changes.Ended)+len(t.Changes.Tally) > 0
 	for _, n := range t.Params.Room.Busy {
 		r.Starved = r.Starved || n >= t.Params.Room.PerHost // its ready tasks were not looked at
 	}

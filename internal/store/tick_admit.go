@@ -10,10 +10,9 @@ import (
 // Wanted makes candidates of all that may start, and names the gates that are to be loaded for them.
 func (t *Tick) Wanted() []task.GateID {
 	for _, w := range t.waiting {
-		c, known := t.candidate(w.facts)
+		c, known := t.candidate(w)
 		if !known {
 			t.keep(c)
-			t.more = true
 			continue
 		}
 		t.candidates = append(t.candidates, c)
@@ -27,8 +26,10 @@ func (t *Tick) Wanted() []task.GateID {
 	return ids
 }
 
-// candidate is false when a rule's shape was committed after this tick read them.
-func (t *Tick) candidate(f *Facts) (*task.Candidate, bool) {
+// candidate is false when the shape of a rule is not known yet: it was committed after this tick read them, or its kind
+// is still being walked.
+func (t *Tick) candidate(w *waiting) (*task.Candidate, bool) {
+	f := w.facts
 	c := &task.Candidate{ID: f.ID, Priority: f.Priority, Host: f.Host}
 	rules := t.shapes.rules(f.Rules)
 	shapes := t.shapes.ofKind(f.Kind, t.NewShapes)
@@ -37,17 +38,23 @@ func (t *Tick) candidate(f *Facts) (*task.Candidate, bool) {
 	}
 	md := task.ParseMetadata(f.Metadata)
 	for _, s := range shapes {
+		if s.Tallied() {
+			continue
+		}
 		if g, ok := s.Gate(md); ok {
 			t.want(g)
 			c.Counts = append(c.Counts, g.ID)
 		}
 	}
+	c.Loads = t.loads(f, w.state, md)
 	for _, r := range rules {
 		check, ok := r.Check(f.Kind, md)
 		if !ok {
 			continue // validated when it came in
 		}
 		if !t.shapes.known(check.Gate.Shape, t.NewShapes) {
+			walked := slices.ContainsFunc(t.NewTallies, func(n NewTally) bool { return n.ID == check.Gate.Shape })
+			t.more = t.more || !walked
 			return c, false
 		}
 		t.want(check.Gate)
@@ -82,11 +89,12 @@ func (t *Tick) Admit(gates []GateRow) error {
 		t.keep(c)
 	}
 	t.finishGates()
-	t.finishResult(a)
 	t.Changes.States = make([]task.State, len(t.changed))
 	for i, s := range t.changed {
 		t.Changes.States[i] = *s
 	}
+	t.Changes.tally(t.shapes.talliedKinds(t.NewTallies))
+	t.finishResult(a)
 	return nil
 }
 
@@ -106,6 +114,11 @@ func (t *Tick) start(c *task.Candidate) error {
 		t.changed = append(t.changed, w.state)
 	}
 	t.Claim = append(t.Claim, ClaimRow{ID: c.ID, Gates: c.Counts, Check: t.Now.Add(w.state.Timeout)})
+	for _, l := range c.Loads {
+		if l.N > 0 {
+			t.SetTallies = append(t.SetTallies, TallyRow{c.ID, l.Gate, l.N})
+		}
+	}
 	t.Result.Claims = append(t.Result.Claims, Claim{ID: c.ID, Attempt: w.state.Attempt, Host: c.Host, Action: actions[0]})
 	return nil
 }

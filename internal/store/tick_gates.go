@@ -62,8 +62,11 @@ func (t *Tick) wake() {
 			if n <= 0 {
 				continue
 			}
-			if lane < 0 {
+			switch {
+			case lane < 0:
 				n = wakeAll
+			case t.shapes.capacity(g.Shape):
+				n = min(n, lookAhead) // each takes more than 1, but nobody knows how much
 			}
 			if n = min(n, t.Params.Room.Total, left); n == 0 {
 				t.more = true // its turn comes in the next tick, and must not wait
@@ -115,7 +118,7 @@ func (t *Tick) Count(holders []Holder) {
 	for _, h := range holders {
 		md := task.ParseMetadata(h.Metadata)
 		for _, s := range t.NewShapes {
-			if s.Kind != h.Kind {
+			if s.Kind != h.Kind || s.Tallied() {
 				continue
 			}
 			if g, ok := s.Gate(md); ok {

@@ -5,12 +5,12 @@ import (
 	"slices"
 )
 
-// Lane is a place to park at a gate. Its absolute value is the limit: tasks there may start while fewer than that many
-// slots of the gate are used. It is negative for tasks that the gate does not count when they start, so that one free
-// slot lets all of them go.
+// Lane is a place to park at a gate. Its absolute value is the limit: tasks there may start while less than that much of
+// the gate is used. It is negative for tasks that add nothing to the gate when they start, so that once there is room all
+// of them may go.
 type Lane int
 
-// Limit is the number of used slots at which the lane is held back.
+// Limit is how much of the gate is used when the lane is held back.
 func (l Lane) Limit() int { return max(int(l), -int(l)) }
 
 // Candidate is a Pending task that may start now.
@@ -21,8 +21,16 @@ type Candidate struct {
 	Host string
 	// Checks are its own rules. All of them must have room.
 	Checks []Check
-	// Counts are the gates at which it takes a slot when it starts: with or without rules of its own.
+	// Counts are the gates at which it takes a slot when it starts, with or without rules of its own; Loads is what it
+	// adds to gates of Capacity then.
 	Counts []GateID
+	Loads  []Load
+}
+
+// Load is what a task adds to a gate of Capacity.
+type Load struct {
+	Gate GateID
+	N    int // may be 0
 }
 
 func (c *Candidate) before(d *Candidate) int {
@@ -30,7 +38,8 @@ func (c *Candidate) before(d *Candidate) int {
 }
 
 func (c *Candidate) lane(check *Check) Lane {
-	if slices.Contains(c.Counts, check.Gate.ID) {
+	loads := func(l Load) bool { return l.Gate == check.Gate.ID }
+	if slices.Contains(c.Counts, check.Gate.ID) || slices.ContainsFunc(c.Loads, loads) {
 		return Lane(check.Limit)
 	}
 	return Lane(-check.Limit)
@@ -65,8 +74,8 @@ type Admission struct {
 	Keep []*Candidate
 }
 
-// Admit decides which candidates start, by priority and then age. used is how many slots of each gate are taken; it is
-// raised by those that start, so that it holds afterwards. Nobody is held up by one that is held back.
+// Admit decides which candidates start, by priority and then age. used is how much of each gate is taken; it is raised by
+// those that start, so that it holds afterwards. Nobody is held up by one that is held back.
 func Admit(candidates []*Candidate, used map[GateID]int, room Room) Admission {
 	slices.SortFunc(candidates, (*Candidate).before)
 	var a Admission
@@ -84,6 +93,9 @@ func Admit(candidates []*Candidate, used map[GateID]int, room Room) Admission {
 		hosts[c.Host]++
 		for _, g := range c.Counts {
 			used[g]++
+		}
+		for _, l := range c.Loads {
+			used[l.Gate] += l.N
 		}
 		a.Start = append(a.Start, c)
 	}

@@ -156,7 +156,7 @@ func applyUpdate(s *State, t *Task, o *Outcome, now time.Time) ([]Trigger, error
 		return nil, nil
 	}
 	if o.Metadata != nil {
-		if err := fits("metadata: ", t.Rules, o.Metadata); err != nil {
+		if err := fits("metadata: ", t.Rules, o.Metadata, t.ExpectedCount); err != nil {
 			return nil, err
 		}
 	}
@@ -192,18 +192,23 @@ func (s *State) editRules(t *Task, o *Outcome) error {
 	if s.Status.Terminal() {
 		return nil
 	}
-	if err := fits("", o.Rules, t.Metadata); err != nil {
+	if err := fits("", o.Rules, t.Metadata, t.ExpectedCount); err != nil {
 		return err
 	}
 	t.Rules = o.Rules
 	return nil
 }
 
-// fits refuses rules of which metadata has not every field. what stands before the message.
-func fits(what string, rules []Rule, metadata json.RawMessage) error {
+// fits refuses rules for which a task lacks something. what stands before the message.
+func fits(what string, rules []Rule, metadata json.RawMessage, expected *int64) error {
 	md := ParseMetadata(metadata)
 	for i, r := range rules {
-		if !md.hasAll(r.Matcher.Fields...) {
+		lacks := r.Lacks(md, expected)
+		switch {
+		case len(lacks) == 0:
+		case lacks[0] == "":
+			return &Refusal{Invalid, fmt.Sprintf("%srules[%d] needs expected_count", what, i)}
+		default:
 			return &Refusal{Invalid, fmt.Sprintf("%srules[%d] needs the fields %q", what, i, r.Matcher.Fields)}
 		}
 	}

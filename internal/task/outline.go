@@ -1,5 +1,7 @@
 package task
 
+import "slices"
+
 // Outline says what a batch comes to before anything of it runs. Tasks are told by their places in request order.
 type Outline struct {
 	// Links counts the dependencies.
@@ -22,18 +24,28 @@ type Limit struct {
 	Shape Shape
 	Gate  Gate
 	Max   int
-	// Tasks counts those of the batch that take a slot at the gate while they run, with or without a rule of their own.
+	// Tasks counts those of the batch that are counted at the gate once they are in its status, with or without a rule of
+	// their own.
 	Tasks int
-	// AtOnce is how many of Tasks may want to run at the same time, at most. A task never does together with one that it
-	// depends on, so the tasks are laid into chains along direct dependencies, and each chain counts once. It may be more
-	// than there can be, since dependencies by way of tasks that do not count here are not followed; never less.
+	// AtOnce is how much of the gate they may use at the same time, at most: how many of Tasks, or how much work they
+	// bring. A task never runs together with one that it depends on, so where the status is Running the tasks are laid into
+	// chains along direct dependencies, and of each chain only one counts, the one that brings most. It may be more than
+	// there can be, since dependencies by way of tasks that do not count here are not followed; never less.
 	AtOnce int
+	// least is what the chain brings that brings least.
+	least int
 }
 
 // Binds reports whether the limit may hold a task of the batch back. If not, the batch alone never will; tasks of other
 // batches count at the gate as well. It is the same for a rule that counts another kind than that of its own task: such a
-// task starts while no more than Max are running, so only more than Max hold it back.
-func (l *Limit) Binds() bool { return l.AtOnce > l.Max }
+// task starts while no more than Max are running, so only more than Max hold it back. A rule of Capacity holds a task back
+// when those that may run beside it bring Max.
+func (l *Limit) Binds() bool {
+	if l.Shape.Type == Capacity {
+		return l.AtOnce-l.least >= l.Max
+	}
+	return l.AtOnce > l.Max
+}
 
 // Outline outlines b, which [ParseBatch] has checked.
 func (b *Batch) Outline() Outline {
@@ -61,7 +73,10 @@ func (b *Batch) Outline() Outline {
 	o.Limits = limits.list
 	for i := range o.Limits {
 		l, gate := &o.Limits[i], limits.gates[o.Limits[i].Gate]
-		l.Tasks, l.AtOnce = len(gate.tasks), gate.chains
+		l.Tasks, l.AtOnce = len(gate.tasks), sum(gate.chains)
+		if len(gate.chains) > 0 {
+			l.least = slices.Min(gate.chains)
+		}
 	}
 	return o
 }
@@ -77,8 +92,17 @@ type outliner struct {
 
 // crowd are the tasks that count at a gate, parents before children.
 type crowd struct {
+	shape  Shape
 	tasks  []int
-	chains int
+	chains []int // the most that a task of each brings
+}
+
+// weight is what a task brings.
+func (c *crowd) weight(t *Task) int {
+	if c.shape.Type == Capacity {
+		return new(State).Left(t.ExpectedCount)
+	}
+	return 1
 }
 
 // find lists the limits, and returns how many rules it left out.
@@ -94,7 +118,7 @@ func (o *outliner) find() (omitted int) {
 		}
 		md := ParseMetadata(t.Metadata)
 		for _, rule := range t.Rules {
-			shape := rule.Matcher.Shape()
+			shape := rule.Shape()
 			gate, ok := shape.Gate(md)
 			switch {
 			case !ok || known[limit{gate, rule.Max}]:
@@ -107,7 +131,9 @@ func (o *outliner) find() (omitted int) {
 				o.kinds[shape.Kind] = append(o.kinds[shape.Kind], shape)
 			}
 			known[limit{gate, rule.Max}] = true
-			o.gates[gate] = &crowd{}
+			if o.gates[gate] == nil {
+				o.gates[gate] = &crowd{shape: shape}
+			}
 			o.list = append(o.list, Limit{Shape: shape, Gate: gate, Max: rule.Max})
 		}
 	}
@@ -127,18 +153,36 @@ func (o *outliner) count(g *Graph, waves [][]int) {
 			}
 		}
 	}
-	ends := make([]*crowd, len(o.tasks)) // where a task is the last one of a chain so far
+	ends := make([]chain, len(o.tasks)) // which chain a task is the last one of, so far
 	for _, at := range o.gates {
 		for _, i := range at.tasks {
-			at.chains++
-			for _, parent := range g.Parents(i) {
-				if ends[parent] == at {
-					ends[parent] = nil
-					at.chains-- // it goes on with the chain of its parent
-					break
-				}
-			}
-			ends[i] = at
+			ends[i] = at.add(at.weight(o.tasks[i]), g.Parents(i), ends)
 		}
 	}
+}
+
+// chain is one of a crowd's. The zero value is none.
+type chain struct {
+	at *crowd
+	i  int
+}
+
+// add makes the next task of the crowd go on with the chain of one of its parents, or begin one.
+func (c *crowd) add(weight int, parents []int, ends []chain) chain {
+	for _, parent := range parents {
+		if end := ends[parent]; end.at == c && c.shape.Status == Running {
+			ends[parent] = chain{}
+			c.chains[end.i] = max(c.chains[end.i], weight)
+			return end
+		}
+	}
+	c.chains = append(c.chains, weight)
+	return chain{c, len(c.chains) - 1}
+}
+
+func sum(numbers []int) (total int) {
+	for _, n := range numbers {
+		total += n
+	}
+	return total
 }

@@ -19,6 +19,16 @@ func limited(kind string, limit int, fields ...string) string {
 	return fmt.Sprintf(`"rules":[{"Concurency":{"matcher":{"kind":%q,"status":"Running","fields":%s},"max_concurency":%d}}]`, kind, names, limit)
 }
 
+// loaded is limited with a rule of Capacity, and the work that the task brings itself.
+func loaded(kind string, limit, expected int) string {
+	return fmt.Sprintf(`"expected_count":%d,"rules":[{"Capacity":{"matcher":{"kind":%q,"status":"Running"},"max_capacity":%d}}]`, expected, kind, limit)
+}
+
+// failing is limited for the tasks in Failure.
+func failing(kind string, limit int) string {
+	return strings.Replace(limited(kind, limit), "Running", "Failure", 1)
+}
+
 func parents(ids ...string) string {
 	for i, id := range ids {
 		ids[i] = `{"id":"` + id + `"}`
@@ -115,6 +125,14 @@ func TestOutlineOfLimits(t *testing.T) {
 			[]limit{{k, "[]", 1, 3, 1, false}}},
 		{"a diamond is two wide", []string{taskWith("a", limited(k, 2)), taskWith("b", parents("a")), taskWith("c", parents("a")), taskWith("d", parents("b", "c"))},
 			[]limit{{k, "[]", 2, 4, 2, false}}},
+		{"work that fits but for the last one", []string{taskWith("a", loaded(k, 5, 3)), taskWith("b", loaded(k, 5, 3)), taskWith("c", loaded(k, 5, 1))},
+			[]limit{{k, "[]", 5, 3, 7, true}}},
+		{"one may bring more than there is room for", []string{taskWith("a", loaded(k, 5, 100)), taskWith("b", loaded(k, 5, 4))},
+			[]limit{{k, "[]", 5, 2, 104, true}}},
+		{"work that always fits", []string{taskWith("a", loaded(k, 5, 4)), taskWith("b", loaded(k, 5, 4))}, []limit{{k, "[]", 5, 2, 8, false}}},
+		{"work in a chain", []string{taskWith("a", loaded(k, 5, 4)), taskWith("b", loaded(k, 5, 9), parents("a")), taskWith("c", loaded(k, 5, 6), parents("b"))},
+			[]limit{{k, "[]", 5, 3, 9, false}}},
+		{"failures add up along a chain", []string{taskWith("a", failing(k, 1)), taskWith("b", failing(k, 1), parents("a"))}, []limit{{k, "[]", 1, 2, 2, true}}},
 		{"chains of two tenants", []string{
 			taskWith("a", limited(k, 1, "tenant"), tenant(1)), taskWith("b", tenant(2), limited(k, 1, "tenant"), parents("a")),
 			taskWith("c", tenant(1), parents("b")), taskWith("d", tenant(2), parents("b")),

@@ -178,7 +178,7 @@ func (p *parser) task(v jsonread.Value, t *Task) (dependencies jsonread.Value) {
 	t.Metadata, ok = p.metadata(f[fieldMetadata])
 	t.Rules = p.rules("rules", f[fieldRules])
 	if ok && len(t.Rules) > 0 {
-		p.ruleFields(t)
+		p.ruleNeeds(t)
 	}
 	t.OnStart, _ = p.action("on_start", f[fieldOnStart], TriggerStart)
 	t.OnSuccess = p.actions("on_success", f[fieldOnSuccess], TriggerSuccess)

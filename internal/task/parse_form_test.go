@@ -26,7 +26,25 @@ func TestRuleSpellings(t *testing.T) {
 		`[{"type":"Concurrency",` + matcher + `"max_concurrency":5}]`: {Tagged: true, TypeRR: true, MaxRR: true},
 	} {
 		rules, err := ParseRules([]byte(raw))
-		want := []Rule{{Matcher{"k", Running, []string{"a", `"`}}, 5, form}}
+		want := []Rule{{Matcher: Matcher{"k", Running, []string{"a", `"`}}, Max: 5, Form: form}}
+		if diff := cmp.Diff(want, rules); err != nil || diff != "" {
+			t.Errorf("%s: %v, -want +got:\n%s", raw, err, diff)
+		}
+		if got := string(MarshalRules(rules)); got != raw {
+			t.Errorf("%s came back as %s", raw, got)
+		}
+	}
+}
+
+func TestCapacityForm(t *testing.T) {
+	t.Parallel()
+	const matcher = `"matcher":{"kind":"k","status":"Running","fields":["a"]},`
+	for raw, form := range map[string]RuleForm{
+		`[{"Capacity":{` + matcher + `"max_capacity":500}}]`:      {},
+		`[{"type":"Capacity",` + matcher + `"max_capacity":500}]`: {Tagged: true},
+	} {
+		rules, err := ParseRules([]byte(raw))
+		want := []Rule{{Matcher: Matcher{"k", Running, []string{"a"}}, Type: Capacity, Max: 500, Form: form}}
 		if diff := cmp.Diff(want, rules); err != nil || diff != "" {
 			t.Errorf("%s: %v, -want +got:\n%s", raw, err, diff)
 		}

@@ -9,8 +9,11 @@ import (
 	"taskrunner/internal/jsonread"
 )
 
-// MaxLimit is the largest limit of a rule.
-const MaxLimit = 1_000_000_000
+// The largest limits of rules. The load of a million tasks with MaxExpectedCount stays within 64 bits.
+const (
+	MaxLimit    = 1_000_000_000
+	MaxCapacity = 1_000_000_000_000_000
+)
 
 const (
 	fieldMatcherKind = iota
@@ -25,14 +28,21 @@ const (
 	fieldMatcher = iota
 	fieldMaxR
 	fieldMaxRR
-	fieldType
-	ruleFieldCount
+	concurrencyFieldCount
 )
 
-var (
-	ruleFields = []string{"matcher", "max_concurency", "max_concurrency", "type"}
-	ruleTypes  = []string{"Concurency", "Concurrency", "Capacity"}
+const (
+	fieldMaxCapacity   = fieldMatcher + 1
+	capacityFieldCount = fieldMaxCapacity + 1
 )
+
+// The members of a rule; the last one only where it is tagged.
+var (
+	concurrencyFields = []string{"matcher", "max_concurency", "max_concurrency", "type"}
+	capacityFields    = []string{"matcher", "max_capacity", "type"}
+)
+
+var ruleTypes = []string{"Concurency", "Concurrency", "Capacity"}
 
 // ParseRules reads an array of rules in either dialect, from a client or as [MarshalRules] wrote them. Nothing and null
 // are no rules. The error is [Problems]. It does not know the metadata of tasks; [Rule.Check] tells whether a field is
@@ -121,12 +131,9 @@ func (p *parser) rule(v jsonread.Value) (rule Rule) {
 		}
 	case count != 1:
 		p.Addf("", `must be {"Concurency": {…}} or {"type": "Concurency", …}`)
-	case kind == "Capacity":
-		p.Addf("", "Capacity rules are not supported yet")
 	default:
-		rule.Form.TypeRR = kind == "Concurrency"
 		p.Enter(kind)
-		p.concurrency(inner, ruleFields[:fieldType], &rule)
+		p.ruleOf(kind, inner, &rule)
 		p.Leave()
 	}
 	return rule
@@ -136,23 +143,53 @@ func (p *parser) taggedRule(v, kindValue jsonread.Value) (rule Rule) {
 	kind, ok := p.String("type", kindValue)
 	switch {
 	case !ok:
-	case kind == "Capacity":
-		p.Addf("", "Capacity rules are not supported yet")
 	case !slices.Contains(ruleTypes, kind):
-		p.Addf("type", "must be Concurency, is %s%s", jsonread.Quote(kind), jsonread.Suggest(kind, ruleTypes))
+		p.Addf("type", "must be Concurency or Capacity, is %s%s", jsonread.Quote(kind), jsonread.Suggest(kind, ruleTypes))
 	default:
-		rule.Form = RuleForm{Tagged: true, TypeRR: kind == "Concurrency"}
-		p.concurrency(v, ruleFields, &rule)
+		rule.Form.Tagged = true
+		p.ruleOf(kind, v, &rule)
 	}
 	return rule
 }
 
-func (p *parser) concurrency(v jsonread.Value, names []string, rule *Rule) {
-	var f [ruleFieldCount]jsonread.Value
-	if !p.Fields(v, names, f[:]) {
+// ruleOf reads the members of a rule of that type into rule, whose Form says already whether it is tagged.
+func (p *parser) ruleOf(kind string, v jsonread.Value, rule *Rule) {
+	names := concurrencyFields
+	if kind == "Capacity" {
+		names, rule.Type = capacityFields, Capacity
+	}
+	rule.Form.TypeRR = kind == "Concurrency"
+	var room [concurrencyFieldCount + 1]jsonread.Value
+	f := room[:len(names)]
+	if !rule.Form.Tagged {
+		names = names[:len(names)-1]
+	}
+	if !p.Fields(v, names, f) {
 		return
 	}
 	rule.Matcher = p.matcher(f[fieldMatcher])
+	if rule.Type == Capacity {
+		p.capacity(f[fieldMaxCapacity], rule)
+	} else {
+		p.concurrency(f, rule)
+	}
+}
+
+func (p *parser) capacity(limit jsonread.Value, rule *Rule) {
+	if s := rule.Matcher.Status; s != Running && s != 0 {
+		p.Enter("matcher")
+		p.Addf("status", "must be Running in a Capacity rule, is %s", s)
+		p.Leave()
+	}
+	if limit.IsNull() {
+		p.Addf("max_capacity", "is required")
+		return
+	}
+	n, _ := p.IntBetween("max_capacity", limit, 1, MaxCapacity)
+	rule.Max = int(n)
+}
+
+func (p *parser) concurrency(f []jsonread.Value, rule *Rule) {
 	name, limit := "max_concurency", f[fieldMaxR]
 	switch {
 	case !f[fieldMaxR].IsMissing() && !f[fieldMaxRR].IsMissing():
@@ -199,8 +236,10 @@ func (p *parser) matcherStatus(v jsonread.Value) Status {
 	switch {
 	case !known:
 		p.Addf("status", "unknown status %s%s", jsonread.Quote(name), jsonread.Suggest(name, statusNames[1:]))
-	case status != Running:
-		p.Addf("status", "only Running is supported, is %s", name)
+		return 0
+	case status == Claimed:
+		p.Addf("status", "must not be Claimed: what is claimed counts as Running")
+		return 0
 	}
 	return status
 }
@@ -233,18 +272,17 @@ func (p *parser) matcherFields(v jsonread.Value) []string {
 	return fields
 }
 
-// ruleFields checks that the task has in its metadata every field of its matchers.
-func (p *parser) ruleFields(t *Task) {
+// ruleNeeds checks that the task has what its rules need.
+func (p *parser) ruleNeeds(t *Task) {
 	md := ParseMetadata(t.Metadata)
 	p.Enter("rules")
 	defer p.Leave()
 	for i, rule := range t.Rules {
-		if md.hasAll(rule.Matcher.Fields...) {
-			continue
-		}
 		p.EnterIndex(i)
-		for _, field := range rule.Matcher.Fields {
-			if !md.Has(field) {
+		for _, field := range rule.Lacks(md, t.ExpectedCount) {
+			if field == "" {
+				p.Addf("", "the task has no expected_count, which a Capacity rule needs")
+			} else {
 				p.Addf("", "the task's metadata has no field %s", jsonread.Quote(field))
 			}
 		}
@@ -266,12 +304,15 @@ func MarshalRules(rules []Rule) []byte {
 }
 
 func appendRule(out []byte, rule Rule) []byte {
-	kind, limit := "Concurency", "max_concurency"
+	kind, limit := rule.Type.String(), "max_concurency"
+	switch {
+	case rule.Type == Capacity:
+		limit = "max_capacity"
+	case rule.Form.MaxRR:
+		limit = "max_concurrency"
+	}
 	if rule.Form.TypeRR {
 		kind = "Concurrency"
-	}
-	if rule.Form.MaxRR {
-		limit = "max_concurrency"
 	}
 	if rule.Form.Tagged {
 		out = append(append(append(out, `{"type":"`...), kind...), `",`...)

@@ -136,10 +136,23 @@ var badTasks = []struct {
 		`tasks[0].rules[0]: must be {"Concurency": {…}} or {"type": "Concurency", …}`}},
 	{"rule name", ruleWith(`{"concurrency":{}}`), []string{`tasks[0].rules[0]: unknown field "concurrency", did you mean "Concurrency"?`}},
 	{"rule tag", ruleWith(`{"type":"Concurent"}`), []string{
-		`tasks[0].rules[0].type: must be Concurency, is "Concurent", did you mean "Concurency"?`}},
+		`tasks[0].rules[0].type: must be Concurency or Capacity, is "Concurent", did you mean "Concurency"?`}},
 	{"rule tag type", ruleWith(`{"type":1}`), []string{`tasks[0].rules[0].type: must be a string, is number`}},
 	{"capacity", ruleWith(`{"Capacity":{}},{"type":"Capacity"}`), []string{
-		`tasks[0].rules[0]: Capacity rules are not supported yet`, `tasks[0].rules[1]: Capacity rules are not supported yet`}},
+		`tasks[0].rules[0].Capacity.matcher: is required`,
+		`tasks[0].rules[0].Capacity.max_capacity: is required`,
+		`tasks[0].rules[1].matcher: is required`,
+		`tasks[0].rules[1].max_capacity: is required`,
+		`tasks[0].rules[0]: the task has no expected_count, which a Capacity rule needs`,
+		`tasks[0].rules[1]: the task has no expected_count, which a Capacity rule needs`}},
+	{"capacity members", taskWith("a", `"expected_count":1`, `"rules":[{"Capacity":{"matcher":{"kind":"k","status":"Success"},"max_capacity":0,"type":"Capacity"}},
+		{"type":"Capacity","max_concurency":1,"matcher":{"kind":"k","status":"Running","fields":["f"]},"max_capacity":1000000000000001}]`), []string{
+		`tasks[0].rules[0].Capacity: unknown field "type"`,
+		`tasks[0].rules[0].Capacity.matcher.status: must be Running in a Capacity rule, is Success`,
+		`tasks[0].rules[0].Capacity.max_capacity: must be between 1 and 1000000000000000, is 0`,
+		`tasks[0].rules[1]: unknown field "max_concurency"`,
+		`tasks[0].rules[1].max_capacity: must be between 1 and 1000000000000000, is 1000000000000001`,
+		`tasks[0].rules[1]: the task's metadata has no field "f"`}},
 	{"rule members", ruleWith(`{"Concurency":{"max":1}},{"type":"Concurency","max_concurency":0}`), []string{
 		`tasks[0].rules[0].Concurency: unknown field "max"`,
 		`tasks[0].rules[0].Concurency.matcher: is required`,
@@ -153,8 +166,9 @@ var badTasks = []struct {
 	{"matcher empty", matcherWith(``), []string{`tasks[0].rules[0].matcher.kind: is required`, `tasks[0].rules[0].matcher.status: is required`}},
 	{"matcher", matcherWith(`"kind":"","status":"Pending","fields":"f"`), []string{
 		`tasks[0].rules[0].matcher.kind: must not be empty`,
-		`tasks[0].rules[0].matcher.status: only Running is supported, is Pending`,
 		`tasks[0].rules[0].matcher.fields: must be an array, is string`}},
+	{"claimed", matcherWith(`"kind":"k","status":"Claimed"`), []string{
+		`tasks[0].rules[0].matcher.status: must not be Claimed: what is claimed counts as Running`}},
 	{"status", matcherWith(`"kind":"k","status":"running","fields":[]`), []string{
 		`tasks[0].rules[0].matcher.status: unknown status "running", did you mean "Running"?`}},
 	{"fields", matcherWith(`"kind":"k","status":"Running","fields":["f","",1,"f"]`), []string{
@@ -301,8 +315,8 @@ func TestParseBatch(t *testing.T) {
 		ID: id(2), BatchID: id(1), LocalID: "b", Name: "B", Kind: "k", Timeout: 24 * time.Hour, Priority: -5,
 		ExpectedCount: new(int64(0)), DeadEndBarrier: true, Metadata: json.RawMessage(`{"t":[1,"a b"],"n":null}`),
 		Rules: []Rule{
-			{Matcher{"k", Running, []string{"n", "t"}}, 5, RuleForm{MaxRR: true}},
-			{Matcher{"other", Running, nil}, 1_000_000_000, RuleForm{Tagged: true, TypeRR: true}},
+			{Matcher: Matcher{"k", Running, []string{"n", "t"}}, Max: 5, Form: RuleForm{MaxRR: true}},
+			{Matcher: Matcher{"other", Running, nil}, Max: 1_000_000_000, Form: RuleForm{Tagged: true, TypeRR: true}},
 		},
 		OnStart: Action{Verb: "Delete", URL: "HTTPS://h:8080/p?q=1#f", Headers: map[string]string{"Content-Type": "text/plain"},
 			Body: json.RawMessage(`[1,{"a":"b c"}]`)},

@@ -9,21 +9,58 @@ type Matcher struct {
 	Fields []string
 }
 
-// Rule limits how many matching tasks there may be at once.
+// Rule limits the matching tasks that there may be at once: their number, or the work that they have left.
 type Rule struct {
 	Matcher Matcher
-	// Max is at least 1. A task whose own kind is counted may start while fewer than Max are; any other task
-	// while no more than Max are, since its start adds nothing to the count.
+	Type    RuleType
+	// Max is at least 1. Of Concurrency: a task whose own kind is counted may start while fewer than Max are; any other
+	// task while no more than Max are, since its start adds nothing to the count. Of Capacity: a task may start while
+	// the load is below Max, however much it brings itself.
 	Max int
 	// Form is how the rule was spelled; it goes back to clients in the same form.
 	Form RuleForm
+}
+
+// Lacks names what a task needs for the rule and has not: fields of its metadata, in the order of the matcher, and last
+// expected_count, as "".
+func (t Rule) Lacks(md Metadata, expected *int64) []string {
+	var lacks []string
+	if !md.hasAll(t.Matcher.Fields...) {
+		for _, field := range t.Matcher.Fields {
+			if !md.Has(field) {
+				lacks = append(lacks, field)
+			}
+		}
+	}
+	if t.Type == Capacity && expected == nil {
+		lacks = append(lacks, "")
+	}
+	return lacks
+}
+
+// RuleType is what a rule limits. The numbers are stored in the databases and never change their meaning.
+type RuleType int16
+
+const (
+	// Concurrency limits the number of tasks.
+	Concurrency RuleType = iota
+	// Capacity limits their load: the sum of [State.Left]. Its matcher's status is Running.
+	Capacity
+)
+
+// String is the original's spelling on the wire.
+func (t RuleType) String() string {
+	if t == Capacity {
+		return "Capacity"
+	}
+	return "Concurency"
 }
 
 // RuleForm is the spelling of a rule on the wire. The zero value is the original's.
 type RuleForm struct {
 	// Tagged: {"type": "Concurency", …}, the later dialect, instead of {"Concurency": {…}}.
 	Tagged bool
-	// TypeRR and MaxRR: "Concurrency" and "max_concurrency" with two r.
+	// TypeRR and MaxRR: "Concurrency" and "max_concurrency" with two r. Of Concurrency only.
 	TypeRR bool
 	MaxRR  bool
 }

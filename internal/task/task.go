@@ -118,5 +118,13 @@ func (s *State) HoldsSlots() bool {
 	return s.Status == Claimed || s.Status == Running || s.Status == Paused && !s.ClaimedAt.IsZero()
 }
 
+// Left is the work that the task has left of expected, its ExpectedCount: never negative, and 0 where it does not say.
+func (s *State) Left(expected *int64) int {
+	if expected == nil || s.Success >= *expected {
+		return 0
+	}
+	return int(max(0, *expected-s.Success-min(s.Failures, *expected)))
+}
+
 // Deadline is when a Running task times out. It means nothing in other states.
 func (s *State) Deadline() time.Time { return s.LastUpdated.Add(s.Timeout) }

@@ -25,6 +25,9 @@ func (t *tx) write(c *store.Changes) {
 	if len(c.Visit) > 0 {
 		t.exec("visit", bigints(c.Visit))
 	}
+	if len(c.Tally) > 0 {
+		t.exec("insert_tally_events", uuids(c.Tally))
+	}
 	t.setChecks(c.Checks)
 	if n := len(c.Ended); n > 0 {
 		ids, succeeded := make(uuids, n), make([]bool, n)

@@ -17,6 +17,7 @@ func (s *Store) Create(ctx context.Context, b *task.Batch, key *store.Idempotenc
 	var created store.Created
 	err := s.runOn(ctx, s.pool, func(ctx context.Context, t *tx) error {
 		taken := t.takeKey(key, b.ID)
+		tallied := t.talliedKinds()
 		t.clock()
 		if err := t.flush(ctx); err != nil {
 			return err
@@ -28,7 +29,7 @@ func (s *Store) Create(ctx context.Context, b *task.Batch, key *store.Idempotenc
 			}
 			return errNothing
 		}
-		plan := store.PlanCreate(b, t.now)
+		plan := store.PlanCreate(b, *tallied, t.now)
 		created = store.Created{Batch: b.ID, States: plan.States}
 		t.exec("insert_batch", b.ID, b.Requester, t.now)
 		t.exec("insert_kinds", b.ID, plan.Kinds)
@@ -43,6 +44,9 @@ func (s *Store) Create(ctx context.Context, b *task.Batch, key *store.Idempotenc
 		t.insertShapes(plan.Shapes)
 		if len(plan.Ready) > 0 {
 			t.exec("enqueue", uuids(plan.Ready))
+		}
+		if len(plan.Tally) > 0 {
+			t.exec("insert_tally_events", uuids(plan.Tally))
 		}
 		return nil
 	})
@@ -110,7 +114,8 @@ func (t *tx) insertShapes(shapes []task.Shape) {
 		return
 	}
 	n := len(shapes)
-	ids, kinds, statuses, fields := make([]int64, n), make([]string, n), make([]int16, n), make([]string, n)
+	ids, types, kinds := make([]int64, n), make([]int16, n), make([]string, n)
+	statuses, fields := make([]int16, n), make([]string, n)
 	for i, shape := range shapes {
 		names := shape.Fields
 		if names == nil {
@@ -120,7 +125,8 @@ func (t *tx) insertShapes(shapes []task.Shape) {
 		if err != nil {
 			panic(err) // strings always marshal
 		}
-		ids[i], kinds[i], statuses[i], fields[i] = int64(shape.ID), shape.Kind, int16(shape.Status), string(raw)
+		ids[i], types[i], kinds[i] = int64(shape.ID), int16(shape.Type), shape.Kind
+		statuses[i], fields[i] = int16(shape.Status), string(raw)
 	}
-	t.exec("insert_shapes", ids, kinds, statuses, fields)
+	t.exec("insert_shapes", ids, types, kinds, statuses, fields)
 }

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -122,18 +121,20 @@ func (t *tx) deltas(gates []int64, each func(id task.GateID, delta int)) {
 }
 
 func (t *tx) holdersOf(s *store.Situation) {
-	ids, n := s.Wanted()
-	if len(ids) == 0 {
-		return
-	}
-	t.rows("let_walk", nil, ignore)
-	t.rows("gate_holders", []any{bigints(ids), n}, func(rows pgx.Rows) error {
+	holder := func(rows pgx.Rows) error {
 		var gate task.GateID
 		var holder task.ID
 		err := rows.Scan((*int64)(&gate), (*[16]byte)(&holder))
 		s.AddHolder(gate, holder)
 		return err
-	})
+	}
+	if ids, n := s.Wanted(true); len(ids) > 0 {
+		t.rows("tally_holders", []any{bigints(ids), n}, holder)
+	}
+	if ids, n := s.Wanted(false); len(ids) > 0 {
+		t.rows("let_walk", nil, ignore)
+		t.rows("gate_holders", []any{bigints(ids), n}, holder)
+	}
 }
 
 // Limits is as in store.Store.
@@ -146,15 +147,16 @@ func (s *Store) Limits(ctx context.Context, f store.LimitFilter) (*store.Limits,
 		args := []any{int64(f.After), f.Kind, f.KindPrefix, f.Limit + 1, store.MaxAhead + 1}
 		t.rows("limits", args, func(rows pgx.Rows) error {
 			var g store.LimitSituation
-			var status int16
-			var fields []byte
-			if err := rows.Scan(append(scan.into(), &g.Shape.Kind, &status, &fields, &g.Waiting)...); err != nil {
+			var shape shapeScan
+			err := rows.Scan(append(append(scan.into(), shape.into()[1:]...), &g.Waiting)...)
+			if err != nil {
 				return err
 			}
 			g.GateRow = scan.get()
-			g.Shape.ID, g.Shape.Status = g.GateRow.Shape, task.Status(status)
+			shape.shape.ID = g.GateRow.Shape
+			g.Shape, err = shape.get()
 			found = append(found, g)
-			return json.Unmarshal(fields, &found[len(found)-1].Shape.Fields)
+			return err
 		})
 		if err := t.flush(ctx); err != nil {
 			return err

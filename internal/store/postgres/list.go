@@ -74,15 +74,16 @@ func (s *Store) History(ctx context.Context, id task.ID) ([]task.Step, error) {
 }
 
 // ToEdit is as in store.Store.
-func (s *Store) ToEdit(ctx context.Context, batch task.ID, kind string, fields []string) (store.ToEdit, error) {
+func (s *Store) ToEdit(ctx context.Context, batch task.ID, kind string, rules []task.Rule) (store.ToEdit, error) {
 	var found store.ToEdit
 	err := s.read(ctx, func(t *tx) {
 		t.row("batch", []any{batch}, func(row pgx.Row) error { return row.Scan(nil, nil) })
-		t.rows("to_edit", []any{batch, kind}, func(rows pgx.Rows) error {
+		t.rows("to_edit", []any{batch, kind}, func(row pgx.Rows) error {
 			var id task.ID
 			var metadata []byte
-			err := rows.Scan((*[16]byte)(&id), &metadata)
-			found.Add(id, metadata, fields)
+			var expected *int64
+			err := row.Scan((*[16]byte)(&id), &metadata, &expected)
+			found.Add(id, metadata, expected, rules)
 			return err
 		})
 	})

@@ -32,8 +32,8 @@ func TestPlansDoNotTrustStatistics(t *testing.T) {
 	}
 	t.Cleanup(conn.Release)
 	tables := []string{"task", "task_state", "link", "ready", "parked", "running", "gate", "gate_delta", "dep_event", "delivery",
-		"idempotency_key"}
-	do(t, conn, "INSERT INTO shape (id, kind, status, fields) VALUES (1, 'k', 3, '[]')")
+		"idempotency_key", "tally", "tally_event"}
+	do(t, conn, "INSERT INTO shape (id, type, kind, status, fields) VALUES (1, 0, 'k', 4, '[]')")
 	lookEmpty(t, conn.Conn())
 	for _, table := range tables {
 		var pages, rows int
@@ -93,6 +93,8 @@ func lookEmpty(t *testing.T, conn *pgx.Conn) {
 		"running":         "SELECT gen_random_uuid(), gen_random_uuid(), '{}', now()",
 		"gate":            "SELECT n, 1, '', 0, '{}', false",
 		"gate_delta":      "(gate_id, delta) SELECT n, 1",
+		"tally":           "SELECT gen_random_uuid(), n, 1",
+		"tally_event":     "(task_id) SELECT gen_random_uuid()",
 		"dep_event":       "(parent_id, succeeded) SELECT gen_random_uuid(), true",
 		"idempotency_key": "SELECT n::text, '', gen_random_uuid(), now()",
 		"delivery":        "(task_id, trigger, place, host, next_at) SELECT gen_random_uuid(), 1, 0, 'h', now()",

@@ -2,11 +2,11 @@ package postgres
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"taskrunner/internal/store"
 	"taskrunner/internal/task"
@@ -39,7 +39,8 @@ func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, err
 		return tick.Result, nil
 	}
 	s.shapes.Add(learned.marked, tick.NewShapes...)
-	s.deletions.add(len(tick.Unready) + len(tick.Done) + len(tick.Unpark) + tick.Deltas + 1) // and a mark
+	deleted := len(tick.Unready) + len(tick.Done) + len(tick.Unpark) + tick.Deltas + tick.TalliesTaken + len(tick.DropTallies)
+	s.deletions.add(deleted + 1) // and a mark
 	return tick.Result, nil
 }
 
@@ -80,6 +81,13 @@ func (t *tx) fold(ctx context.Context, tick *store.Tick, learned *shapesRead) er
 	t.events(tick.Params.Links, &events)
 	var ready []store.Found
 	t.ready(tick, &ready)
+	var changed []task.ID
+	t.rows("take_tally_events", []any{store.MaxTallyEvents}, func(rows pgx.Rows) error {
+		var id task.ID
+		err := rows.Scan((*[16]byte)(&id))
+		changed = append(changed, id)
+		return err
+	})
 	t.clock()
 	if err := t.flush(ctx); err != nil {
 		return err
@@ -95,6 +103,7 @@ func (t *tx) fold(ctx context.Context, tick *store.Tick, learned *shapesRead) er
 	tick.FoldGates(deltas, dirty, taken)
 	tick.FoldEvents(events)
 	tick.Ready(ready)
+	tick.TallyEvents(changed)
 	return nil
 }
 
@@ -127,27 +136,26 @@ func (t *tx) ready(tick *store.Tick, into *[]store.Found) {
 
 func (t *tx) readShapes(tick *store.Tick, learned *shapesRead) {
 	t.rows("unknown_shapes", []any{t.s.shapes.Version}, func(rows pgx.Rows) error {
+		var scan shapeScan
 		var version int64
-		shape, err := scanShape(rows, &version)
-		if version == 0 {
-			tick.NewShapes = append(tick.NewShapes, shape)
+		var tally store.NewTally
+		err := rows.Scan(append(scan.into(), &version, &tally.Marked, &tally.Seen, (*[16]byte)(&tally.After))...)
+		if err != nil {
 			return err
 		}
-		learned.shapes = append(learned.shapes, shape)
-		learned.version = max(learned.version, version)
+		shape, err := scan.get()
+		switch {
+		case version > 0:
+			learned.shapes = append(learned.shapes, shape)
+			learned.version = max(learned.version, version)
+		case shape.Tallied():
+			tally.Shape = shape
+			tick.NewTallies = append(tick.NewTallies, tally)
+		default:
+			tick.NewShapes = append(tick.NewShapes, shape)
+		}
 		return err
 	})
-}
-
-func scanShape(rows pgx.Rows, version *int64) (task.Shape, error) {
-	var shape task.Shape
-	var status int16
-	var fields []byte
-	if err := rows.Scan((*int64)(&shape.ID), &shape.Kind, &status, &fields, version); err != nil {
-		return shape, err
-	}
-	shape.Status = task.Status(status)
-	return shape, json.Unmarshal(fields, &shape.Fields)
 }
 
 func (t *tx) gates(name string, args []any, into *[]store.GateRow) {
@@ -161,6 +169,9 @@ func (t *tx) gates(name string, args []any, into *[]store.GateRow) {
 
 // loadMore loads what follows from what was loaded before. Without dependencies and rules it is nothing.
 func (t *tx) loadMore(ctx context.Context, tick *store.Tick) error {
+	if err := t.walk(ctx, tick); err != nil {
+		return err
+	}
 	var facts []*store.Facts
 	if ids := tick.Missing(); len(ids) > 0 {
 		t.rows("pump_facts", []any{uuids(ids)}, func(rows pgx.Rows) error {
@@ -186,20 +197,69 @@ func (t *tx) loadMore(ctx context.Context, tick *store.Tick) error {
 	if wakes := tick.Wakes(); len(wakes) > 0 {
 		t.woken(wakes, &woken)
 	}
+	var tasks []store.TalliedTask
+	var stored []store.StoredTally
+	if ids := tick.Tallies(); len(ids) > 0 {
+		t.tallies(ids, &tasks, &stored)
+	}
 	if err := t.flush(ctx); err != nil {
 		return err
 	}
 	tick.Facts(facts)
 	tick.Count(holders)
 	tick.Woken(woken)
+	tick.FoldTallies(tasks, stored)
 	return nil
+}
+
+// walk goes on with the walk of a kind for a tallied shape that is new.
+func (t *tx) walk(ctx context.Context, tick *store.Tick) error {
+	walk := tick.Walk()
+	if walk == nil {
+		return nil
+	}
+	var states []task.State
+	t.rows("walk_kind", []any{walk.Kind, walk.After, store.TallyChunk}, func(rows pgx.Rows) error {
+		var s task.State
+		var status int16
+		var claimed pgtype.Timestamptz
+		err := rows.Scan((*[16]byte)(&s.ID), &status, &claimed)
+		s.Status, s.ClaimedAt = task.Status(status), timeOf(claimed)
+		states = append(states, s)
+		return err
+	})
+	if err := t.flush(ctx); err != nil {
+		return err
+	}
+	tick.Walked(walk, states)
+	return nil
+}
+
+// tallies queues the reading of tasks that are tallied, and of what they add so far.
+func (t *tx) tallies(ids []task.ID, tasks *[]store.TalliedTask, stored *[]store.StoredTally) {
+	t.rows("tallied_tasks", []any{uuids(ids)}, func(rows pgx.Rows) error {
+		var k store.TalliedTask
+		var scan stateScan
+		err := rows.Scan(append([]any{&k.Metadata, &k.ExpectedCount}, scan.into()...)...)
+		k.State = scan.get()
+		*tasks = append(*tasks, k)
+		return err
+	})
+	t.rows("tallies", []any{uuids(ids)}, func(rows pgx.Rows) error {
+		var s store.StoredTally
+		var g gateScan
+		err := rows.Scan(append([]any{(*[16]byte)(&s.Task), &s.N}, g.into()...)...)
+		s.Gate = g.get()
+		*stored = append(*stored, s)
+		return err
+	})
 }
 
 func (t *tx) woken(wakes []store.Wake, into *[]store.WokenRow) {
 	n := len(wakes)
-	gates, lanes, counts := make([]int64, n), make([]int32, n), make([]int32, n)
+	gates, lanes, counts := make([]int64, n), make([]int64, n), make([]int32, n)
 	for i, w := range wakes {
-		gates[i], lanes[i], counts[i] = int64(w.Gate), int32(w.Lane), int32(w.N)
+		gates[i], lanes[i], counts[i] = int64(w.Gate), int64(w.Lane), int32(w.N)
 	}
 	t.rows("woken", []any{gates, lanes, counts}, func(rows pgx.Rows) error {
 		var w store.WokenRow
@@ -211,7 +271,7 @@ func (t *tx) woken(wakes []store.Wake, into *[]store.WokenRow) {
 }
 
 func intoFacts(f *store.Facts) []any {
-	return []any{(*[16]byte)(&f.ID), &f.Kind, &f.Priority, &f.Host, &f.Metadata, &f.Rules, &f.OnStart}
+	return []any{(*[16]byte)(&f.ID), &f.Kind, &f.Priority, &f.Host, &f.Metadata, &f.Rules, &f.OnStart, &f.ExpectedCount}
 }
 
 // found reads the columns of more, and then those of a task that was found and perhaps locked.
@@ -243,6 +303,7 @@ func (t *tx) admit(ctx context.Context, tick *store.Tick, owner task.ID, learned
 		t.rows("mark_shapes", []any{ids}, func(rows pgx.Rows) error { return rows.Scan(&learned.marked) })
 	}
 	t.write(&tick.Changes)
+	t.writeTallies(tick)
 	t.writePlaces(tick, owner)
 	t.writeGates(tick)
 	if len(tick.Done) > 0 {
@@ -270,9 +331,9 @@ func (t *tx) writePlaces(tick *store.Tick, owner task.ID) {
 		t.exec("unqueue_parked", uuids(tick.Unpark))
 	}
 	if n := len(tick.Park); n > 0 {
-		ids, gates, lanes, ranks := make(uuids, n), make([]int64, n), make([]int32, n), make([]int16, n)
+		ids, gates, lanes, ranks := make(uuids, n), make([]int64, n), make([]int64, n), make([]int16, n)
 		for i, p := range tick.Park {
-			ids[i], gates[i], lanes[i], ranks[i] = p.ID, int64(p.Gate), int32(p.Lane), int16(-p.Priority)
+			ids[i], gates[i], lanes[i], ranks[i] = p.ID, int64(p.Gate), int64(p.Lane), int16(-p.Priority)
 		}
 		t.exec("upsert_parked", ids, gates, lanes, ranks)
 	}
@@ -282,6 +343,35 @@ func (t *tx) writePlaces(tick *store.Tick, owner task.ID) {
 			ids[i], gates[i], checks[i] = c.ID, arrayText(c.Gates), c.Check
 		}
 		t.exec("insert_running", owner, ids, gates, checks)
+	}
+}
+
+func (t *tx) writeTallies(tick *store.Tick) {
+	var fresh []int64
+	for i := range tick.NewTallies {
+		if n := &tick.NewTallies[i]; !n.Marked {
+			fresh = append(fresh, int64(n.ID))
+		}
+	}
+	if len(fresh) > 0 {
+		t.exec("mark_horizons", fresh)
+	}
+	if to := tick.WalkedTo; to != nil {
+		t.exec("set_walked", int64(to.Shape), to.After)
+	}
+	if n := len(tick.SetTallies); n > 0 {
+		ids, gates, ns := make(uuids, n), make([]int64, n), make([]int64, n)
+		for i, y := range tick.SetTallies {
+			ids[i], gates[i], ns[i] = y.Task, int64(y.Gate), int64(y.N)
+		}
+		t.exec("upsert_tallies", ids, gates, ns)
+	}
+	if n := len(tick.DropTallies); n > 0 {
+		ids, gates := make(uuids, n), make([]int64, n)
+		for i, y := range tick.DropTallies {
+			ids[i], gates[i] = y.Task, int64(y.Gate)
+		}
+		t.exec("delete_tallies", ids, gates)
 	}
 }
 
@@ -295,10 +385,10 @@ func (t *tx) writeGates(tick *store.Tick) {
 	}
 	if n := len(tick.SetGates); n > 0 {
 		ids, shapes, values := make([]int64, n), make([]int64, n), make([]string, n)
-		used, lanes, dirty := make([]int32, n), make([]string, n), make([]bool, n)
+		used, lanes, dirty := make([]int64, n), make([]string, n), make([]bool, n)
 		for i, g := range tick.SetGates {
 			ids[i], shapes[i], values[i] = int64(g.ID), int64(g.Shape), g.Values
-			used[i], lanes[i], dirty[i] = int32(g.Used), arrayText(g.Lanes), g.Dirty
+			used[i], lanes[i], dirty[i] = int64(g.Used), arrayText(g.Lanes), g.Dirty
 		}
 		t.exec("upsert_gates", ids, shapes, values, used, lanes, dirty)
 	}

@@ -131,8 +131,8 @@ func (c *factsScan) get() (*task.Task, error) {
 type gateScan struct {
 	id, shape int64
 	values    string
-	used      int32
-	lanes     []int32
+	used      int64
+	lanes     []int64
 	dirty     bool
 }
 
@@ -149,6 +149,23 @@ func (c *gateScan) get() store.GateRow {
 		g.Lanes = append(g.Lanes, task.Lane(l))
 	}
 	return g
+}
+
+// shapeScan reads the columns of a shape.
+type shapeScan struct {
+	shape        task.Shape
+	kind, status int16
+	fields       []byte
+}
+
+func (c *shapeScan) into() []any {
+	return []any{(*int64)(&c.shape.ID), &c.kind, &c.shape.Kind, &c.status, &c.fields}
+}
+
+func (c *shapeScan) get() (task.Shape, error) {
+	shape := c.shape
+	shape.Type, shape.Status = task.RuleType(c.kind), task.Status(c.status)
+	return shape, json.Unmarshal(c.fields, &shape.Fields)
 }
 
 // arrayText is the text form of an integer array, for arrays of arrays, which unnest cannot take apart.

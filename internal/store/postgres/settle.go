@@ -17,6 +17,7 @@ func (s *Store) Settle(ctx context.Context, outcomes []task.Outcome) (store.Sett
 	err := s.run(ctx, func(ctx context.Context, t *tx) error {
 		rows := make(map[task.ID]*store.Row, len(outcomes))
 		t.lockStates(store.IDs(outcomes), func(state task.State) { rows[state.ID] = &store.Row{State: state} })
+		tallied := t.talliedKinds()
 		t.clock()
 		if err := t.flush(ctx); err != nil {
 			return err
@@ -28,7 +29,7 @@ func (s *Store) Settle(ctx context.Context, outcomes []task.Outcome) (store.Sett
 			}
 		}
 		var changes store.Changes
-		changes, settled = store.PlanSettle(outcomes, rows, t.now)
+		changes, settled = store.PlanSettle(outcomes, rows, *tallied, t.now)
 		t.write(&changes)
 		released = len(changes.Release)
 		return nil
@@ -38,6 +39,18 @@ func (s *Store) Settle(ctx context.Context, outcomes []task.Outcome) (store.Sett
 	}
 	s.deletions.add(released + 1) // and a mark
 	return settled, nil
+}
+
+// talliedKinds queues the reading of them.
+func (t *tx) talliedKinds() *[]string {
+	kinds := new([]string)
+	t.rows("tallied_kinds", nil, func(rows pgx.Rows) error {
+		var kind string
+		err := rows.Scan(&kind)
+		*kinds = append(*kinds, kind)
+		return err
+	})
+	return kinds
 }
 
 // facts queues the reading of tasks whole.

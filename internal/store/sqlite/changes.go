@@ -18,6 +18,7 @@ func (t *tx) write(c *store.Changes) {
 	t.put("edit_tasks", rowsOf(c.Edits, givenEdit))
 	t.put("insert_shapes", rowsOf(c.Shapes, givenShape))
 	t.put("enqueue", givenIDs(c.Enqueue))
+	t.put("insert_tally_events", givenIDs(c.Tally))
 	t.put("set_checks", rowsOf(c.Checks, givenCheck))
 	t.put("insert_events", rowsOf(c.Ended, givenEvent))
 	if t.s.deadEnds {

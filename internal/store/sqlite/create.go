@@ -18,7 +18,7 @@ func (s *Store) Create(ctx context.Context, b *task.Batch, key *store.Idempotenc
 			created, err = t.replay(key)
 			return err
 		}
-		plan := store.PlanCreate(b, t.now)
+		plan := store.PlanCreate(b, t.talliedKinds(), t.now)
 		created = store.Created{Batch: b.ID, States: plan.States}
 		batch, now := b.ID.String(), micros(t.now)
 		t.exec("insert_batch", batch, b.Requester, now)
@@ -28,6 +28,7 @@ func (s *Store) Create(ctx context.Context, b *task.Batch, key *store.Idempotenc
 		t.put("insert_links", rowsOf(plan.Links, givenLink))
 		t.put("insert_shapes", rowsOf(plan.Shapes, givenShape))
 		t.put("enqueue", givenIDs(plan.Ready))
+		t.put("insert_tally_events", givenIDs(plan.Tally))
 		return t.err
 	})
 	if err != nil {
@@ -55,5 +56,5 @@ func givenLink(l *store.Link, to []driver.Value) []driver.Value {
 }
 
 func givenShape(s *task.Shape, to []driver.Value) []driver.Value {
-	return append(to, int64(s.ID), s.Kind, int64(s.Status), array(s.Fields))
+	return append(to, int64(s.ID), int64(s.Type), s.Kind, int64(s.Status), array(s.Fields))
 }

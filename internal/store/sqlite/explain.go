@@ -89,7 +89,14 @@ func (t *tx) deltas(gates []task.GateID, each func(id task.GateID, delta int)) {
 }
 
 func (t *tx) holdersOf(s *store.Situation) {
-	ids, n := s.Wanted()
+	ids, n := s.Wanted(true)
+	for i, id := range ids {
+		t.rows("tally_holders", func(r *row) error {
+			s.AddHolder(id, r.id())
+			return nil
+		}, int64(id), int64(n[i]))
+	}
+	ids, n = s.Wanted(false)
 	for i, id := range ids {
 		t.rows("gate_holders", func(r *row) error {
 			s.AddHolder(id, r.id())
@@ -109,7 +116,7 @@ func (s *Store) Limits(ctx context.Context, f store.LimitFilter) (*store.Limits,
 				return err
 			}
 			g := store.LimitSituation{GateRow: row}
-			g.Shape = task.Shape{ID: row.Shape, Kind: r.text(), Status: task.Status(r.int())}
+			g.Shape = task.Shape{ID: row.Shape, Type: task.RuleType(r.int()), Kind: r.text(), Status: task.Status(r.int())}
 			if err := json.Unmarshal(r.raw(), &g.Shape.Fields); err != nil {
 				return err
 			}

@@ -74,14 +74,14 @@ func (s *Store) History(ctx context.Context, id task.ID) ([]task.Step, error) {
 }
 
 // ToEdit is as in store.Store.
-func (s *Store) ToEdit(ctx context.Context, batch task.ID, kind string, fields []string) (store.ToEdit, error) {
+func (s *Store) ToEdit(ctx context.Context, batch task.ID, kind string, rules []task.Rule) (store.ToEdit, error) {
 	var found store.ToEdit
 	err := s.read(ctx, func(t *tx) error {
 		if t.batch(batch) == nil && t.err == nil {
 			return store.ErrNotFound
 		}
 		t.rows("to_edit", func(r *row) error {
-			found.Add(r.id(), r.raw(), fields)
+			found.Add(r.id(), r.raw(), r.maybe(), rules)
 			return nil
 		}, batch.String(), kind)
 		return t.err

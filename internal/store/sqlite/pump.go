@@ -55,7 +55,11 @@ func (t *tx) learnShapes() {
 func (t *tx) newShapes(tick *store.Tick) {
 	t.rows("new_shapes", func(r *row) error {
 		shape, err := r.shape()
-		tick.NewShapes = append(tick.NewShapes, shape)
+		if shape.Tallied() { // whoever writes sees it: there is one writer at a time
+			tick.NewTallies = append(tick.NewTallies, store.NewTally{Shape: shape, Seen: true, Marked: true, After: r.id()})
+		} else {
+			tick.NewShapes = append(tick.NewShapes, shape)
+		}
 		return err
 	})
 }
@@ -88,9 +92,15 @@ func (t *tx) fold(tick *store.Tick) {
 		events = append(events, e)
 		return nil
 	}, int64(tick.Params.Links))
+	var changed []task.ID
+	t.rows("take_tally_events", func(r *row) error {
+		changed = append(changed, r.id())
+		return nil
+	}, int64(store.MaxTallyEvents))
 	if t.err == nil {
 		tick.FoldGates(deltas, dirty, taken)
 		tick.FoldEvents(events)
+		tick.TallyEvents(changed)
 	}
 }
 
@@ -141,6 +151,7 @@ func (t *tx) loadMore(tick *store.Tick) {
 	if t.err != nil {
 		return
 	}
+	t.walk(tick)
 	var facts []*store.Facts
 	t.get("pump_facts", givenIDs(tick.Missing()), func(r *row) error {
 		f := r.facts()
@@ -160,11 +171,45 @@ func (t *tx) loadMore(tick *store.Tick) {
 		})
 	}
 	woken := t.woken(tick.Wakes())
+	tasks, stored := t.tallies(tick.Tallies())
 	if t.err == nil {
 		tick.Facts(facts)
 		tick.Count(holders)
 		tick.Woken(woken)
+		tick.FoldTallies(tasks, stored)
 	}
+}
+
+// walk goes on with the walk of a kind for a tallied shape that is new.
+func (t *tx) walk(tick *store.Tick) {
+	walk := tick.Walk()
+	if walk == nil {
+		return
+	}
+	var states []task.State
+	t.rows("walk_kind", func(r *row) error {
+		states = append(states, task.State{ID: r.id(), Status: task.Status(r.int()), ClaimedAt: r.time()})
+		return nil
+	}, walk.Kind, walk.After.String(), int64(store.TallyChunk))
+	if t.err == nil {
+		tick.Walked(walk, states)
+	}
+}
+
+// tallies reads tasks that are tallied, and what they add so far.
+func (t *tx) tallies(ids []task.ID) (tasks []store.TalliedTask, stored []store.StoredTally) {
+	t.find("tallied_tasks", ids, func(r *row) error {
+		tasks = append(tasks, store.TalliedTask{Metadata: r.raw(), ExpectedCount: r.maybe(), State: r.state()})
+		return nil
+	})
+	t.find("tallies", ids, func(r *row) error {
+		s := store.StoredTally{Task: r.id(), N: r.int()}
+		var err error
+		s.Gate, err = r.gate()
+		stored = append(stored, s)
+		return err
+	})
+	return tasks, stored
 }
 
 func (t *tx) woken(wakes []store.Wake) []store.WokenRow {
@@ -198,6 +243,7 @@ func (t *tx) admit(tick *store.Tick, owner task.ID, version *int64) error {
 		})
 	}
 	t.write(&tick.Changes)
+	t.writeTallies(tick)
 	t.writePlaces(tick, owner)
 	t.writeGates(tick)
 	t.put("delete_events", givenNumbers(tick.Done))
@@ -218,6 +264,18 @@ func (t *tx) writePlaces(tick *store.Tick, owner task.ID) {
 	t.put("insert_running", rowsOf(tick.Claim, func(c *store.ClaimRow, to []driver.Value) []driver.Value {
 		return append(to, c.ID.String(), array(c.Gates), micros(c.Check))
 	}), owner.String())
+}
+
+func (t *tx) writeTallies(tick *store.Tick) {
+	if to := tick.WalkedTo; to != nil {
+		t.exec("set_walked", int64(to.Shape), to.After.String())
+	}
+	t.put("upsert_tallies", rowsOf(tick.SetTallies, func(y *store.TallyRow, to []driver.Value) []driver.Value {
+		return append(to, y.Task.String(), int64(y.Gate), int64(y.N))
+	}))
+	t.put("delete_tallies", rowsOf(tick.DropTallies, func(y *store.TallyKey, to []driver.Value) []driver.Value {
+		return append(to, y.Task.String(), int64(y.Gate), nil)
+	}))
 }
 
 // held are the gates that are added to a running row.

@@ -118,6 +118,7 @@ func (r *row) task() (*task.Task, error) {
 func (r *row) facts() store.Facts {
 	return store.Facts{
 		ID: r.id(), Kind: r.text(), Priority: r.int(), Host: r.text(), Metadata: r.raw(), Rules: r.raw(), OnStart: r.raw(),
+		ExpectedCount: r.maybe(),
 	}
 }
 
@@ -137,7 +138,9 @@ func (r *row) gate() (store.GateRow, error) {
 }
 
 func (r *row) shape() (task.Shape, error) {
-	s := task.Shape{ID: task.ShapeID(r.int64()), Kind: r.text(), Status: task.Status(r.int())}
+	s := task.Shape{
+		ID: task.ShapeID(r.int64()), Type: task.RuleType(r.int()), Kind: r.text(), Status: task.Status(r.int()),
+	}
 	return s, json.Unmarshal(r.raw(), &s.Fields)
 }
 

@@ -15,11 +15,12 @@ func (s *Store) Settle(ctx context.Context, outcomes []task.Outcome) (store.Sett
 		rows := make(map[task.ID]*store.Row, len(outcomes))
 		t.lockStates(store.IDs(outcomes), func(state task.State) { rows[state.ID] = &store.Row{State: state} })
 		t.facts(store.FactsFor(outcomes, rows), func(k *task.Task) { rows[k.ID].Task = k })
+		tallied := t.talliedKinds()
 		if t.err != nil {
 			return t.err
 		}
 		var changes store.Changes
-		changes, settled = store.PlanSettle(outcomes, rows, t.now)
+		changes, settled = store.PlanSettle(outcomes, rows, tallied, t.now)
 		t.write(&changes)
 		return t.err
 	})
@@ -27,6 +28,15 @@ func (s *Store) Settle(ctx context.Context, outcomes []task.Outcome) (store.Sett
 		return store.Settled{}, fmt.Errorf("settle outcomes: %w", err)
 	}
 	return settled, nil
+}
+
+func (t *tx) talliedKinds() []string {
+	var kinds []string
+	t.rows("tallied_kinds", func(r *row) error {
+		kinds = append(kinds, r.text())
+		return nil
+	})
+	return kinds
 }
 
 // lockStates reads state rows.

@@ -230,7 +230,7 @@ func TestPlans(t *testing.T) {
 	walks := []string{ // small tables, the head of one, or all of it by intention
 		"dead_processes", "leave_all", "release_deliveries", "lost_claims", "holders", "take_deltas", "events",
 		"dirty_gates", "few_ready", "few_queued", "drift", "maybe_dead_ends", "pending_deltas",
-		"gate_holders",
+		"gate_holders", "take_tally_events", "tallied_kinds",
 		"insert_shapes", // for the foreign key, skipped as long as nothing violates it
 	}
 	sorts := []string{ // ready only the heads, pending_deltas what no tick has taken yet, the rest what belongs to one task

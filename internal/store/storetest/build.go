@@ -93,6 +93,27 @@ func limitKind(kind string, n int, fields ...string) func(*task.Task) {
 	}
 }
 
+// inStatus is a rule for tasks of a kind in a status.
+func inStatus(status task.Status, kind string, n int, fields ...string) func(*task.Task) {
+	return func(t *task.Task) {
+		t.Rules = append(t.Rules, task.Rule{Max: n, Matcher: task.Matcher{Kind: kind, Status: status, Fields: fields}})
+	}
+}
+
+// capacity is a rule of Capacity for tasks of a kind.
+func capacity(kind string, n int, fields ...string) func(*task.Task) {
+	return func(t *task.Task) {
+		matcher := task.Matcher{Kind: kind, Status: task.Running, Fields: fields}
+		t.Rules = append(t.Rules, task.Rule{Type: task.Capacity, Max: n, Matcher: matcher})
+	}
+}
+
+func expects(n int64) func(*task.Task) { return func(t *task.Task) { t.ExpectedCount = &n } }
+
+func setExpected(t *task.Task, n int64) task.Outcome {
+	return task.Outcome{ID: t.ID, Kind: task.Update, ExpectedCount: &n}
+}
+
 // endActions gives a task n on_success and n on_failure actions.
 func endActions(n int) func(*task.Task) {
 	return func(t *task.Task) {

@@ -88,7 +88,7 @@ func testToEdit(t *testing.T, e *env) {
 	e.create(newTask()) // of another batch
 	e.claim()
 	e.finish(task.Success, ended)
-	got, err := e.ToEdit(e.ctx, batch.ID, a.Kind, []string{"x"})
+	got, err := e.ToEdit(e.ctx, batch.ID, a.Kind, newTask(limit(1, "x")).Rules)
 	want := store.ToEdit{IDs: []task.ID{a.ID, b.ID}, Lacking: []store.Lacking{{ID: b.ID, Field: "x"}}}
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Errorf("%v (-want +got):\n%s", err, diff)

@@ -114,7 +114,7 @@ func (e *env) claimWith(p store.PumpParams) []store.Claim {
 		if pumped.Busy {
 			e.Fatalf("Pump: busy, though nobody else pumps")
 		}
-		if !pumped.More {
+		if !pumped.More && !pumped.Uncounted {
 			return claims
 		}
 	}

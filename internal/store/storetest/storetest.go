@@ -55,6 +55,7 @@ func Run(t *testing.T, open Open) {
 		{"dead ends", deadEndTests},
 		{"pause", pauseTests},
 		{"rules", ruleTests},
+		{"tallies", tallyTests},
 		{"rule edits", editTests},
 		{"waiters", waiterTests},
 		{"room", roomTests},

@@ -94,7 +94,7 @@ CREATE TABLE ready (
 CREATE TABLE parked (
     task_id uuid PRIMARY KEY,
     gate_id bigint NOT NULL,
-    lane    integer NOT NULL,
+    lane    bigint NOT NULL,
     rank    smallint NOT NULL
 );
 CREATE INDEX parked_lane ON parked (gate_id, lane, rank, task_id);
@@ -106,21 +106,28 @@ CREATE TABLE running (
 );
 CREATE INDEX running_check ON running (check_at);
 
--- Rules. version 0: not yet known to the pump.
+-- Rules. The numbers of type are those of task.RuleType. version 0: not yet known to the pump. Those of Concurrency and
+-- Running count slots (running.gates); the others are tallied.
 CREATE TABLE shape (
     id      bigint PRIMARY KEY,
+    type    smallint NOT NULL,
     kind    text NOT NULL,
     status  smallint NOT NULL,
     fields  json NOT NULL,
-    version bigint NOT NULL DEFAULT 0
+    version bigint NOT NULL DEFAULT 0,
+    -- Of a tallied shape that is new: transactions below the horizon may not know it; null: not set yet. And up to which
+    -- task its kind was walked.
+    horizon   xid8,
+    walked_to uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000'
 );
 CREATE INDEX shape_version ON shape (version);
+CREATE INDEX shape_tallied ON shape (kind) WHERE type <> 0 OR status <> 4;
 CREATE TABLE gate (
     id       bigint PRIMARY KEY,
     shape_id bigint NOT NULL REFERENCES shape,
     vals     text NOT NULL, -- canonical JSON
-    used     integer NOT NULL CHECK (used >= 0),
-    lanes    integer[] NOT NULL,
+    used     bigint NOT NULL CHECK (used >= 0),
+    lanes    bigint[] NOT NULL,
     dirty    boolean NOT NULL
 ) WITH (fillfactor = 50);
 CREATE INDEX gate_dirty ON gate (id) WHERE dirty;
@@ -128,6 +135,19 @@ CREATE TABLE gate_delta (
     seq     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     gate_id bigint NOT NULL,
     delta   integer NOT NULL
+);
+
+-- What tasks add to the gates of tallied shapes, and the tasks for which that is to be found anew.
+CREATE TABLE tally (
+    task_id uuid NOT NULL,
+    gate_id bigint NOT NULL,
+    n       bigint NOT NULL CHECK (n > 0),
+    PRIMARY KEY (task_id, gate_id)
+);
+CREATE INDEX tally_gate ON tally (gate_id, task_id);
+CREATE TABLE tally_event (
+    seq     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    task_id uuid NOT NULL
 );
 
 -- Parents that ended and whose children have not all heard of it.

@@ -56,6 +56,9 @@ SELECT host, -priority, id FROM task WHERE id = ANY($1::uuid[]);
 -- name: visit
 INSERT INTO gate_delta (gate_id, delta) SELECT g, 0 FROM unnest($1::bigint[]) AS g;
 
+-- name: insert_tally_events
+INSERT INTO tally_event (task_id) SELECT * FROM unnest($1::uuid[]);
+
 -- Before set_checks: the reaper and the pump write rows of running, too.
 -- name: lock_running
 SELECT FROM running WHERE task_id = ANY($1::uuid[]) ORDER BY task_id FOR UPDATE;

@@ -26,8 +26,8 @@ SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::boolean[]);
 
 -- In the order of their ids, so that two creates with the same shapes do not wait for each other in a circle.
 -- name: insert_shapes
-INSERT INTO shape (id, kind, status, fields)
-SELECT u.id, u.kind, u.status, u.fields::json
-FROM unnest($1::bigint[], $2::text[], $3::smallint[], $4::text[]) AS u(id, kind, status, fields)
+INSERT INTO shape (id, type, kind, status, fields)
+SELECT u.id, u.type, u.kind, u.status, u.fields::json
+FROM unnest($1::bigint[], $2::smallint[], $3::text[], $4::smallint[], $5::text[]) AS u(id, type, kind, status, fields)
 ORDER BY u.id
 ON CONFLICT (id) DO NOTHING;

@@ -51,9 +51,16 @@ FROM unnest($1::bigint[], $2::integer[]) AS g(id, n)
 CROSS JOIN LATERAL (SELECT task_id FROM running WHERE g.id = ANY(gates) LIMIT g.n) r
 ORDER BY g.id, r.task_id;
 
+-- Those of tallied gates. Index tally_gate.
+-- name: tally_holders
+SELECT g.id, y.task_id
+FROM unnest($1::bigint[], $2::integer[]) AS g(id, n)
+CROSS JOIN LATERAL (SELECT task_id FROM tally WHERE gate_id = g.id ORDER BY task_id LIMIT g.n) y
+ORDER BY g.id, y.task_id;
+
 -- A page of gates by their primary key; with a kind it walks over those of the others.
 -- name: limits
-SELECT g.id, g.shape_id, g.vals, g.used, g.lanes, g.dirty, s.kind, s.status, s.fields, (
+SELECT g.id, g.shape_id, g.vals, g.used, g.lanes, g.dirty, s.type, s.kind, s.status, s.fields, (
     SELECT count(*)::integer FROM (SELECT FROM parked p WHERE p.gate_id = g.id LIMIT $5) waiting
 )
 FROM (
@@ -63,5 +70,5 @@ FROM (
     )))
     ORDER BY id LIMIT $4
 ) g
-CROSS JOIN LATERAL (SELECT kind, status, fields FROM shape WHERE id = g.shape_id OFFSET 0) s
+CROSS JOIN LATERAL (SELECT type, kind, status, fields FROM shape WHERE id = g.shape_id OFFSET 0) s
 ORDER BY g.id;

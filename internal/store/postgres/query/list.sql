@@ -124,7 +124,7 @@ EXISTS (
 SELECT (SELECT count(*) < $1 FROM (SELECT FROM ready LIMIT $1) r) AND (SELECT count(*) < $1 FROM (SELECT FROM parked LIMIT $1) p);
 
 -- name: to_edit
-SELECT t.id, t.metadata
+SELECT t.id, t.metadata, t.expected_count
 FROM task t JOIN task_state s ON s.id = t.id
 WHERE t.batch_id = $1 AND t.kind = $2 AND s.status NOT IN (6, 7, 8) ORDER BY t.id;
 
@@ -159,12 +159,13 @@ WHERE t.batch_id = $1 AND s.status < 6 AND s.unmet > 0;
 SELECT l.parent_id, l.child_id, l.requires_success
 FROM task t JOIN link l ON l.child_id = t.id WHERE t.batch_id = $1 ORDER BY l.child_id, l.parent_id;
 
--- One statement, so one moment: what running rows hold against what gates say, deltas on their way included.
+-- One statement, so one moment: what running rows hold and tasks add against what gates say, deltas on their way included.
 -- name: drift
 SELECT count(*)::integer FROM (
     SELECT gate_id FROM (
         SELECT unnest(gates) AS gate_id, 1 AS n FROM running
         UNION ALL SELECT id, -used FROM gate
         UNION ALL SELECT gate_id, -delta FROM gate_delta
+        UNION ALL SELECT gate_id, n FROM tally
     ) sums GROUP BY gate_id HAVING sum(n) <> 0
 ) drifted;

@@ -10,9 +10,56 @@ SELECT set_config('taskrunner.pump', 'locked', true),
 FROM (SELECT shard FROM pump WHERE shard = 0 FOR UPDATE SKIP LOCKED) l;
 
 -- name: unknown_shapes
-SELECT id, kind, status, fields, version FROM shape WHERE version = 0
+SELECT id, type, kind, status, fields, version, horizon IS NOT NULL,
+       coalesce(pg_snapshot_xmin(pg_current_snapshot()) >= horizon, false), walked_to
+FROM shape WHERE version = 0
 UNION ALL
-SELECT id, kind, status, fields, version FROM shape WHERE version > $1;
+SELECT id, type, kind, status, fields, version, false, false, walked_to FROM shape WHERE version > $1;
+
+-- The shapes are committed, so every transaction that gets its id from now on sees them in all that it reads later. Those
+-- that have theirs may not.
+-- name: mark_horizons
+UPDATE shape SET horizon = pg_snapshot_xmax(pg_current_snapshot()) WHERE id = ANY($1::bigint[]);
+
+-- Index task_kind.
+-- name: walk_kind
+SELECT s.id, s.status, s.claimed_at
+FROM (SELECT id FROM task WHERE kind = $1 AND id > $2 ORDER BY id LIMIT $3) t
+CROSS JOIN LATERAL (SELECT id, status, claimed_at FROM task_state WHERE id = t.id OFFSET 0) s
+ORDER BY s.id;
+
+-- name: set_walked
+UPDATE shape SET walked_to = $2 WHERE id = $1;
+
+-- name: take_tally_events
+DELETE FROM tally_event WHERE seq = ANY(ARRAY(SELECT seq FROM tally_event ORDER BY seq LIMIT $1))
+                          AND current_setting('taskrunner.pump', true) = 'locked'
+RETURNING task_id;
+
+-- name: tallied_tasks
+SELECT t.metadata, t.expected_count,
+       s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
+       s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
+       s.end_actions
+FROM unnest($1::uuid[]) AS u(id)
+CROSS JOIN LATERAL (SELECT metadata, expected_count FROM task WHERE id = u.id OFFSET 0) t
+CROSS JOIN LATERAL (SELECT * FROM task_state WHERE id = u.id OFFSET 0) s;
+
+-- name: tallies
+SELECT y.task_id, y.n, g.id, g.shape_id, g.vals, g.used, g.lanes, g.dirty
+FROM unnest($1::uuid[]) AS u(id)
+CROSS JOIN LATERAL (SELECT task_id, gate_id, n FROM tally WHERE task_id = u.id OFFSET 0) y
+CROSS JOIN LATERAL (SELECT * FROM gate WHERE id = y.gate_id OFFSET 0) g;
+
+-- name: upsert_tallies
+INSERT INTO tally (task_id, gate_id, n) SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[])
+ON CONFLICT (task_id, gate_id) DO UPDATE SET n = excluded.n;
+
+-- name: delete_tallies
+DELETE FROM tally WHERE ctid = ANY(ARRAY(
+    SELECT (SELECT ctid FROM tally WHERE task_id = u.task_id AND gate_id = u.gate_id)
+    FROM unnest($1::uuid[], $2::bigint[]) AS u(task_id, gate_id)
+));
 
 -- name: mark_shapes
 UPDATE shape SET version = (SELECT max(version) + 1 FROM shape) WHERE id = ANY($1::bigint[]) RETURNING version;
@@ -78,7 +125,7 @@ WITH RECURSIVE hosts AS (
                                  WHERE b.host = hosts.host), $1) AS n
     FROM hosts WHERE hosts.host IS NOT NULL
 )
-SELECT t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start,
+SELECT t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.expected_count,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
        s.end_actions
@@ -96,15 +143,15 @@ LEFT JOIN LATERAL (SELECT *, xmin AS version FROM task_state WHERE id = r.task_i
        ON s.version = seen.xmin;
 
 -- name: pump_facts
-SELECT id, kind, priority, host, metadata, rules, on_start, on_failure FROM task WHERE id = ANY($1::uuid[]);
+SELECT id, kind, priority, host, metadata, rules, on_start, expected_count, on_failure FROM task WHERE id = ANY($1::uuid[]);
 
 -- Those in front of a lane; locked like ready tasks.
 -- name: woken
-SELECT w.gate_id, w.lane, t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start,
+SELECT w.gate_id, w.lane, t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.expected_count,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
        s.end_actions
-FROM unnest($1::bigint[], $2::integer[], $3::integer[]) AS w(gate_id, lane, n)
+FROM unnest($1::bigint[], $2::bigint[], $3::integer[]) AS w(gate_id, lane, n)
 CROSS JOIN LATERAL (
     SELECT task_id FROM parked
     WHERE parked.gate_id = w.gate_id AND parked.lane = w.lane ORDER BY rank, task_id LIMIT w.n
@@ -134,7 +181,7 @@ DELETE FROM ready WHERE ctid = ANY(ARRAY(
 
 -- name: upsert_parked
 INSERT INTO parked (task_id, gate_id, lane, rank)
-SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::integer[], $4::smallint[])
+SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::smallint[])
 ON CONFLICT (task_id) DO UPDATE SET gate_id = excluded.gate_id, lane = excluded.lane;
 
 -- name: hold_gates
@@ -148,8 +195,8 @@ WHERE r.ctid = u.at;
 
 -- name: upsert_gates
 INSERT INTO gate (id, shape_id, vals, used, lanes, dirty)
-SELECT u.id, u.shape_id, u.vals, u.used, u.lanes::integer[], u.dirty
-FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::integer[], $5::text[], $6::boolean[])
+SELECT u.id, u.shape_id, u.vals, u.used, u.lanes::bigint[], u.dirty
+FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::text[], $6::boolean[])
   AS u(id, shape_id, vals, used, lanes, dirty)
 ON CONFLICT (id) DO UPDATE SET used = excluded.used, lanes = excluded.lanes, dirty = excluded.dirty;
 

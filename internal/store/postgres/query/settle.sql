@@ -27,6 +27,11 @@ DELETE FROM mark WHERE at < clock_timestamp() - interval '1 day';
 -- name: now
 SELECT clock_timestamp();
 
+-- The kinds of which tasks leave a tally event when they change. Index shape_tallied. Whoever reads it has an id as a
+-- transaction by then: see mark_horizons.
+-- name: tallied_kinds
+SELECT DISTINCT kind FROM shape WHERE type <> 0 OR status <> 4;
+
 -- In id order: whoever waits for several rows waits in the same order as everybody.
 -- name: lock_states
 SELECT id, status, unmet, success, failures, attempt, start_failures, start_status, start_error, claimed_at, started_at,

@@ -110,15 +110,19 @@ CREATE TABLE running (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX running_check ON running (check_at);
 
--- Rules. version 0: not yet known to the pump.
+-- Rules. The numbers of type are those of task.RuleType. version 0: not yet known to the pump. Those of Concurrency and
+-- Running count slots (running.gates); the others are tallied.
 CREATE TABLE shape (
-    id      INTEGER PRIMARY KEY,
-    kind    TEXT NOT NULL,
-    status  INTEGER NOT NULL,
-    fields  TEXT NOT NULL,
-    version INTEGER NOT NULL DEFAULT 0
+    id        INTEGER PRIMARY KEY,
+    type      INTEGER NOT NULL,
+    kind      TEXT NOT NULL,
+    status    INTEGER NOT NULL,
+    fields    TEXT NOT NULL,
+    version   INTEGER NOT NULL DEFAULT 0,
+    walked_to TEXT NOT NULL DEFAULT '' -- of a tallied shape that is new: up to which task its kind was walked
 ) STRICT;
 CREATE INDEX shape_version ON shape (version);
+CREATE INDEX shape_tallied ON shape (kind) WHERE type <> 0 OR status <> 4;
 CREATE TABLE gate (
     id       INTEGER PRIMARY KEY,
     shape_id INTEGER NOT NULL REFERENCES shape,
@@ -132,6 +136,19 @@ CREATE TABLE gate_delta (
     seq     INTEGER PRIMARY KEY,
     gate_id INTEGER NOT NULL,
     delta   INTEGER NOT NULL
+) STRICT;
+
+-- What tasks add to the gates of tallied shapes, and the tasks for which that is to be found anew.
+CREATE TABLE tally (
+    task_id TEXT NOT NULL,
+    gate_id INTEGER NOT NULL,
+    n       INTEGER NOT NULL CHECK (n > 0),
+    PRIMARY KEY (task_id, gate_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tally_gate ON tally (gate_id, task_id);
+CREATE TABLE tally_event (
+    seq     INTEGER PRIMARY KEY,
+    task_id TEXT NOT NULL
 ) STRICT;
 
 -- Parents that ended and whose children have not all heard of it.

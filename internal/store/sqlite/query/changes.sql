@@ -33,6 +33,9 @@ SELECT t.host, -t.priority, t.id FROM given_id g CROSS JOIN task t ON t.id = g.i
 -- name: visit
 INSERT INTO gate_delta (gate_id, delta) SELECT g.gate_id, g.delta FROM given_delta g;
 
+-- name: insert_tally_events
+INSERT INTO tally_event (task_id) SELECT g.id FROM given_id g;
+
 -- name: set_checks
 UPDATE running SET check_at = g.check_at FROM given_check g WHERE running.task_id = g.id;
 

@@ -21,6 +21,6 @@ INSERT INTO link (parent_id, child_id, requires_success)
 SELECT g.parent_id, g.child_id, g.requires_success FROM given_link g;
 
 -- name: insert_shapes
-INSERT INTO shape (id, kind, status, fields)
-SELECT g.id, g.kind, g.status, g.fields FROM given_shape g WHERE true
+INSERT INTO shape (id, type, kind, status, fields)
+SELECT g.id, g.type, g.kind, g.status, g.fields FROM given_shape g WHERE true
 ON CONFLICT (id) DO NOTHING;

@@ -41,9 +41,13 @@ SELECT task_id FROM running
 WHERE instr(gates, ?1) > 0 AND ?1 IN (SELECT CAST(value AS TEXT) FROM json_each(running.gates))
 ORDER BY task_id LIMIT ?2;
 
+-- Those of a tallied gate. Index tally_gate.
+-- name: tally_holders
+SELECT task_id FROM tally WHERE gate_id = ?1 ORDER BY task_id LIMIT ?2;
+
 -- A page of gates by their primary key; with a kind it walks over those of the others.
 -- name: limits
-SELECT g.id, g.shape_id, g.vals, g.used, g.lanes, g.dirty, s.kind, s.status, s.fields,
+SELECT g.id, g.shape_id, g.vals, g.used, g.lanes, g.dirty, s.type, s.kind, s.status, s.fields,
        (SELECT count(*) FROM (SELECT 1 FROM parked p WHERE p.gate_id = g.id LIMIT ?5))
 FROM gate g CROSS JOIN shape s ON s.id = g.shape_id
 WHERE g.id > ?1 AND (?2 = '' OR s.kind = ?2) AND (?3 = '' OR instr(s.kind, ?3) = 1)

@@ -80,7 +80,7 @@ FROM running p CROSS JOIN task_state s ON s.id = p.task_id CROSS JOIN task t ON 
 SELECT count(*) < ?1 FROM (SELECT 1 FROM ready LIMIT ?1);
 
 -- name: to_edit
-SELECT t.id, t.metadata FROM task t CROSS JOIN task_state s ON s.id = t.id
+SELECT t.id, t.metadata, t.expected_count FROM task t CROSS JOIN task_state s ON s.id = t.id
 WHERE t.batch_id = ?1 AND t.kind = ?2 AND s.status NOT IN (6, 7, 8) ORDER BY t.id;
 
 -- The batches of a list, which one of those that follow picks, with the tasks of each counted. Index task_batch alone has
@@ -173,12 +173,13 @@ WHERE t.batch_id = ?1 AND s.status < 6 AND s.unmet > 0;
 SELECT l.parent_id, l.child_id, l.requires_success
 FROM task t CROSS JOIN link l ON l.child_id = t.id WHERE t.batch_id = ?1 ORDER BY t.id, l.parent_id;
 
--- One statement, so one moment: what running rows hold against what gates say, deltas on their way included.
+-- One statement, so one moment: what running rows hold and tasks add against what gates say, deltas on their way included.
 -- name: drift
 SELECT count(*) FROM (
     SELECT gate_id FROM (
         SELECT held.value AS gate_id, 1 AS n FROM running CROSS JOIN json_each(running.gates) held
         UNION ALL SELECT id, -used FROM gate
         UNION ALL SELECT gate_id, -delta FROM gate_delta
+        UNION ALL SELECT gate_id, n FROM tally
     ) GROUP BY gate_id HAVING sum(n) <> 0
 );

@@ -1,10 +1,39 @@
 -- The writer's lock is the lock of the pump: there is one process, and one transaction at a time that writes.
 
 -- name: known_shapes
-SELECT id, kind, status, fields, version FROM shape WHERE version > ?1;
+SELECT id, type, kind, status, fields, version FROM shape WHERE version > ?1;
 
 -- name: new_shapes
-SELECT id, kind, status, fields FROM shape WHERE version = 0;
+SELECT id, type, kind, status, fields, walked_to FROM shape WHERE version = 0;
+
+-- Index task_kind.
+-- name: walk_kind
+SELECT s.id, s.status, s.claimed_at FROM task t CROSS JOIN task_state s ON s.id = t.id
+WHERE t.kind = ?1 AND t.id > ?2 ORDER BY t.id LIMIT ?3;
+
+-- name: set_walked
+UPDATE shape SET walked_to = ?2 WHERE id = ?1;
+
+-- name: take_tally_events
+DELETE FROM tally_event WHERE seq IN (SELECT seq FROM tally_event ORDER BY seq LIMIT ?1) RETURNING task_id;
+
+-- name: tallied_tasks
+SELECT t.metadata, t.expected_count,
+       s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
+       s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
+       s.end_actions
+FROM given_id g CROSS JOIN task t ON t.id = g.id CROSS JOIN task_state s ON s.id = g.id;
+
+-- name: tallies
+SELECT y.task_id, y.n, t.id, t.shape_id, t.vals, t.used, t.lanes, t.dirty
+FROM given_id g CROSS JOIN tally y ON y.task_id = g.id CROSS JOIN gate t ON t.id = y.gate_id;
+
+-- name: upsert_tallies
+INSERT INTO tally (task_id, gate_id, n) SELECT g.task_id, g.gate_id, g.n FROM given_tally g WHERE true
+ON CONFLICT (task_id, gate_id) DO UPDATE SET n = excluded.n;
+
+-- name: delete_tallies
+DELETE FROM tally WHERE (task_id, gate_id) IN (SELECT task_id, gate_id FROM given_tally);
 
 -- name: mark_shapes
 UPDATE shape SET version = (SELECT max(version) + 1 FROM shape) WHERE id IN (SELECT id FROM given_id) RETURNING version;
@@ -42,7 +71,7 @@ WITH RECURSIVE hosts (host) AS (
     UNION ALL
     SELECT (SELECT min(r.host) FROM ready r WHERE r.host > hosts.host) FROM hosts WHERE hosts.host IS NOT NULL
 )
-SELECT r.host, t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start,
+SELECT r.host, t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.expected_count,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
        s.end_actions
@@ -55,7 +84,7 @@ WHERE hosts.host IS NOT NULL AND hosts.host NOT IN (SELECT id FROM given_id)
 ORDER BY r.rank, r.task_id;
 
 -- name: pump_facts
-SELECT t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.on_failure
+SELECT t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.expected_count, t.on_failure
 FROM given_id g CROSS JOIN task t ON t.id = g.id;
 
 -- Those in front of a lane, n of them: each step goes to the next one in index parked_lane. The plus signs take the
@@ -72,7 +101,7 @@ WITH RECURSIVE walk (gate_id, lane, n, rank, task_id) AS (
         ORDER BY q.rank, q.task_id LIMIT 1
     )
 )
-SELECT w.gate_id, w.lane, t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start,
+SELECT w.gate_id, w.lane, t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.expected_count,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
        s.end_actions

@@ -1,3 +1,7 @@
+-- The kinds of which tasks leave a tally event when they change. Index shape_tallied.
+-- name: tallied_kinds
+SELECT DISTINCT kind FROM shape WHERE type <> 0 OR status <> 4;
+
 -- The transaction is the only one that writes: reading locks.
 
 -- name: lock_states
