@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -24,6 +25,7 @@ var modelTests = []conformance{
 type model struct {
 	tasks []*modelTask
 	byID  map[task.ID]*modelTask
+	now   time.Duration // by the clock of the test
 }
 
 type modelTask struct {
@@ -36,12 +38,13 @@ type modelTask struct {
 	attempt  int
 	owner    task.ID
 	count    int64
-	a, b     int // its metadata
+	active   time.Duration // its last activity
+	a, b     int           // its metadata
 }
 
 func (m *model) add(tasks []*task.Task) {
 	for _, t := range tasks {
-		k := &modelTask{Task: t, status: task.Pending, unmet: len(t.Dependencies)}
+		k := &modelTask{Task: t, status: task.Pending, unmet: len(t.Dependencies), active: m.now}
 		if k.unmet > 0 {
 			k.status = task.Waiting
 		}
@@ -59,34 +62,72 @@ func (k *modelTask) read() {
 	k.a, k.b = md.A, md.B
 }
 
-// mayStart: all its rules allow it, by counting those that hold slots.
+// mayStart: all its rules allow it.
 func (m *model) mayStart(k *modelTask) bool {
-	for _, r := range k.Rules {
-		n := 0
-		for _, other := range m.tasks {
-			if !other.holds || other.Kind != r.Matcher.Kind {
-				continue
-			}
-			if slices.Contains(r.Matcher.Fields, "a") && other.a != k.a || slices.Contains(r.Matcher.Fields, "b") && other.b != k.b {
-				continue
-			}
+	return !slices.ContainsFunc(k.Rules, func(r task.Rule) bool { return m.forbids(k, r) })
+}
+
+// forbids: the rule keeps k from starting, by what there is.
+func (m *model) forbids(k *modelTask, r task.Rule) bool {
+	n := m.used(k, r)
+	switch {
+	case r.Type == task.Capacity:
+		return n >= r.Max
+	case k.Kind != r.Matcher.Kind:
+		return n > r.Max
+	case r.Matcher.Status == task.Pending && k.status == task.Pending:
+		return n-1 >= r.Max // it does not hold back itself
+	}
+	return n >= r.Max
+}
+
+// used is how many tasks the rule counts for k, or how much work they have left.
+func (m *model) used(k *modelTask, r task.Rule) int {
+	n := 0
+	for _, other := range m.tasks {
+		if other.Kind != r.Matcher.Kind ||
+			slices.Contains(r.Matcher.Fields, "a") && other.a != k.a || slices.Contains(r.Matcher.Fields, "b") && other.b != k.b {
+			continue
+		}
+		switch {
+		case r.Type == task.Capacity && other.holds:
+			n += int(max(0, *other.ExpectedCount-other.count))
+		case r.Type == task.Capacity:
+		case r.Matcher.Status == task.Running && other.holds, r.Matcher.Status != task.Running && other.status == r.Matcher.Status:
 			n++
 		}
-		if n >= r.Max && (k.Kind == r.Matcher.Kind || n > r.Max) {
-			return false
-		}
 	}
-	return true
+	return n
+}
+
+// due: it has been Running for too long without activity.
+func (m *model) due(k *modelTask) bool {
+	return k.status == task.Running && k.active+k.Timeout <= m.now
 }
 
 func (k *modelTask) end(status task.Status) { k.status, k.holds = status, false }
 
 // apply reports whether o is taken.
-func (k *modelTask) apply(o *task.Outcome) bool {
+func (m *model) apply(o *task.Outcome) bool {
+	k := m.byID[o.ID]
+	before := k.status
+	taken := k.apply(o, m.due(k))
+	says := o.Kind == task.Count || o.Kind == task.Update && !before.Terminal()
+	if taken && (says || k.status != before) {
+		k.active = m.now
+	}
+	return taken
+}
+
+func (k *modelTask) apply(o *task.Outcome, due bool) bool {
 	ended := k.status.Terminal()
 	switch o.Kind {
 	case task.Count:
 		k.count += o.NewSuccess
+	case task.Expire:
+		if due {
+			k.end(task.Failure)
+		}
 	case task.Cancel:
 		if ended {
 			return false
@@ -144,6 +185,9 @@ func (k *modelTask) update(o *task.Outcome) bool {
 		k.Metadata = o.Metadata
 		k.read()
 	}
+	if o.ExpectedCount != nil {
+		k.ExpectedCount = o.ExpectedCount
+	}
 	return true
 }
 
@@ -184,6 +228,9 @@ type simulation struct {
 	m      *model
 	prefix string // of the kinds: the store is shared by many simulations, one after the other
 	owner  task.ID
+	// caughtUp: nothing has happened since the store had no more to do. Only then the statuses of its tasks are those of
+	// the model, and so are the counts of rules about statuses.
+	caughtUp bool
 }
 
 var simulations atomic.Int64
@@ -217,23 +264,53 @@ func (s *simulation) draw(what string, low, high int) int {
 }
 
 func (s *simulation) step() {
-	switch s.draw("step", 0, 9) {
+	switch s.draw("step", 0, 10) {
 	case 0:
 		s.createSome()
 	case 1:
 		s.succeed()
+	case 10:
+		s.timePasses()
 	case 2, 3, 4:
 		s.pumpSome()
 	default:
 		s.settleSome()
 	}
 	s.compare()
+	s.compareReasons(s.m.tasks[s.draw("explain", 0, len(s.m.tasks)-1)])
+}
+
+// timePasses lets tasks time out that have not reported for their time-out. The times are such that none is near.
+func (s *simulation) timePasses() {
+	passed := time.Duration(s.draw("minutes", 0, 2)) * 7 * time.Minute
+	s.m.now += passed
+	s.clock.Advance(passed)
+	s.heartbeat(s.owner, time.Hour)
+	var want []*task.Task
+	for _, k := range s.m.tasks {
+		if s.m.due(k) {
+			want = append(want, k.Task)
+		}
+	}
+	var got []task.ID
+	for ids := s.due(); len(ids) > 0; ids = s.due() {
+		var outcomes []task.Outcome
+		for _, id := range ids {
+			outcomes = append(outcomes, task.Outcome{ID: id, Kind: task.Expire})
+		}
+		s.settleModel(outcomes...)
+		got = append(got, ids...)
+	}
+	s.sameTasks("timed out", got, want)
+	s.m.propagate()
+	s.pumpAll()
 }
 
 func (s *simulation) createSome() {
 	var tasks []*task.Task
 	for range s.draw("tasks", 1, 6) {
-		t := newTask(kind(s.kind()), priority(s.draw("priority", -1, 1)), host([]string{hostA, hostB}[s.draw("host", 0, 1)]))
+		t := newTask(kind(s.kind()), priority(s.draw("priority", -1, 1)), host([]string{hostA, hostB}[s.draw("host", 0, 1)]),
+			timeout(time.Duration(s.draw("timeout", 1, 2))*10*time.Minute), expects(int64(s.draw("expected", 0, 3))))
 		t.Metadata = s.metadata()
 		s.rules(t)
 		for _, parent := range tasks {
@@ -245,13 +322,23 @@ func (s *simulation) createSome() {
 	}
 	s.create(tasks...)
 	s.m.add(tasks)
+	s.caughtUp = false
 }
 
 // rules gives t some more.
 func (s *simulation) rules(t *task.Task) {
 	for range s.draw("rules", 0, 2) {
 		fields := [][]string{nil, {"a"}, {"b"}, {"b", "a"}}[s.draw("fields", 0, 3)]
-		limitKind(s.kind(), s.draw("max", 1, 3), fields...)(t)
+		most := s.draw("max", 1, 3)
+		switch rule := s.draw("rule", 0, 11); {
+		case rule < 6:
+			limitKind(s.kind(), most, fields...)(t)
+		case rule < 8:
+			capacity(s.kind(), most+1, fields...)(t)
+		default:
+			status := []task.Status{task.Failure, task.Pending, task.Waiting, task.Paused, task.Success, task.Canceled}[s.draw("status", 0, 5)]
+			inStatus(status, s.kind(), most, fields...)(t)
+		}
 	}
 }
 
@@ -283,21 +370,27 @@ func (s *simulation) settleSome() {
 	for range s.draw("outcomes", 1, 4) {
 		outcomes = append(outcomes, s.outcome(s.m.tasks[s.draw("task", 0, len(s.m.tasks)-1)]))
 	}
+	s.settleModel(outcomes...)
+	s.m.propagate()
+	s.pumpAll()
+}
+
+// settleModel settles outcomes, of which the store takes those that the model takes.
+func (s *simulation) settleModel(outcomes ...task.Outcome) {
 	want := make([]bool, len(outcomes))
 	for i := range outcomes {
-		want[i] = s.m.byID[outcomes[i].ID].apply(&outcomes[i])
+		want[i] = s.m.apply(&outcomes[i])
 	}
 	for i, r := range s.settleAll(outcomes...).Results {
 		if (r.Err == nil) != want[i] {
 			s.Fatalf("outcome of kind %d of a task in %s: %v; the model takes it: %t", outcomes[i].Kind, r.From, r.Err, want[i])
 		}
 	}
-	s.m.propagate()
-	s.pumpAll()
+	s.caughtUp = false
 }
 
 func (s *simulation) outcome(k *modelTask) task.Outcome {
-	switch s.draw("outcome", 0, 11) {
+	switch s.draw("outcome", 0, 14) {
 	case 0, 1:
 		return end(k.ID, task.Success)
 	case 2:
@@ -322,6 +415,12 @@ func (s *simulation) outcome(k *modelTask) task.Outcome {
 		if !k.holds {
 			return setMetadata(k.Task, "%s", s.metadata())
 		}
+	case 11:
+		return setExpected(k.Task, int64(s.draw("new expected", 0, 4)))
+	case 12:
+		return expire(k.Task)
+	case 13:
+		return count(k.ID, 2, 0)
 	}
 	return started(k.ID)
 }
@@ -346,13 +445,18 @@ func (s *simulation) pumpSome() bool {
 func (s *simulation) pumpModel(p store.PumpParams) bool {
 	pumped := s.pump(p)
 	hosts := map[string]int{}
+	exact := s.caughtUp
 	for _, c := range pumped.Claims {
 		k := s.m.byID[c.ID]
 		if k == nil {
 			s.Fatalf("a task of another simulation was claimed")
 		}
-		if k.status != task.Pending || !s.m.mayStart(k) {
-			s.Fatalf("%s was claimed; it is %s, allowed by its rules: %t", k.LocalID, k.status, s.m.mayStart(k))
+		forbidden := slices.ContainsFunc(k.Rules, func(r task.Rule) bool {
+			bySlots := r.Matcher.Status == task.Running // these are exact at all times
+			return (exact || bySlots) && s.m.forbids(k, r)
+		})
+		if k.status != task.Pending || forbidden {
+			s.Fatalf("%s was claimed; it is %s, forbidden by its rules: %t", k.LocalID, k.status, forbidden)
 		}
 		k.status, k.holds, k.attempt, k.owner = task.Claimed, true, 1, p.Owner
 		hosts[c.Host]++
@@ -363,7 +467,8 @@ func (s *simulation) pumpModel(p store.PumpParams) bool {
 	if len(pumped.Claims) > p.Room.Total {
 		s.Fatalf("%d claims, room for %d", len(pumped.Claims), p.Room.Total)
 	}
-	return pumped.More
+	s.caughtUp = !pumped.More && !pumped.Uncounted
+	return !s.caughtUp
 }
 
 // compare wants the store where the model is, as soon as it has caught up.
@@ -399,13 +504,13 @@ func (s *simulation) runOut() {
 				outcomes = append(outcomes, resume(k.Task))
 			}
 		}
-		if len(outcomes) == 0 {
+		for _, k := range s.m.tasks {
+			s.compareReasons(k)
+		}
+		if len(outcomes) == 0 && !s.freeOne() {
 			break
 		}
-		for i := range outcomes {
-			s.m.byID[outcomes[i].ID].apply(&outcomes[i])
-		}
-		s.settle(outcomes...)
+		s.settleModel(outcomes...)
 		s.m.propagate()
 	}
 	for _, k := range s.m.tasks {
