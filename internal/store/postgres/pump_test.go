@@ -11,26 +11,38 @@ import (
 	"taskrunner/internal/task"
 )
 
-// What a tick reads while another process pumps must not be remembered: a new shape that was taken for known would be
-// counted twice.
-func TestBusyTickLearnsNothing(t *testing.T) {
-	t.Parallel()
-	s := openForCommits(t)
+func pumpParams(t *testing.T, s *Store) store.PumpParams {
+	t.Helper()
 	p := store.PumpParams{Owner: uuid.Must(uuid.NewV7()), Room: task.Room{Total: 100, PerHost: 100}}
 	if err := s.Heartbeat(t.Context(), p.Owner, time.Hour); err != nil {
 		t.Fatal(err)
 	}
+	return p
+}
+
+func createTasks(t *testing.T, s *Store, n int, rules ...task.Rule) []*task.Task {
+	t.Helper()
 	b := &task.Batch{ID: uuid.Must(uuid.NewV7())}
-	for range 3 {
+	for range n {
 		b.Tasks = append(b.Tasks, &task.Task{
 			ID: uuid.Must(uuid.NewV7()), BatchID: b.ID, Kind: "work", Timeout: time.Hour, Metadata: json.RawMessage("{}"),
-			OnStart: task.Action{URL: "http://a.test/run", Verb: "Post"},
-			Rules:   []task.Rule{{Max: 2, Matcher: task.Matcher{Kind: "work", Status: task.Running}}},
+			OnStart: task.Action{URL: "http://a.test/run", Verb: "Post"}, Rules: rules,
 		})
 	}
 	if _, err := s.Create(t.Context(), b, nil); err != nil {
 		t.Fatal(err)
 	}
+	return b.Tasks
+}
+
+// What a tick reads while another process pumps must not be remembered: a new shape that was taken for known would be
+// counted twice.
+func TestBusyTickLearnsNothing(t *testing.T) {
+	t.Parallel()
+	s := openForCommits(t)
+	p := pumpParams(t, s)
+	rule := task.Rule{Max: 2, Matcher: task.Matcher{Kind: "work", Status: task.Running}}
+	createTasks(t, s, 3, rule)
 	conn, err := s.pool.Acquire(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -45,5 +57,40 @@ func TestBusyTickLearnsNothing(t *testing.T) {
 	pumped, err := s.Pump(t.Context(), p)
 	if err != nil || len(pumped.Claims) != 2 {
 		t.Errorf("%d tasks were claimed under a limit of 2, %v", len(pumped.Claims), err)
+	}
+}
+
+// A transaction that began before a rule was there leaves no event for it. The rule is counted only after such a
+// transaction is over, or what it did would be missed.
+func TestNewRuleWaitsForWhoDoesNotKnowIt(t *testing.T) {
+	t.Parallel()
+	s := openForCommits(t)
+	p := pumpParams(t, s)
+	old := createTasks(t, s, 1)
+	if pumped, err := s.Pump(t.Context(), p); err != nil || len(pumped.Claims) != 1 {
+		t.Fatalf("%+v, %v", pumped, err)
+	}
+	before, _ := begun(t, s)
+	waiter := createTasks(t, s, 1, task.Rule{Max: 1, Matcher: task.Matcher{Kind: "work", Status: task.Failure}})
+	for i := range 3 {
+		if pumped, err := s.Pump(t.Context(), p); err != nil || len(pumped.Claims) != 0 || i > 0 && !pumped.Uncounted {
+			t.Fatalf("tick %d: %+v, %v", i, pumped, err)
+		}
+	}
+	do(t, before, "DELETE FROM running WHERE task_id = $1", old[0].ID)
+	do(t, before, "UPDATE task_state SET status = 7, ended_at = now() WHERE id = $1", old[0].ID)
+	do(t, before, "commit")
+	for range 1000 { // other tests have transactions, too
+		pumped, err := s.Pump(t.Context(), p)
+		if err != nil || len(pumped.Claims) != 0 {
+			t.Fatalf("%+v, %v", pumped, err)
+		}
+		if !pumped.Uncounted && !pumped.More {
+			break
+		}
+	}
+	why, err := s.Explain(t.Context(), waiter[0].ID)
+	if err != nil || !why.Gates[0].Counted || why.Gates[0].Used != 1 {
+		t.Errorf("%+v, %v", why.Gates[0], err)
 	}
 }
