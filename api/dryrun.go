@@ -1,7 +1,5 @@
 package api
 
-import "encoding/json"
-
 // DryRun answers POST /task?dry_run=true: what the request would create. Tasks are named by the ids that the request
 // gives them.
 type DryRun struct {
@@ -22,14 +20,8 @@ type DryRun struct {
 
 // DryRunLimit is a limit as it stands for some of the tasks.
 type DryRunLimit struct {
-	// Type is Concurency or Capacity. Kind, Status and Fields are those of the rule's matcher; the fields are sorted.
-	Type   string   `json:"type"`
-	Kind   string   `json:"kind"`
-	Status string   `json:"status"`
-	Fields []string `json:"fields"`
-	// Values are those of the fields.
-	Values map[string]json.RawMessage `json:"values"`
-	Max    int                        `json:"max"`
+	Gate
+	Max int `json:"max"`
 	// Tasks is how many of the request count there, with or without a rule of their own.
 	Tasks int `json:"tasks"`
 	// AtOnce is how many of these may want to run at the same time, at most, as dependencies between them keep some

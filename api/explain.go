@@ -44,8 +44,8 @@ type Gate struct {
 	Kind   string   `json:"kind"`
 	Status string   `json:"status"`
 	Fields []string `json:"fields"` // sorted
-	// Values is an array, in the order of Fields.
-	Values json.RawMessage `json:"values"`
+	// Values are those of the fields, by their names.
+	Values map[string]json.RawMessage `json:"values"`
 }
 
 // RuleState is how a rule of a task stands.

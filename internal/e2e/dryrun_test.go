@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -31,19 +32,22 @@ func TestDryRun(t *testing.T) {
 		got := decode[api.DryRun](t, s.want(http.StatusOK, http.MethodPost, "/task?dry_run=true", body, "Idempotency-Key", "key"))
 
 		raw := func(v any) json.RawMessage { return json.RawMessage(jsonOf(v)) }
+		gate := func(values map[string]json.RawMessage) api.Gate {
+			return api.Gate{
+				Type: "Concurency", Kind: "middle", Status: "Running", Fields: slices.Sorted(maps.Keys(values)), Values: values,
+			}
+		}
 		want := api.DryRun{
 			Tasks: width + 2, Links: 2 * width,
 			Waves:       [][]string{{"root"}, {"m0", "m1", "m2", "m3", "m4"}, {"join"}},
 			LongestPath: []string{"root", "m0", "join"},
 			Limits: []api.DryRunLimit{{
-				Kind: "middle", Status: "Running", Fields: []string{"tenant"}, Values: map[string]json.RawMessage{"tenant": raw(7)},
-				Max: max, Tasks: width, AtOnce: width, Binds: true,
+				Gate: gate(map[string]json.RawMessage{"tenant": raw(7)}), Max: max, Tasks: width, AtOnce: width, Binds: true,
 			}},
 		}
 		for i := range width {
 			want.Limits = append(want.Limits, api.DryRunLimit{
-				Kind: "middle", Status: "Running", Fields: []string{"n", "tenant"},
-				Values: map[string]json.RawMessage{"n": raw(i), "tenant": raw(7)}, Max: 1, Tasks: 1, AtOnce: 1,
+				Gate: gate(map[string]json.RawMessage{"n": raw(i), "tenant": raw(7)}), Max: 1, Tasks: 1, AtOnce: 1,
 			})
 		}
 		if diff := cmp.Diff(want, got); diff != "" {

@@ -252,12 +252,12 @@ func TestLimitsList(t *testing.T) {
 			if l.Max != nil {
 				most = fmt.Sprint(*l.Max)
 			}
-			got = append(got, fmt.Sprint(l.Kind, l.Status, l.Fields, string(l.Values), " ", l.Used, " of ", most, ", ", l.Waiting))
+			got = append(got, fmt.Sprint(l.Type, l.Kind, l.Status, jsonOf(l.Values), " ", *l.Used, " of ", most, ", ", l.Waiting))
 		}
 		slices.Sort(got)
 		want := []string{
-			"loadRunning[][] 3 of 2, 1", "loadRunning[tenant][0] 1 of -, 0", "loadRunning[tenant][1] 1 of 1, 1",
-			"loadRunning[tenant][2] 1 of 1, 2",
+			`ConcurencyloadRunning{"tenant":0} 1 of -, 0`, `ConcurencyloadRunning{"tenant":1} 1 of 1, 1`,
+			`ConcurencyloadRunning{"tenant":2} 1 of 1, 2`, `ConcurencyloadRunning{} 3 of 2, 1`,
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("%q, want %q", got, want)

@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"encoding/json"
 	"net/url"
 
 	"taskrunner/api"
@@ -51,12 +50,7 @@ func dryRun(b *task.Batch) *api.DryRun {
 }
 
 func dryRunLimit(l *task.Limit) api.DryRunLimit {
-	values := map[string]json.RawMessage{}
-	for i, value := range jsonread.Root([]byte(l.Gate.Values)).Elements {
-		values[l.Shape.Fields[i]] = value.Raw()
-	}
 	return api.DryRunLimit{
-		Type: l.Shape.Type.String(), Kind: l.Shape.Kind, Status: statusName(l.Shape.Status), Fields: append([]string{}, l.Shape.Fields...),
-		Values: values, Max: l.Max, Tasks: l.Tasks, AtOnce: l.AtOnce, Binds: l.Binds(),
+		Gate: gate(&l.Shape, l.Gate.Values), Max: l.Max, Tasks: l.Tasks, AtOnce: l.AtOnce, Binds: l.Binds(),
 	}
 }

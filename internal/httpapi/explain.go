@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -136,9 +137,13 @@ func gate(s *task.Shape, values string) api.Gate {
 	if fields == nil {
 		fields = []string{}
 	}
-	return api.Gate{
-		Type: s.Type.String(), Kind: s.Kind, Status: s.Status.String(), Fields: fields, Values: []byte(values),
+	g := api.Gate{
+		Type: s.Type.String(), Kind: s.Kind, Status: s.Status.String(), Fields: fields, Values: map[string]json.RawMessage{},
 	}
+	for i, value := range jsonread.Root([]byte(values)).Elements {
+		g.Values[fields[i]] = value.Raw()
+	}
+	return g
 }
 
 // usage is how much of a gate is used, as one or the other.
