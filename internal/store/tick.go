@@ -85,6 +85,7 @@ type Tick struct {
 
 	fetched    map[string]int // ready tasks by host
 	candidates []*task.Candidate
+	late       bool // more tasks have changed than the tick takes: tallied gates are not what there is
 	manyDirty  bool // there may be more dirty gates than were loaded
 	more       bool // bounds were hit, or somebody moved
 }

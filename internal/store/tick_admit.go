@@ -10,8 +10,8 @@ import (
 // Wanted makes candidates of all that may start, and names the gates that are to be loaded for them.
 func (t *Tick) Wanted() []task.GateID {
 	for _, w := range t.waiting {
-		c, known := t.candidate(w)
-		if !known {
+		c, ok := t.candidate(w)
+		if !ok {
 			t.keep(c)
 			continue
 		}
@@ -26,8 +26,8 @@ func (t *Tick) Wanted() []task.GateID {
 	return ids
 }
 
-// candidate is false when the shape of a rule is not known yet: it was committed after this tick read them, or its kind
-// is still being walked.
+// candidate is false when a rule cannot be judged: its shape was committed after this tick read them, its kind is still
+// being walked, or more has changed than the tick takes.
 func (t *Tick) candidate(w *waiting) (*task.Candidate, bool) {
 	f := w.facts
 	c := &task.Candidate{ID: f.ID, Priority: f.Priority, Host: f.Host}
@@ -55,6 +55,9 @@ func (t *Tick) candidate(w *waiting) (*task.Candidate, bool) {
 		if !t.shapes.known(check.Gate.Shape, t.NewShapes) {
 			walked := slices.ContainsFunc(t.NewTallies, func(n NewTally) bool { return n.ID == check.Gate.Shape })
 			t.more = t.more || !walked
+			return c, false
+		}
+		if t.late && r.Shape().Tallied() {
 			return c, false
 		}
 		t.want(check.Gate)

@@ -57,7 +57,8 @@ type StoredTally struct {
 // TallyEvents takes the tasks that changed, one event for each change, up to MaxTallyEvents.
 func (t *Tick) TallyEvents(ids []task.ID) {
 	t.TalliesTaken = len(ids)
-	t.more = t.more || len(ids) >= MaxTallyEvents
+	t.late = len(ids) >= MaxTallyEvents
+	t.more = t.more || t.late
 	t.tallies = append(t.tallies, ids...)
 }
 

@@ -25,6 +25,7 @@ var tallyTests = []conformance{
 	{"tasks that wait themselves", testPendingOfOwnKind},
 	{"children that become Pending count at once", testPendingChildren},
 	{"what there was before the rule", testTallyNewShape},
+	{"more changes than a tick takes", testTallyMany},
 	{"rules of capacity need expected_count", testCapacityEdit},
 	{"changes while a shape becomes known are not missed", testTallyRace},
 }
@@ -259,6 +260,17 @@ func testTallyNewShape(t *testing.T, e *env) {
 	if g := e.explain(full).Gates[0]; !g.Counted || g.Used != 7 || len(g.Holders) != 1 {
 		t.Errorf("%+v", g)
 	}
+}
+
+func testTallyMany(_ *testing.T, e *env) {
+	const n = store.MaxTallyEvents + 200
+	tasks := newTasks(n)
+	stranger := newTask(inStatus(task.Failure, "work", 1))
+	e.create(append(tasks, stranger)...)
+	e.wantClaims(append(tasks, stranger)...) // the shape is known now
+	e.create(newTask(inStatus(task.Failure, "work", n-100)))
+	e.finish(task.Failure, tasks...)
+	e.wantClaims()
 }
 
 func testCapacityEdit(t *testing.T, e *env) {
