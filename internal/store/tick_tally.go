@@ -27,7 +27,7 @@ type NewTally struct {
 	After task.ID
 }
 
-// TallyRow is what a task adds to a gate: more than 0.
+// TallyRow is what a task adds to a gate. 0 is for gates of Lookup, which are not stored: the row itself is what matters.
 type TallyRow struct {
 	Task task.ID
 	Gate task.GateID
@@ -47,7 +47,7 @@ type TalliedTask struct {
 	ExpectedCount *int64
 }
 
-// StoredTally is a TallyRow as stored, with its gate.
+// StoredTally is a TallyRow as stored, with its gate, of which a Lookup has only the id.
 type StoredTally struct {
 	Task task.ID
 	N    int
@@ -81,8 +81,9 @@ func (t *Tick) Walk() *NewTally {
 // Walked takes the next tasks of the kind of n, which is [Tick.Walk], up to TallyChunk, in the order of their ids.
 func (t *Tick) Walked(n *NewTally, states []task.State) {
 	for i := range states {
-		if s := &states[i]; s.Status == n.Status || n.Type == task.Capacity && s.HoldsSlots() {
-			t.tallies = append(t.tallies, s.ID)
+		states[i].Kind = n.Kind
+		if _, counted := n.Tally(&states[i], new(int64(1))); counted {
+			t.tallies = append(t.tallies, states[i].ID)
 		}
 	}
 	if len(states) < TallyChunk {
@@ -120,7 +121,9 @@ func (t *Tick) FoldTallies(tasks []TalliedTask, stored []StoredTally) {
 	}
 	before := map[task.ID][]StoredTally{}
 	for _, s := range stored {
-		t.load(s.Gate)
+		if s.Gate.Shape != 0 {
+			t.load(s.Gate)
+		}
 		before[s.Task] = append(before[s.Task], s)
 	}
 	for i := range tasks {
@@ -138,15 +141,17 @@ func (t *Tick) tallyOf(k *TalliedTask, before []StoredTally) map[task.GateID]int
 	now := map[task.GateID]int{}
 	md := task.ParseMetadata(k.Metadata)
 	for _, s := range t.shapes.tallied(k.State.Kind, t.NewTallies) {
-		n := s.Tally(&k.State, k.ExpectedCount)
-		if n == 0 {
+		n, counted := s.Tally(&k.State, k.ExpectedCount)
+		if !counted {
 			continue
 		}
 		kept := slices.IndexFunc(before, func(b StoredTally) bool { return b.Gate.Shape == s.ID })
 		if s.Type == task.Capacity && kept >= 0 {
 			now[before[kept].Gate.ID] = n
 		} else if gate, ok := s.Gate(md); ok {
-			t.want(gate)
+			if s.Type != task.Lookup {
+				t.want(gate)
+			}
 			now[gate.ID] = n
 		}
 	}
@@ -155,22 +160,26 @@ func (t *Tick) tallyOf(k *TalliedTask, before []StoredTally) map[task.GateID]int
 
 func (t *Tick) foldTally(id task.ID, before []StoredTally, now map[task.GateID]int) {
 	for _, b := range before {
-		n := now[b.Gate.ID]
+		n, counted := now[b.Gate.ID]
 		delete(now, b.Gate.ID)
-		if n == b.N {
-			continue
-		}
-		t.used[b.Gate.ID] += n - b.N
-		t.gates[b.Gate.ID].moved = true // if there is room now, the next tick looks who can use it
-		if n == 0 {
+		switch {
+		case !counted:
 			t.DropTallies = append(t.DropTallies, TallyKey{id, b.Gate.ID})
-		} else {
+		case n != b.N:
 			t.SetTallies = append(t.SetTallies, TallyRow{id, b.Gate.ID, n})
 		}
+		t.addTally(b.Gate.ID, n-b.N)
 	}
 	for gate, n := range now {
-		t.used[gate] += n
+		t.addTally(gate, n)
 		t.SetTallies = append(t.SetTallies, TallyRow{id, gate, n})
+	}
+}
+
+func (t *Tick) addTally(gate task.GateID, n int) {
+	if n != 0 {
+		t.used[gate] += n
+		t.gates[gate].moved = true // if there is room now, the next tick looks who can use it
 	}
 }
 

@@ -70,8 +70,22 @@ func TestTally(t *testing.T) {
 		{capacityShape, State{Kind: "k", Status: Running, ClaimedAt: claimed}, nil, 0},
 		{capacityShape, State{Kind: "k", Status: Success, ClaimedAt: claimed}, new(int64(5)), 0},
 	} {
-		if got := c.shape.Tally(&c.state, c.expected); got != c.want {
-			t.Errorf("%+v of %+v: %d, want %d", c.shape, c.state, got, c.want)
+		if got, counted := c.shape.Tally(&c.state, c.expected); counted != (c.want > 0) || counted && got != c.want {
+			t.Errorf("%+v of %+v: %d, %t, want %d", c.shape, c.state, got, counted, c.want)
+		}
+	}
+	live, failed := Matcher{"k", Pending, nil}.Lookup(), Matcher{"k", Failure, nil}.Lookup()
+	if live.ID != (Matcher{"k", Running, nil}).Lookup().ID || live.ID == failed.ID || !live.Tallied() || !failed.Tallied() {
+		t.Errorf("%+v, %+v", live, failed)
+	}
+	for _, s := range Statuses() {
+		n, counted := live.Tally(&State{Kind: "k", Status: s}, nil)
+		m, ended := failed.Tally(&State{Kind: "k", Status: s}, nil)
+		if n+m != 0 || counted == s.Terminal() || ended != (s == Failure) {
+			t.Errorf("%s: %d, %t; %d, %t", s, n, counted, m, ended)
+		}
+		if _, counted := live.Tally(&State{Kind: "other", Status: s}, nil); counted {
+			t.Errorf("%s of another kind is counted", s)
 		}
 	}
 }

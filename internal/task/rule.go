@@ -46,6 +46,8 @@ const (
 	Concurrency RuleType = iota
 	// Capacity limits their load: the sum of [State.Left]. Its matcher's status is Running.
 	Capacity
+	// Lookup is no rule. Its shapes limit nothing; they let tasks be found by kind, status and fields.
+	Lookup
 )
 
 // String is the original's spelling on the wire.

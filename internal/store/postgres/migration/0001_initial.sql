@@ -137,11 +137,12 @@ CREATE TABLE gate_delta (
     delta   integer NOT NULL
 );
 
--- What tasks add to the gates of tallied shapes, and the tasks for which that is to be found anew.
+-- What tasks add to the gates of tallied shapes, and the tasks for which that is to be found anew. Gates of the type Lookup
+-- are stored nowhere else; there n is 0.
 CREATE TABLE tally (
     task_id uuid NOT NULL,
     gate_id bigint NOT NULL,
-    n       bigint NOT NULL CHECK (n > 0),
+    n       bigint NOT NULL CHECK (n >= 0),
     PRIMARY KEY (task_id, gate_id)
 );
 CREATE INDEX tally_gate ON tally (gate_id, task_id);

@@ -46,10 +46,11 @@ CROSS JOIN LATERAL (SELECT metadata, expected_count FROM task WHERE id = u.id OF
 CROSS JOIN LATERAL (SELECT * FROM task_state WHERE id = u.id OFFSET 0) s;
 
 -- name: tallies
-SELECT y.task_id, y.n, g.id, g.shape_id, g.vals, g.used, g.lanes, g.dirty
+SELECT y.task_id, y.n, y.gate_id, coalesce(g.shape_id, 0), coalesce(g.vals, ''), coalesce(g.used, 0),
+       coalesce(g.lanes, '{}'), coalesce(g.dirty, false)
 FROM unnest($1::uuid[]) AS u(id)
 CROSS JOIN LATERAL (SELECT task_id, gate_id, n FROM tally WHERE task_id = u.id OFFSET 0) y
-CROSS JOIN LATERAL (SELECT * FROM gate WHERE id = y.gate_id OFFSET 0) g;
+LEFT JOIN LATERAL (SELECT * FROM gate WHERE id = y.gate_id OFFSET 0) g ON true;
 
 -- name: upsert_tallies
 INSERT INTO tally (task_id, gate_id, n) SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[])

@@ -138,11 +138,12 @@ CREATE TABLE gate_delta (
     delta   INTEGER NOT NULL
 ) STRICT;
 
--- What tasks add to the gates of tallied shapes, and the tasks for which that is to be found anew.
+-- What tasks add to the gates of tallied shapes, and the tasks for which that is to be found anew. Gates of the type Lookup
+-- are stored nowhere else; there n is 0.
 CREATE TABLE tally (
     task_id TEXT NOT NULL,
     gate_id INTEGER NOT NULL,
-    n       INTEGER NOT NULL CHECK (n > 0),
+    n       INTEGER NOT NULL CHECK (n >= 0),
     PRIMARY KEY (task_id, gate_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX tally_gate ON tally (gate_id, task_id);

@@ -25,8 +25,9 @@ SELECT t.metadata, t.expected_count,
 FROM given_id g CROSS JOIN task t ON t.id = g.id CROSS JOIN task_state s ON s.id = g.id;
 
 -- name: tallies
-SELECT y.task_id, y.n, t.id, t.shape_id, t.vals, t.used, t.lanes, t.dirty
-FROM given_id g CROSS JOIN tally y ON y.task_id = g.id CROSS JOIN gate t ON t.id = y.gate_id;
+SELECT y.task_id, y.n, y.gate_id, coalesce(t.shape_id, 0), coalesce(t.vals, ''), coalesce(t.used, 0), coalesce(t.lanes, '[]'),
+       coalesce(t.dirty, 0)
+FROM given_id g CROSS JOIN tally y ON y.task_id = g.id LEFT JOIN gate t ON t.id = y.gate_id;
 
 -- name: upsert_tallies
 INSERT INTO tally (task_id, gate_id, n) SELECT g.task_id, g.gate_id, g.n FROM given_tally g WHERE true
