@@ -9,10 +9,11 @@ import (
 type Trigger int16
 
 const (
-	TriggerStart   Trigger = iota + 1 // on_start
-	TriggerSuccess                    // on_success
-	TriggerFailure                    // on_failure
-	TriggerCancel                     // the action that on_start's answer brought
+	TriggerStart         Trigger = iota + 1 // on_start
+	TriggerSuccess                          // on_success
+	TriggerFailure                          // on_failure
+	TriggerCancel                           // the action that on_start's answer brought
+	TriggerBatchComplete                    // on_batch_complete, of a batch
 )
 
 // Action is one webhook to call.
@@ -26,8 +27,8 @@ type Action struct {
 	Body json.RawMessage
 }
 
-// IdempotencyKey is the same for every attempt to deliver one trigger of one task. place counts the actions of that
-// trigger from 0.
+// IdempotencyKey is the same for every attempt to deliver one trigger of one task, or of one batch. place counts the
+// actions of that trigger from 0.
 func IdempotencyKey(id ID, trigger Trigger, place int) string {
 	key := id.String()
 	switch trigger {
@@ -39,6 +40,8 @@ func IdempotencyKey(id ID, trigger Trigger, place int) string {
 		key += ":end:failure"
 	case TriggerCancel:
 		key += ":cancel"
+	case TriggerBatchComplete:
+		key = "batch:" + key + ":complete"
 	}
 	if place > 0 {
 		key += ":" + strconv.Itoa(place)

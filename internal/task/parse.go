@@ -42,8 +42,9 @@ type ParseParams struct {
 	CheckURL func(rawURL string) error
 }
 
-// ParseBatch reads the body of POST /task, an array of tasks, in any order of dependencies. The Batch has everything
-// but Requester and the tasks' CreatedAt; an empty array is a Batch without tasks. It does not refer to body.
+// ParseBatch reads the body of POST /task: an array of tasks, in any order of dependencies, or an object with them and
+// what is said of the batch as a whole. The Batch has everything but Requester and the tasks' CreatedAt; an empty array is
+// a Batch without tasks. It does not refer to body.
 //
 // The error is [Problems] with every mistake, or wraps [ErrTooManyTasks]. Then the Batch is not nil either, but has
 // nothing except its ID, under which the answer can speak of it. Not for concurrent use of p.NewID.
@@ -57,25 +58,24 @@ func ParseBatch(body []byte, p ParseParams) (*Batch, error) {
 	if err != nil {
 		return batch, err
 	}
+	b := batchParser{parser: *newParser(root), places: map[string]int{}}
+	b.checkURL = p.CheckURL
+	read := &Batch{ID: batch.ID, Metadata: json.RawMessage("{}")}
 	switch value.Kind() {
 	case jsonread.Array:
 	case jsonread.Object:
-		return batch, Problems{{Message: `must be an array of tasks: an object with "tasks" is not supported yet`}}
+		value = b.object(value, read)
 	default:
-		return batch, Problems{{Message: "must be an array of tasks, is " + value.Kind().String()}}
+		return batch, Problems{{Message: `must be an array of tasks, or an object with "tasks", is ` + value.Kind().String()}}
 	}
-	b := batchParser{parser: *newParser(root), places: map[string]int{}}
-	b.checkURL = p.CheckURL
-	tasks, err := b.tasks(value, p)
-	if err != nil {
+	if read.Tasks, err = b.tasks(value, p); err != nil {
 		return batch, err
 	}
-	for _, t := range tasks {
-		t.ID, t.BatchID = p.NewID(), batch.ID
+	for _, t := range read.Tasks {
+		t.ID, t.BatchID = p.NewID(), read.ID
 	}
-	b.link(tasks)
-	batch.Tasks = tasks
-	return batch, nil
+	b.link(read.Tasks)
+	return read, nil
 }
 
 // parser reads parts of tasks and collects what is wrong with them.

@@ -122,7 +122,7 @@ func (p *parser) action(name string, v jsonread.Value, trigger Trigger) (a Actio
 		p.Addf("kind", "must be Webhook, is %s", jsonread.Quote(kind))
 	}
 	p.trigger(f[fieldTrigger], f[fieldCondition], trigger)
-	p.params(f[fieldParams], &a)
+	p.params(f[fieldParams], &a, trigger)
 	return a, p.Count() == before
 }
 
@@ -158,7 +158,7 @@ func (p *parser) agrees(name string, v jsonread.Value, want string) {
 	}
 }
 
-func (p *parser) params(v jsonread.Value, a *Action) {
+func (p *parser) params(v jsonread.Value, a *Action, trigger Trigger) {
 	if v.IsNull() {
 		p.Addf("params", "is required")
 		return
@@ -171,8 +171,8 @@ func (p *parser) params(v jsonread.Value, a *Action) {
 	}
 	a.URL = p.url(f[fieldURL])
 	a.Verb = p.verb(f[fieldVerb])
-	a.Headers = p.headers(f[fieldHeaders])
-	if body := f[fieldBody]; !body.IsNull() {
+	a.Headers = p.headers(f[fieldHeaders], trigger)
+	if body := f[fieldBody]; !body.IsNull() && (trigger != TriggerBatchComplete || p.Object("body", body)) {
 		a.Body = body.AppendCompact(make([]byte, 0, len(body.Raw())))
 	}
 }

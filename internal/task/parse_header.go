@@ -7,8 +7,8 @@ import (
 )
 
 // headers reads the headers of an action: names and values that are safe to send, and none that the service or the
-// connection sets itself. Left out there are none.
-func (p *parser) headers(v jsonread.Value) map[string]string {
+// connection sets itself when it fires on trigger. Left out there are none.
+func (p *parser) headers(v jsonread.Value, trigger Trigger) map[string]string {
 	if v.IsNull() || !p.Object("headers", v) {
 		return nil
 	}
@@ -22,7 +22,7 @@ func (p *parser) headers(v jsonread.Value) map[string]string {
 			break
 		}
 		name := p.texts.copy(rawName)
-		if reason := headerNameProblem(name); reason != "" {
+		if reason := headerNameProblem(name, trigger); reason != "" {
 			p.Addf("", "%s %s", jsonread.Quote(name), reason)
 			continue
 		}
@@ -53,8 +53,8 @@ func (p *parser) headers(v jsonread.Value) map[string]string {
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7F }
 
-// headerNameProblem is why a client must not set the header; empty when it may.
-func headerNameProblem(name string) string {
+// headerNameProblem is why a client must not set the header of an action that fires on trigger; empty when it may.
+func headerNameProblem(name string, trigger Trigger) string {
 	if !isToken(name) {
 		return "is not the name of a header"
 	}
@@ -63,6 +63,9 @@ func headerNameProblem(name string) string {
 			return "is set by the service"
 		}
 	}
+	if trigger == TriggerBatchComplete && matches(name, batchHeader) {
+		return "is set by the service"
+	}
 	for _, own := range connectionHeaders {
 		if matches(name, own) {
 			return "belongs to the connection"
@@ -70,6 +73,9 @@ func headerNameProblem(name string) string {
 	}
 	return ""
 }
+
+// batchHeader is the service's where a batch is told of.
+const batchHeader = "X-Batch-Id"
 
 // Headers that a client must not set; one with a dash at its end stands for all that begin so.
 var (

@@ -229,8 +229,7 @@ func TestBadBatches(t *testing.T) {
 		{"no JSON", `nothing`, []string{`not valid JSON: 'n' where a value should stand at line 1, column 1`}},
 		{"broken", `[{"id":"a",}]`, []string{`tasks[0]: not valid JSON: '}' where a member's name should stand at line 1, column 12`}},
 		{"nothing", ``, []string{`is empty, JSON was expected at line 1, column 1`}},
-		{"object", `{"tasks":[]}`, []string{`must be an array of tasks: an object with "tasks" is not supported yet`}},
-		{"text", `"x"`, []string{`must be an array of tasks, is string`}},
+		{"text", `"x"`, []string{`must be an array of tasks, or an object with "tasks", is string`}},
 		{"duplicate ids", "[" + taskWith("a") + "," + taskWith("b") + "," + taskWith("a") + "]", []string{
 			`tasks[2].id: duplicate "a", already the id of tasks[0]`}},
 		{"duplicate dependency", "[" + taskWith("a", dependsOn("b", "b")) + "," + taskWith("b") + "]", []string{
@@ -262,9 +261,16 @@ func TestHeadersThatAreNotTheirs(t *testing.T) {
 		"": {"Content-Type", "Authorization", "X-Tasks", "Team", "Hosts", "Webhook", "Proxy", "User-Agent"},
 	} {
 		for _, name := range names {
-			if got := headerNameProblem(name); got != want {
-				t.Errorf("%s: %q, want %q", name, got, want)
+			for trigger := TriggerStart; trigger <= TriggerBatchComplete; trigger++ {
+				if got := headerNameProblem(name, trigger); got != want {
+					t.Errorf("%s: %q, want %q", name, got, want)
+				}
 			}
+		}
+	}
+	for trigger, want := range map[Trigger]string{TriggerBatchComplete: "is set by the service", TriggerStart: "", TriggerCancel: ""} {
+		if got := headerNameProblem("x-batch-ID", trigger); got != want {
+			t.Errorf("X-Batch-Id of trigger %d: %q, want %q", trigger, got, want)
 		}
 	}
 }
@@ -311,7 +317,7 @@ func TestParseBatch(t *testing.T) {
 	}
 	id := func(n byte) ID { return ID{15: n} }
 	post := Action{Verb: "Post", URL: "https://h/x"}
-	want := &Batch{ID: id(1), Tasks: []*Task{{
+	want := &Batch{ID: id(1), Metadata: json.RawMessage(`{}`), Tasks: []*Task{{
 		ID: id(2), BatchID: id(1), LocalID: "b", Name: "B", Kind: "k", Timeout: 24 * time.Hour, Priority: -5,
 		ExpectedCount: new(int64(0)), DeadEndBarrier: true, Metadata: json.RawMessage(`{"t":[1,"a b"],"n":null}`),
 		Rules: []Rule{

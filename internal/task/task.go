@@ -39,6 +39,12 @@ const (
 type Batch struct {
 	ID        ID
 	Requester string // X-Requester; may be empty
+	// Scope is a label to find batches by, empty for none, and Metadata a compact JSON object, "{}" when the client sent
+	// none. They say nothing about the tasks.
+	Scope    string
+	Metadata json.RawMessage
+	// OnComplete are sent once, when the last task has ended. A body of theirs is an object: see [Completion].
+	OnComplete []Action
 	// Tasks stand in request order, and their ids sort in that order.
 	Tasks []*Task
 }
@@ -111,6 +117,8 @@ type State struct {
 	HasChildren bool
 	// EndActions: it has at least one on_success or on_failure action.
 	EndActions bool
+	// TellsBatch: its batch has actions for when its last task has ended, so it has to hear of this one's end.
+	TellsBatch bool
 }
 
 // HoldsSlots reports whether the task is in the place running: it counts for the rules of others.
