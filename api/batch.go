@@ -1,24 +1,35 @@
 package api
 
+import "encoding/json"
+
 // Batch sums up what one request created.
 type Batch struct {
 	BatchID string `json:"batch_id"`
 	// Requester is left out when the request did not say who made it.
-	Requester     string `json:"requester,omitempty"`
-	CreatedAt     Time   `json:"created_at"`
-	TotalTasks    int    `json:"total_tasks"`
-	TotalSuccess  int64  `json:"total_success"`
-	TotalFailures int64  `json:"total_failures"`
+	Requester string `json:"requester,omitempty"`
+	// Scope is left out when it has none. Metadata is an object.
+	Scope         string          `json:"scope,omitempty"`
+	Metadata      json.RawMessage `json:"metadata"`
+	CreatedAt     Time            `json:"created_at"`
+	TotalTasks    int             `json:"total_tasks"`
+	TotalSuccess  int64           `json:"total_success"`
+	TotalFailures int64           `json:"total_failures"`
 	// TotalExpected is nil as soon as one task has no expected_count.
 	TotalExpected *int64       `json:"total_expected"`
 	StatusCounts  StatusCounts `json:"status_counts"`
+	// Actions are those of on_batch_complete.
+	Actions []Action `json:"actions"`
 }
 
 // BatchSummary is a batch in a list.
 type BatchSummary struct {
-	BatchID        string `json:"batch_id"`
-	TotalTasks     int    `json:"total_tasks"`
-	FirstCreatedAt Time   `json:"first_created_at"`
+	BatchID string `json:"batch_id"`
+	// Requester and Scope are left out when there are none. Metadata is an object.
+	Requester      string          `json:"requester,omitempty"`
+	Scope          string          `json:"scope,omitempty"`
+	Metadata       json.RawMessage `json:"metadata"`
+	TotalTasks     int             `json:"total_tasks"`
+	FirstCreatedAt Time            `json:"first_created_at"`
 	// LatestUpdatedAt is the last activity of any of its tasks.
 	LatestUpdatedAt Time         `json:"latest_updated_at"`
 	StatusCounts    StatusCounts `json:"status_counts"`

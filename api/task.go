@@ -43,10 +43,10 @@ type Task struct {
 	Dependencies []Dependency `json:"dependencies"`
 }
 
-// Action is a webhook of a task, and what became of calling it.
+// Action is a webhook of a task or a batch, and what became of calling it.
 type Action struct {
 	Kind string `json:"kind"` // Webhook
-	// Trigger is Start, End or Cancel.
+	// Trigger is Start, End or Cancel; Batch for an action of a batch.
 	Trigger string `json:"trigger"`
 	// Condition is Success or Failure with the trigger End, and left out otherwise.
 	Condition string `json:"condition,omitempty"`

@@ -196,7 +196,7 @@ func claim(host string) store.Claim {
 }
 
 func delivery(host string, trigger task.Trigger) store.Delivery {
-	return store.Delivery{Task: uuid.New(), Trigger: trigger, Host: host, Action: task.Action{Verb: "Get", URL: "http://" + host + "/"}}
+	return store.Delivery{Source: uuid.New(), Trigger: trigger, Host: host, Action: task.Action{Verb: "Get", URL: "http://" + host + "/"}}
 }
 
 func TestStartOutcomes(t *testing.T) {
@@ -445,25 +445,27 @@ func TestOutboxResults(t *testing.T) {
 		})
 		good, bad, last, gone, silent := delivery("good", task.TriggerSuccess), delivery("bad", task.TriggerFailure),
 			delivery("bad", task.TriggerCancel), delivery("gone", task.TriggerSuccess), delivery("silent", task.TriggerSuccess)
+		batch := delivery("bad", task.TriggerBatchComplete)
 		bad.Place, bad.Failures, last.Failures, silent.Failures = 2, 4, 9, 3
-		f.store.due = []store.Delivery{good, bad, last, gone, silent}
+		f.store.due = []store.Delivery{good, bad, last, gone, silent, batch}
 		f.run(t)
 		synctest.Wait()
 		got := f.store.finished()
-		slices.SortFunc(got, func(a, b store.Attempt) int { return bytes.Compare(a.Task[:], b.Task[:]) })
+		slices.SortFunc(got, func(a, b store.Attempt) int { return bytes.Compare(a.Source[:], b.Source[:]) })
 		want := []store.Attempt{
-			{Task: good.Task, Trigger: task.TriggerSuccess, State: store.DeliveryDone, Status: 204},
-			{Task: bad.Task, Trigger: task.TriggerFailure, Place: 2, State: store.DeliveryPending, Retry: 192 * time.Second, Status: 500, Error: "500 Internal Server Error"},
-			{Task: last.Task, Trigger: task.TriggerCancel, State: store.DeliveryDead, Status: 500, Error: "500 Internal Server Error"},
-			{Task: gone.Task, Trigger: task.TriggerSuccess, State: store.DeliveryDead, Status: 410, Error: "410 Gone"},
-			{Task: silent.Task, Trigger: task.TriggerSuccess, State: store.DeliveryPending, Retry: 48 * time.Second, Error: "EOF"},
+			{Source: good.Source, Trigger: task.TriggerSuccess, State: store.DeliveryDone, Status: 204},
+			{Source: bad.Source, Trigger: task.TriggerFailure, Place: 2, State: store.DeliveryPending, Retry: 192 * time.Second, Status: 500, Error: "500 Internal Server Error"},
+			{Source: last.Source, Trigger: task.TriggerCancel, State: store.DeliveryDead, Status: 500, Error: "500 Internal Server Error"},
+			{Source: gone.Source, Trigger: task.TriggerSuccess, State: store.DeliveryDead, Status: 410, Error: "410 Gone"},
+			{Source: silent.Source, Trigger: task.TriggerSuccess, State: store.DeliveryPending, Retry: 48 * time.Second, Error: "EOF"},
+			{Source: batch.Source, Trigger: task.TriggerBatchComplete, State: store.DeliveryPending, Retry: 100 * time.Second, Status: 500, Error: "500 Internal Server Error"},
 		}
-		slices.SortFunc(want, func(a, b store.Attempt) int { return bytes.Compare(a.Task[:], b.Task[:]) })
+		slices.SortFunc(want, func(a, b store.Attempt) int { return bytes.Compare(a.Source[:], b.Source[:]) })
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)
 		}
 		for labels, want := range map[[2]string]float64{
-			{"end", "done"}: 1, {"end", "retry"}: 2, {"end", "failed"}: 1, {"cancel", "failed"}: 1,
+			{"end", "done"}: 1, {"end", "retry"}: 2, {"end", "failed"}: 1, {"cancel", "failed"}: 1, {"batch", "retry"}: 1,
 		} {
 			if got := f.count(t, "webhook_requests_total", "trigger", labels[0], "outcome", labels[1]); got != want {
 				t.Errorf("%v: %v, want %v", labels, got, want)

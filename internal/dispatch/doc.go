@@ -1,5 +1,6 @@
-// Package dispatch sends webhooks: on_start for tasks that the pump has claimed, end and cancel actions out of the
-// store's outbox. It is stage 4 on the way of a task: claims and deliveries come in, outcomes and attempts go out.
+// Package dispatch sends webhooks: on_start for tasks that the pump has claimed, end and cancel actions of tasks,
+// and actions of batches, out of the store's outbox. It is stage 4 on the way of a task: claims and deliveries come in,
+// outcomes and attempts go out.
 //
 //	guard → send → classify → retry or report
 //

@@ -29,7 +29,8 @@ type triggerMetrics struct {
 }
 
 type metrics struct {
-	start, end, cancel   *triggerMetrics
+	start, end           *triggerMetrics
+	cancel, batch        *triggerMetrics
 	cancelActionsIgnored prometheus.Counter
 }
 
@@ -51,7 +52,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	}, []string{"trigger"})
 	dead := auto.NewCounterVec(prometheus.CounterOpts{
 		Name: "deliveries_dead_total",
-		Help: "End and cancel actions that were given up.",
+		Help: "End and cancel actions of tasks, and actions of batches, that were given up.",
 	}, []string{"trigger"})
 	of := func(trigger task.Trigger) *triggerMetrics {
 		name := triggerName(trigger)
@@ -66,6 +67,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	}
 	return &metrics{
 		start: of(task.TriggerStart), end: of(task.TriggerSuccess), cancel: of(task.TriggerCancel),
+		batch: of(task.TriggerBatchComplete),
 		cancelActionsIgnored: auto.NewCounter(prometheus.CounterOpts{
 			Name: "cancel_actions_ignored_total",
 			Help: "Answers to on_start that held a cancel action which cannot be used.",
@@ -79,6 +81,8 @@ func (m *metrics) of(trigger task.Trigger) *triggerMetrics {
 		return m.start
 	case task.TriggerCancel:
 		return m.cancel
+	case task.TriggerBatchComplete:
+		return m.batch
 	}
 	return m.end
 }

@@ -100,7 +100,7 @@ func (d *Dispatcher) deliver(dl *store.Delivery) {
 		d.outbox.leave(dl.Host)
 		return
 	}
-	request := call{id: dl.Task, trigger: dl.Trigger, place: dl.Place, action: &dl.Action}
+	request := call{id: dl.Source, trigger: dl.Trigger, place: dl.Place, action: &dl.Action}
 	a, verdict := d.attempt(&request)
 	d.outbox.leave(dl.Host)
 	if verdict == 0 {
@@ -108,7 +108,7 @@ func (d *Dispatcher) deliver(dl *store.Delivery) {
 		return
 	}
 	r := store.Attempt{
-		Task: dl.Task, Trigger: dl.Trigger, Place: dl.Place,
+		Source: dl.Source, Trigger: dl.Trigger, Place: dl.Place,
 		State: store.DeliveryDone, Status: a.status, Error: a.text,
 	}
 	m := d.metrics.of(dl.Trigger)
@@ -119,7 +119,7 @@ func (d *Dispatcher) deliver(dl *store.Delivery) {
 	} else {
 		r.State = store.DeliveryDead
 		m.dead.Inc()
-		d.log.Warn("give up a webhook", "task", dl.Task, "trigger", triggerName(dl.Trigger), "place", dl.Place,
+		d.log.Warn("give up a webhook", sourceName(dl.Trigger), dl.Source, "trigger", triggerName(dl.Trigger), "place", dl.Place,
 			"attempts", dl.Failures+1, "error", a.text)
 	}
 	d.finish(r)

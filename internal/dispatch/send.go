@@ -31,7 +31,7 @@ type sender struct {
 
 // call is an action to send.
 type call struct {
-	id      task.ID
+	id      task.ID // of the task, or of the batch
 	trigger task.Trigger
 	place   int
 	action  *task.Action
@@ -111,7 +111,9 @@ func (s *sender) request(ctx context.Context, c *call) (*http.Request, error) {
 		return nil, fmt.Errorf("%w: its URL is not valid", errUnusable) // the parser's error repeats the URL
 	}
 	id := c.id.String()
-	u.RawQuery = s.query(u.RawQuery, id)
+	if c.trigger != task.TriggerBatchComplete { // of which there is nothing to report
+		u.RawQuery = s.query(u.RawQuery, id)
+	}
 	u.Fragment = ""
 	req := &http.Request{
 		Method: strings.ToUpper(c.action.Verb),
@@ -156,7 +158,11 @@ func (s *sender) header(c *call, id string) http.Header {
 		set(http.CanonicalHeaderKey(name), value)
 	}
 	set("Idempotency-Key", task.IdempotencyKey(c.id, c.trigger, c.place))
-	set("X-Task-Id", id)
+	if c.trigger == task.TriggerBatchComplete {
+		set("X-Batch-Id", id)
+	} else {
+		set("X-Task-Id", id)
+	}
 	set("X-Task-Trigger", triggerName(c.trigger))
 	set("Traceparent", s.traceparent())
 	return header
@@ -187,8 +193,18 @@ func triggerName(t task.Trigger) string {
 		return "start"
 	case task.TriggerCancel:
 		return "cancel"
+	case task.TriggerBatchComplete:
+		return "batch"
 	}
 	return "end"
+}
+
+// sourceName is what an action that fires on t belongs to.
+func sourceName(t task.Trigger) string {
+	if t == task.TriggerBatchComplete {
+		return "batch"
+	}
+	return "task"
 }
 
 func describeStatus(status int) string {

@@ -98,6 +98,35 @@ func TestSendRequest(t *testing.T) {
 	}
 }
 
+// An action of a batch names the batch and has no handle: nobody reports anything about it.
+func TestSendForBatch(t *testing.T) {
+	t.Parallel()
+	s := newSender(t, "loopback")
+	base, last := receive(t, nil)
+	for place, query := range []string{"", "a=1&b=%2F"} {
+		action := task.Action{Verb: "Post", URL: base + "/done?" + query, Body: json.RawMessage(`{"batch_id":"x"}`)}
+		if a := s.send(t.Context(), &call{id: testID, trigger: task.TriggerBatchComplete, place: place, action: &action}); a.status != 200 {
+			t.Fatalf("answer %+v", a)
+		}
+		got := last()
+		got.header.Del("Traceparent")
+		want := received{
+			method: "POST", path: "/done", host: strings.TrimPrefix(base, "http://"), query: query, body: `{"batch_id":"x"}`,
+			header: http.Header{
+				"Content-Length":  {"16"},
+				"Content-Type":    {"application/json"},
+				"Idempotency-Key": {[]string{"batch:" + testID.String() + ":complete", "batch:" + testID.String() + ":complete:1"}[place]},
+				"User-Agent":      {"taskrunner"},
+				"X-Batch-Id":      {testID.String()},
+				"X-Task-Trigger":  {"batch"},
+			},
+		}
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(received{})); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
+
 func TestSendVariants(t *testing.T) {
 	t.Parallel()
 	s := newSender(t, "loopback")

@@ -19,9 +19,9 @@ func (s *server) getBatch(w http.ResponseWriter, r *http.Request) error {
 		return missing(err, "batch", id)
 	}
 	return writeJSON(w, http.StatusOK, &api.Batch{
-		BatchID: b.ID.String(), Requester: b.Requester, CreatedAt: at(b.CreatedAt),
+		BatchID: b.ID.String(), Requester: b.Requester, Scope: b.Scope, Metadata: b.Metadata, CreatedAt: at(b.CreatedAt),
 		TotalTasks: b.Tasks, TotalSuccess: b.Success, TotalFailures: b.Failures, TotalExpected: b.Expected,
-		StatusCounts: statusCounts(b.Counts),
+		StatusCounts: statusCounts(b.Counts), Actions: batchActions(b),
 	})
 }
 

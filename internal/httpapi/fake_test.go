@@ -30,12 +30,14 @@ type fake struct {
 	tasks  map[task.ID]*store.Detail
 	batch  map[task.ID]*task.Batch
 	filter store.Filter // of the last list
-	keys   map[string]fakeKey
-	limits store.LimitFilter
-	gates  []store.LimitSituation
-	err    error // what every method fails with
-	settle func(ctx context.Context, outcomes []task.Outcome) ([]store.Result, error)
-	seen   []task.Outcome
+	// deliveries are those of every batch.
+	deliveries []store.DeliveryRecord
+	keys       map[string]fakeKey
+	limits     store.LimitFilter
+	gates      []store.LimitSituation
+	err        error // what every method fails with
+	settle     func(ctx context.Context, outcomes []task.Outcome) ([]store.Result, error)
+	seen       []task.Outcome
 }
 
 // fakeKey is what an idempotency key stands for.
@@ -162,7 +164,7 @@ func (f *fake) Batches(_ context.Context, filter store.Filter) ([]store.BatchIte
 		if filter.Before != (task.ID{}) && bytes.Compare(id[:], filter.Before[:]) >= 0 {
 			continue
 		}
-		item := store.BatchItem{ID: id, CreatedAt: start, UpdatedAt: start.Add(time.Second), Counts: map[task.Status]int{}}
+		item := store.BatchItem{BatchLabels: labels(f.batch[id]), ID: id, CreatedAt: start, UpdatedAt: start.Add(time.Second), Counts: map[task.Status]int{}}
 		for _, t := range f.batch[id].Tasks {
 			item.Tasks++
 			item.Counts[f.tasks[t.ID].State.Status]++
@@ -183,7 +185,7 @@ func (f *fake) Batch(_ context.Context, id task.ID) (*store.BatchSummary, error)
 	if !ok {
 		return nil, store.ErrNotFound
 	}
-	s := &store.BatchSummary{ID: id, Requester: b.Requester, CreatedAt: start, Counts: map[task.Status]int{}}
+	s := &store.BatchSummary{BatchLabels: labels(b), ID: id, CreatedAt: start, OnComplete: b.OnComplete, Deliveries: f.deliveries, Counts: map[task.Status]int{}}
 	for _, t := range b.Tasks {
 		state := f.tasks[t.ID].State
 		s.Tasks++
@@ -192,6 +194,10 @@ func (f *fake) Batch(_ context.Context, id task.ID) (*store.BatchSummary, error)
 		s.Failures += state.Failures
 	}
 	return s, f.err
+}
+
+func labels(b *task.Batch) store.BatchLabels {
+	return store.BatchLabels{Requester: b.Requester, Scope: b.Scope, Metadata: b.Metadata}
 }
 
 func (f *fake) DAG(_ context.Context, id task.ID) (*store.DAG, error) {

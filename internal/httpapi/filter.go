@@ -50,6 +50,8 @@ var (
 		"status":         filterStatus,
 		"kind":           filterKind,
 		"name":           filterName,
+		"scope":          filterScope,
+		"metadata":       filterMetadata,
 		"created_after":  filterCreatedAfter,
 		"created_before": filterCreatedBefore,
 		"cursor":         filterCursor,
@@ -167,6 +169,11 @@ func filterKind(f *store.Filter, values []string) string {
 
 func filterName(f *store.Filter, values []string) string {
 	f.NamePart = values[0]
+	return textProblem(values[0])
+}
+
+func filterScope(f *store.Filter, values []string) string {
+	f.Scope = values[0]
 	return textProblem(values[0])
 }
 

@@ -82,6 +82,23 @@ func TestShapes(t *testing.T) {
 	golden(t, "health", s.do("GET", "/health", ""))
 }
 
+// A batch that has everything that one can have.
+func TestShapeOfBatch(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	w := s.do("POST", "/task", `{"scope":"nightly <1>","metadata":{"run": 17},"on_batch_complete":[
+		{"kind":"Webhook","params":{"url":"https://example.com/done","verb":"Post","headers":{"X-Token":"t"},"body":{"a": 1}}},
+		{"kind":"Webhook","params":{"url":"https://example.com/done2","verb":"Get"}}],"tasks":`+diamond+`}`, "X-Requester: me")
+	if w.Code != 201 {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	s.deliveries = []store.DeliveryRecord{
+		{Trigger: task.TriggerBatchComplete, Place: 1, State: store.DeliveryDead, Failures: 10, LastStatus: 503, LastError: "503 Service Unavailable"},
+	}
+	golden(t, "batch-object", s.do("GET", "/batch/"+testID(1).String(), ""))
+	golden(t, "batches-object", s.do("GET", "/batches", ""))
+}
+
 // What is sent can be read with the same structs, without losing anything.
 func TestStructsReadWhatTheyWrite(t *testing.T) {
 	t.Parallel()

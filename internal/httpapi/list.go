@@ -33,7 +33,7 @@ func (s *server) listBatches(w http.ResponseWriter, r *http.Request) error {
 	for i := range items {
 		b := &items[i]
 		batches[i] = api.BatchSummary{
-			BatchID: b.ID.String(), TotalTasks: b.Tasks, FirstCreatedAt: at(b.CreatedAt), LatestUpdatedAt: at(b.UpdatedAt),
+			BatchID: b.ID.String(), Requester: b.Requester, Scope: b.Scope, Metadata: b.Metadata, TotalTasks: b.Tasks, FirstCreatedAt: at(b.CreatedAt), LatestUpdatedAt: at(b.UpdatedAt),
 			StatusCounts: statusCounts(b.Counts), Kinds: b.Kinds,
 		}
 	}

@@ -66,6 +66,24 @@ func TestParseList(t *testing.T) {
 	}
 }
 
+func TestParseBatchList(t *testing.T) {
+	t.Parallel()
+	for query, want := range map[string]store.Filter{
+		"scope=nightly%201":        {Scope: "nightly 1", Limit: 50},
+		"scope=":                   {Limit: 50},
+		`metadata={"run":%2017}`:   {Metadata: []byte(`{"run":17}`), Limit: 50},
+		"scope=a&kind=k&timeout=x": {Scope: "a", Kind: "k", Limit: 50},
+	} {
+		l, err := parseList(query, batchFilters)
+		if err != nil {
+			t.Errorf("%s: %v", query, err)
+		}
+		if diff := cmp.Diff(want, l.filter); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", query, diff)
+		}
+	}
+}
+
 func TestListRefuses(t *testing.T) {
 	t.Parallel()
 	var cases []scenario
@@ -149,12 +167,15 @@ func TestBatchesRefuse(t *testing.T) {
 		"cursor=x":                           {"cursor: "},
 		"created_after=now":                  {"created_after: "},
 		"created_before=1":                   {"created_before: "},
+		"metadata=x&scope=%ff":               {"metadata: not valid JSON", "scope: must be UTF-8"},
+		"metadata=[]":                        {"metadata: must be a JSON object"},
+		"scope=a&scope=b":                    {"scope: stands more than once"},
 		"created_after=now&created_before=1": {"created_after: ", "created_before: "},
 	} {
 		cases = append(cases, scenario{name: query, method: "GET", path: "/batches?" + query, status: 400, wants: wants})
 	}
 	cases = append(cases, scenario{
-		name: "filters of tasks alone", method: "GET", path: "/batches?metadata=x&timeout=x&batch_id=x", status: 200,
+		name: "filters of tasks alone", method: "GET", path: "/batches?timeout=x&batch_id=x&ids=x", status: 200,
 	})
 	run(t, cases)
 }

@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"encoding/json"
-	"slices"
 	"time"
 
 	"taskrunner/api"
@@ -71,14 +70,10 @@ func actions(t *task.Task, s *task.State, deliveries []store.DeliveryRecord) []a
 	list := make([]api.Action, 0, 1+len(t.OnSuccess)+len(t.OnFailure)+len(t.OnCancel))
 	for _, trigger := range triggers {
 		for place, action := range t.Actions(trigger.trigger) {
-			a := api.Action{
-				Kind: "Webhook", Trigger: trigger.name, Condition: trigger.condition,
-				Params: api.Params{URL: action.URL, Verb: action.Verb, Headers: action.Headers, Body: action.Body},
-			}
+			a := webhook(&action, deliveries, trigger.trigger, place)
+			a.Trigger, a.Condition = trigger.name, trigger.condition
 			if trigger.trigger == task.TriggerStart {
 				a.Failures, a.LastStatus, a.LastError = s.StartFailures, orNil(s.StartStatus), orNil(s.StartError)
-			} else if d := delivery(deliveries, trigger.trigger, place); d != nil {
-				a.Failures, a.LastStatus, a.LastError = d.Failures, orNil(d.LastStatus), orNil(d.LastError)
 			}
 			list = append(list, a)
 		}
@@ -86,12 +81,28 @@ func actions(t *task.Task, s *task.State, deliveries []store.DeliveryRecord) []a
 	return list
 }
 
-func delivery(records []store.DeliveryRecord, trigger task.Trigger, place int) *store.DeliveryRecord {
-	i := slices.IndexFunc(records, func(d store.DeliveryRecord) bool { return d.Trigger == trigger && d.Place == place })
-	if i < 0 {
-		return nil
+// batchActions are those of a batch itself.
+func batchActions(b *store.BatchSummary) []api.Action {
+	list := make([]api.Action, 0, len(b.OnComplete))
+	for place := range b.OnComplete {
+		a := webhook(&b.OnComplete[place], b.Deliveries, task.TriggerBatchComplete, place)
+		a.Trigger = "Batch"
+		list = append(list, a)
 	}
-	return &records[i]
+	return list
+}
+
+// webhook is an action with what its deliveries came to.
+func webhook(a *task.Action, records []store.DeliveryRecord, trigger task.Trigger, place int) api.Action {
+	shown := api.Action{
+		Kind: "Webhook", Params: api.Params{URL: a.URL, Verb: a.Verb, Headers: a.Headers, Body: a.Body},
+	}
+	for i := range records {
+		if d := &records[i]; d.Trigger == trigger && d.Place == place {
+			shown.Failures, shown.LastStatus, shown.LastError = d.Failures, orNil(d.LastStatus), orNil(d.LastError)
+		}
+	}
+	return shown
 }
 
 func at(t time.Time) api.Time { return api.Time{Time: t} }

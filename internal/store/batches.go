@@ -17,6 +17,24 @@ type BatchGroup struct {
 	UpdatedAt time.Time // the last activity of any of them
 }
 
+// AddLabels gives labels to those of items that are the batch id.
+func AddLabels(items []BatchItem, id task.ID, labels BatchLabels) {
+	for i := range items {
+		if items[i].ID == id {
+			items[i].BatchLabels = labels
+		}
+	}
+}
+
+// BatchIDs are those of items.
+func BatchIDs(items []BatchItem) []task.ID {
+	ids := make([]task.ID, len(items))
+	for i := range items {
+		ids[i] = items[i].ID
+	}
+	return ids
+}
+
 // BatchItems makes the items of a list of its groups; those of one batch stand together.
 func BatchItems(groups []BatchGroup) []BatchItem {
 	var items []BatchItem

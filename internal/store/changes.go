@@ -35,6 +35,8 @@ type Changes struct {
 	Checks []Check
 	// Ended tells the children of these tasks.
 	Ended []Ended
+	// BatchEnds tells the batches of these tasks.
+	BatchEnds []BatchEnd
 	// Futile tasks have ended otherwise than by Success: their parents may be dead ends now. A store that does not look
 	// for those writes nothing.
 	Futile []task.ID
@@ -97,6 +99,26 @@ type Ended struct {
 	Succeeded bool
 }
 
+// BatchEnd is the end of a task of which its batch has to hear.
+type BatchEnd struct {
+	ID     task.ID
+	Status task.Status
+	At     time.Time
+}
+
+// ended tells whom the end of s concerns.
+func (c *Changes) ended(s *task.State) {
+	if s.HasChildren {
+		c.Ended = append(c.Ended, Ended{s.ID, s.Status == task.Success})
+	}
+	if s.TellsBatch {
+		c.BatchEnds = append(c.BatchEnds, BatchEnd{s.ID, s.Status, s.EndedAt})
+	}
+	if s.Status != task.Success {
+		c.Futile = append(c.Futile, s.ID)
+	}
+}
+
 // Host is where an action goes, for windows and fairness: host and port of its URL.
 func Host(a task.Action) string {
 	u, err := url.Parse(a.URL)
@@ -146,11 +168,8 @@ func (c *Changes) follow(before *task.State, r *Row, triggers []task.Trigger, re
 		}
 		c.Checks = append(c.Checks, check)
 	}
-	if r.Status.Terminal() && !before.Status.Terminal() && r.HasChildren {
-		c.Ended = append(c.Ended, Ended{r.ID, r.Status == task.Success})
-	}
-	if r.Status.Terminal() && !before.Status.Terminal() && r.Status != task.Success {
-		c.Futile = append(c.Futile, r.ID)
+	if r.Status.Terminal() && !before.Status.Terminal() {
+		c.ended(&r.State)
 	}
 	c.send(r, triggers)
 }
@@ -162,7 +181,7 @@ func (c *Changes) send(r *Row, triggers []task.Trigger) {
 	}
 	for _, trigger := range triggers {
 		for i, a := range r.Task.Actions(trigger) {
-			c.Deliveries = append(c.Deliveries, Delivery{Task: r.ID, Trigger: trigger, Place: i, Host: Host(a)})
+			c.Deliveries = append(c.Deliveries, Delivery{Source: r.ID, Trigger: trigger, Place: i, Host: Host(a)})
 		}
 	}
 }

@@ -24,6 +24,11 @@
 // so a limit that used respects is never exceeded; folding late only admits less for a moment. A gate whose lane has
 // room while tasks wait in it is dirty, which makes the pump visit it.
 //
+// # Batches
+//
+// Of a batch that has actions for its end a row says how many of its tasks have not ended. Whoever ends tasks of such a batch
+// appends a delta in the same transaction, and only the pump folds deltas: whichever makes it 0 writes the deliveries.
+//
 // # Isolation and durability
 //
 // PostgreSQL: READ COMMITTED with row locks. A transaction waits for state rows in one statement, in id order, before any

@@ -21,6 +21,8 @@ type CreatePlan struct {
 	Kinds []string
 	// Tally are the tasks of kinds that are tallied.
 	Tally []task.ID
+	// Awaited is how many tasks have to end for the actions of the batch; 0: it has none, or nothing to wait for.
+	Awaited int
 }
 
 // PlanCreate plans b at the time now, which becomes the CreatedAt of its tasks. tallied are the kinds of which there is a
@@ -29,13 +31,14 @@ func PlanCreate(b *task.Batch, tallied []string, now time.Time) CreatePlan {
 	p := CreatePlan{States: make([]task.State, len(b.Tasks))}
 	index := make(map[task.ID]int, len(b.Tasks))
 	kinds := map[string]bool{}
+	tells := len(b.OnComplete) > 0
 	for i, t := range b.Tasks {
 		t.CreatedAt = now
 		index[t.ID] = i
 		s := &p.States[i]
 		*s = task.State{
 			ID: t.ID, Status: task.Pending, Unmet: len(t.Dependencies), LastUpdated: now, Kind: t.Kind,
-			Timeout: t.Timeout, EndActions: len(t.OnSuccess)+len(t.OnFailure) > 0,
+			Timeout: t.Timeout, EndActions: len(t.OnSuccess)+len(t.OnFailure) > 0, TellsBatch: tells,
 		}
 		if s.Unmet > 0 {
 			s.Status = task.Waiting
@@ -58,6 +61,9 @@ func PlanCreate(b *task.Batch, tallied []string, now time.Time) CreatePlan {
 		}
 	}
 	p.Shapes = distinct(p.Shapes)
+	if tells {
+		p.Awaited = len(p.States)
+	}
 	return p
 }
 

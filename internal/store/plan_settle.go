@@ -73,7 +73,7 @@ func PlanSettle(outcomes []task.Outcome, rows map[task.ID]*Row, tallied []string
 	c.Shapes = distinct(c.Shapes)
 	c.tally(tallied)
 	settled.Outbox = len(c.Deliveries) > 0
-	settled.Pump = len(c.Release)+len(c.Unqueue)+len(c.Enqueue)+len(c.Ended)+len(c.Tally) > 0 || anyPending(rows)
+	settled.Pump = len(c.Release)+len(c.Unqueue)+len(c.Enqueue)+len(c.Ended)+len(c.BatchEnds)+len(c.Tally) > 0 || anyPending(rows)
 	return c, settled
 }
 

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"time"
 
@@ -117,8 +118,8 @@ type PumpParams struct {
 	// Room is how much dispatch can take now.
 	Room task.Room
 	// Fetch is how many ready tasks are looked at where Room is less; 0: as many as there is room for. Links bounds the
-	// dependencies folded; 0: 2 000.
-	Fetch, Links int
+	// dependencies folded; 0: 2 000. BatchDeltas bounds what batches are told of the ends of their tasks, in rows; 0: 10 000.
+	Fetch, Links, BatchDeltas int
 	// SkipDirty leaves out the gates at which nobody could start in an earlier tick for want of room.
 	SkipDirty bool
 }
@@ -165,16 +166,19 @@ type Claim struct {
 	Action  task.Action
 }
 
-// Delivery is an end or cancel action to send. Task, Trigger and Place identify it.
+// Delivery is an end or cancel action of a task to send, or an action of a batch that is complete. Source, Trigger and
+// Place identify it.
 type Delivery struct {
-	Task    task.ID
+	// Source is the task, or the batch, whose action it is.
+	Source  task.ID
 	Trigger task.Trigger
 	// Place counts the actions of one trigger from 0.
 	Place int
 	Host  string
 	// Failures counts the attempts so far; all of them failed.
 	Failures int
-	Action   task.Action
+	// Action of a batch has the body that tells of the batch.
+	Action task.Action
 }
 
 // ClaimDeliveriesParams bounds what is claimed.
@@ -201,7 +205,7 @@ const (
 
 // Attempt is what became of one attempt to send a delivery.
 type Attempt struct {
-	Task    task.ID
+	Source  task.ID
 	Trigger task.Trigger
 	Place   int
 	// State is DeliveryPending when it is to be sent again, after Retry.
@@ -246,9 +250,12 @@ type Filter struct {
 	Batch                task.ID
 	// IDs: only these tasks. Nil does not filter, empty finds nothing. Those that do not exist are passed over.
 	IDs []task.ID
-	// Metadata: a JSON object that the metadata contains, as jsonb's @> has it.
+	// Metadata: a JSON object that the metadata contains, as jsonb's @> has it: that of a task, or of a batch in a list of
+	// batches.
 	Metadata []byte
-	Timeout  time.Duration
+	// Scope of a batch, exact. In a list of batches only.
+	Scope   string
+	Timeout time.Duration
 	// CreatedAfter and CreatedBefore do not include the time itself. A list is bounded by ids where it can be, which
 	// begin with the time of the process that made them: see [ClockSlack].
 	CreatedAfter, CreatedBefore time.Time
@@ -287,14 +294,22 @@ func (u *ToEdit) Add(id task.ID, metadata []byte, expected *int64, rules []task.
 	}
 }
 
-// OfTasks reports whether f says anything about tasks, beyond when they were created.
+// OfTasks reports whether f, in a list of batches, says anything about tasks.
 func (f *Filter) OfTasks() bool {
 	return len(f.Statuses) > 0 || f.Kind != "" || f.KindPrefix != "" || f.NamePart != "" || f.Batch != (task.ID{}) ||
-		f.Metadata != nil || f.Timeout != 0
+		f.Timeout != 0
+}
+
+// BatchLabels are what a batch is known by; as in [task.Batch].
+type BatchLabels struct {
+	Requester string
+	Scope     string
+	Metadata  json.RawMessage
 }
 
 // BatchItem is a batch in a list.
 type BatchItem struct {
+	BatchLabels
 	ID        task.ID
 	CreatedAt time.Time
 	UpdatedAt time.Time // the last activity of any of its tasks
@@ -305,13 +320,16 @@ type BatchItem struct {
 
 // BatchSummary sums a batch up.
 type BatchSummary struct {
+	BatchLabels
 	ID        task.ID
-	Requester string
 	CreatedAt time.Time
-	Counts    map[task.Status]int
-	Tasks     int
-	Success   int64
-	Failures  int64
+	// OnComplete are its own actions, Deliveries the records of them, if it is complete.
+	OnComplete []task.Action
+	Deliveries []DeliveryRecord
+	Counts     map[task.Status]int
+	Tasks      int
+	Success    int64
+	Failures   int64
 	// Expected is nil as soon as one task does not say.
 	Expected *int64
 }

@@ -10,6 +10,8 @@ import (
 const (
 	// DefaultLinks is how many dependencies a tick folds: a fan-out of 100 000 must not stall the others.
 	DefaultLinks = 2000
+	// DefaultBatchDeltas is how many rows of what batches are told a tick folds.
+	DefaultBatchDeltas = 10_000
 	// MaxDeltas and MaxDirty bound the gates a tick looks at.
 	MaxDeltas = 10_000
 	MaxDirty  = 500
@@ -26,6 +28,7 @@ const (
 //
 //	FoldGates   deltas with their gates; dirty gates if LooksAtDirty
 //	FoldEvents  the ends of parents with their links, and the children locked, in id order
+//	FoldBatches the batches that are complete, once what they were told is folded
 //	Ready       the heads of ready, locked as far as that needs no waiting
 //	TallyEvents the tasks that changed, of kinds that are tallied
 //	Walked      the next tasks of the kind of Walk(), if there is one
@@ -66,7 +69,7 @@ type Tick struct {
 	// SetTallies writes rows of tally, DropTallies removes them.
 	SetTallies  []TallyRow
 	DropTallies []TallyKey
-	// Deltas and TalliesTaken count the rows that were folded.
+	// Deltas, of gates and of batches, and TalliesTaken count the rows that were folded.
 	Deltas, TalliesTaken int
 
 	Result Pumped
@@ -118,6 +121,12 @@ type EventRow struct {
 	Succeeded       bool
 	Child           *task.State
 	RequiresSuccess bool
+}
+
+// CompleteBatch is a batch whose last task has ended.
+type CompleteBatch struct {
+	ID         task.ID
+	OnComplete []byte
 }
 
 // EventCursor says up to which child an event is folded.
@@ -212,6 +221,9 @@ func NewTick(p PumpParams, shapes *Shapes) *Tick {
 	if p.Links == 0 {
 		p.Links = DefaultLinks
 	}
+	if p.BatchDeltas == 0 {
+		p.BatchDeltas = DefaultBatchDeltas
+	}
 	return &Tick{
 		Params: p, shapes: shapes,
 		waiting: map[task.ID]*waiting{}, ended: map[task.ID]*endedChild{},
@@ -264,7 +276,7 @@ func (t *Tick) finishResult(a task.Admission) {
 	}
 	r := &t.Result
 	r.Starved = len(a.Keep) > 0 || t.Params.Room.Total == 0
-	r.More = t.more || len(t.Changes.Ended)+len(t.Changes.Tally) > 0
+	r.More = t.more || len(t.Changes.Ended)+len(t.Changes.BatchEnds)+len(t.Changes.Tally) > 0
 	for _, n := range t.Params.Room.Busy {
 		r.Starved = r.Starved || n >= t.Params.Room.PerHost // its ready tasks were not looked at
 	}

@@ -77,16 +77,30 @@ func (t *Tick) settleChild(c *child) {
 		t.missing = append(t.missing, s.ID)
 	default:
 		t.Changes.tell(s, task.ParentFailed, t.Now)
-		t.Changes.Futile = append(t.Changes.Futile, s.ID)
-		if s.HasChildren {
-			t.Changes.Ended = append(t.Changes.Ended, Ended{ID: s.ID})
-		}
+		t.Changes.ended(s)
 		if s.EndActions {
 			t.ended[s.ID] = &endedChild{s, triggers}
 			t.missing = append(t.missing, s.ID)
 		}
 	}
 	t.moved(before, s)
+}
+
+// FoldBatches takes the batches whose last task has ended, out of up to Params.BatchDeltas rows; taken counts those.
+func (t *Tick) FoldBatches(complete []CompleteBatch, taken int) {
+	t.Deltas += taken
+	t.more = t.more || taken >= t.Params.BatchDeltas
+	for _, b := range complete {
+		actions, err := task.ParseActions(b.OnComplete)
+		if err != nil {
+			panic(fmt.Sprintf("store: on_complete of batch %s: %v", b.ID, err)) // we wrote it
+		}
+		for i, a := range actions {
+			t.Changes.Deliveries = append(t.Changes.Deliveries, Delivery{
+				Source: b.ID, Trigger: task.TriggerBatchComplete, Place: i, Host: Host(a),
+			})
+		}
+	}
 }
 
 // Missing names the children whose facts are wanted.

@@ -1,6 +1,8 @@
 package postgres
 
 import (
+	"time"
+
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"taskrunner/internal/store"
@@ -36,11 +38,24 @@ func (t *tx) write(c *store.Changes) {
 		}
 		t.exec("insert_events", ids, succeeded)
 	}
+	t.insertBatchDeltas(c.BatchEnds)
 	if t.s.deadEnds && len(c.Futile) > 0 {
 		t.exec("insert_dead_ends", uuids(c.Futile))
 	}
 	t.insertDeliveries(c.Deliveries)
 	t.insertHistory(c)
+}
+
+func (t *tx) insertBatchDeltas(ends []store.BatchEnd) {
+	n := len(ends)
+	if n == 0 {
+		return
+	}
+	ids, statuses, at := make(uuids, n), make([]int16, n), make([]time.Time, n)
+	for i, e := range ends {
+		ids[i], statuses[i], at[i] = e.ID, int16(e.Status), e.At
+	}
+	t.exec("insert_batch_deltas", ids, statuses, at)
 }
 
 func (t *tx) insertHistory(c *store.Changes) {
@@ -115,7 +130,7 @@ func (t *tx) insertDeliveries(deliveries []store.Delivery) {
 	}
 	ids, triggers, places, hosts := make(uuids, n), make([]int16, n), make([]int16, n), make([]string, n)
 	for i, d := range deliveries {
-		ids[i], triggers[i], places[i], hosts[i] = d.Task, int16(d.Trigger), int16(d.Place), d.Host
+		ids[i], triggers[i], places[i], hosts[i] = d.Source, int16(d.Trigger), int16(d.Place), d.Host
 	}
 	t.exec("insert_deliveries", t.now, ids, triggers, places, hosts)
 }

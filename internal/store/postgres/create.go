@@ -31,7 +31,10 @@ func (s *Store) Create(ctx context.Context, b *task.Batch, key *store.Idempotenc
 		}
 		plan := store.PlanCreate(b, *tallied, t.now)
 		created = store.Created{Batch: b.ID, States: plan.States}
-		t.exec("insert_batch", b.ID, b.Requester, t.now)
+		t.exec("insert_batch", b.ID, b.Requester, t.now, b.Scope, string(b.Metadata), actionsJSON(b.OnComplete))
+		if plan.Awaited > 0 {
+			t.exec("insert_progress", b.ID, plan.Awaited)
+		}
 		t.exec("insert_kinds", b.ID, plan.Kinds)
 		for i := 0; i < len(b.Tasks); i += createChunk {
 			end := min(i+createChunk, len(b.Tasks))
@@ -91,13 +94,13 @@ func actionsJSON(actions []task.Action) *string {
 func (t *tx) insertStates(states []task.State) {
 	n := len(states)
 	ids, statuses, unmet, kinds := make(uuids, n), make([]int16, n), make([]int32, n), make([]string, n)
-	timeouts, children, actions := make([]int32, n), make([]bool, n), make([]bool, n)
+	timeouts, children, actions, tells := make([]int32, n), make([]bool, n), make([]bool, n), make([]bool, n)
 	for i := range states {
 		k := &states[i]
 		ids[i], statuses[i], unmet[i], kinds[i] = k.ID, int16(k.Status), int32(k.Unmet), k.Kind
-		timeouts[i], children[i], actions[i] = int32(k.Timeout.Seconds()), k.HasChildren, k.EndActions
+		timeouts[i], children[i], actions[i], tells[i] = int32(k.Timeout.Seconds()), k.HasChildren, k.EndActions, k.TellsBatch
 	}
-	t.exec("insert_states", t.now, ids, statuses, unmet, kinds, timeouts, children, actions)
+	t.exec("insert_states", t.now, ids, statuses, unmet, kinds, timeouts, children, actions, tells)
 }
 
 func (t *tx) insertLinks(links []store.Link) {

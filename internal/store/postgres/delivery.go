@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"taskrunner/internal/store"
 	"taskrunner/internal/task"
@@ -28,18 +29,16 @@ func (s *Store) ClaimDeliveries(ctx context.Context, p store.ClaimDeliveriesPara
 			var d store.Delivery
 			var trigger int16
 			var raw []byte
-			err := rows.Scan((*[16]byte)(&d.Task), &trigger, &d.Place, &d.Host, &d.Failures, &raw)
+			var counts []int
+			var ended pgtype.Timestamptz
+			err := rows.Scan((*[16]byte)(&d.Source), &trigger, &d.Place, &d.Host, &d.Failures, &raw, &counts, &ended)
 			if err != nil {
 				return err
 			}
 			d.Trigger = task.Trigger(trigger)
-			actions, err := task.ParseActions(raw)
-			if err != nil || d.Place >= len(actions) {
-				return fmt.Errorf("action %d of trigger %d of task %s: %w", d.Place, d.Trigger, d.Task, err)
-			}
-			d.Action = actions[d.Place]
+			err = d.Load(raw, completion(d.Source, counts, ended))
 			claimed.Deliveries = append(claimed.Deliveries, d)
-			return nil
+			return err
 		})
 		if err := t.flush(ctx); err != nil { // not with COMMIT, whose answer may be lost, and they with it
 			return err
@@ -54,6 +53,14 @@ func (s *Store) ClaimDeliveries(ctx context.Context, p store.ClaimDeliveriesPara
 	}
 	claimed.More = moreDue(claimed.Deliveries, p.Room)
 	return claimed, nil
+}
+
+// completion is nil without counts: the source is a task.
+func completion(source task.ID, counts []int, ended pgtype.Timestamptz) *task.Completion {
+	if len(counts) == 0 {
+		return nil
+	}
+	return &task.Completion{Batch: source, Success: counts[0], Failure: counts[1], Canceled: counts[2], At: timeOf(ended)}
 }
 
 // moreDue reports whether somebody's room was used up, so that others may be due.
@@ -80,7 +87,7 @@ func (s *Store) FinishDeliveries(ctx context.Context, attempts []store.Attempt) 
 	ids, triggers, places, states := make(uuids, n), make([]int16, n), make([]int16, n), make([]int16, n)
 	retries, statuses, errs := make([]time.Duration, n), make([]int16, n), make([]string, n)
 	for i, a := range attempts {
-		ids[i], triggers[i], places[i], states[i] = a.Task, int16(a.Trigger), int16(a.Place), int16(a.State)
+		ids[i], triggers[i], places[i], states[i] = a.Source, int16(a.Trigger), int16(a.Place), int16(a.State)
 		retries[i], statuses[i], errs[i] = a.Retry, int16(a.Status), a.Error
 	}
 	err := s.run(ctx, func(_ context.Context, t *tx) error {

@@ -32,19 +32,24 @@ func (s *Store) Task(ctx context.Context, id task.ID) (*store.Detail, error) {
 			d.Parents = append(d.Parents, task.Status(status))
 			return err
 		})
-		t.rows("deliveries", []any{id}, func(rows pgx.Rows) error {
-			var r store.DeliveryRecord
-			var trigger, state int16
-			err := rows.Scan(&trigger, &r.Place, &state, &r.Failures, &r.LastStatus, &r.LastError)
-			r.Trigger, r.State = task.Trigger(trigger), store.DeliveryState(state)
-			d.Deliveries = append(d.Deliveries, r)
-			return err
-		})
+		t.deliveries(id, &d.Deliveries)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read task: %w", err)
 	}
 	return d, nil
+}
+
+// deliveries queues the reading of what is known of those of a task, or of a batch.
+func (t *tx) deliveries(source task.ID, into *[]store.DeliveryRecord) {
+	t.rows("deliveries", []any{source}, func(rows pgx.Rows) error {
+		var r store.DeliveryRecord
+		var trigger, state int16
+		err := rows.Scan(&trigger, &r.Place, &state, &r.Failures, &r.LastStatus, &r.LastError)
+		r.Trigger, r.State = task.Trigger(trigger), store.DeliveryState(state)
+		*into = append(*into, r)
+		return err
+	})
 }
 
 // History is as in store.Store.
@@ -77,7 +82,7 @@ func (s *Store) History(ctx context.Context, id task.ID) ([]task.Step, error) {
 func (s *Store) ToEdit(ctx context.Context, batch task.ID, kind string, rules []task.Rule) (store.ToEdit, error) {
 	var found store.ToEdit
 	err := s.read(ctx, func(t *tx) {
-		t.row("batch", []any{batch}, func(row pgx.Row) error { return row.Scan(nil, nil) })
+		t.batchFacts(batch, &store.BatchSummary{})
 		t.rows("to_edit", []any{batch, kind}, func(row pgx.Rows) error {
 			var id task.ID
 			var metadata []byte
@@ -170,6 +175,7 @@ const (
 	byIDs     = "tasks_by_ids"
 
 	batchesByAge     = "batches_by_age"
+	batchesByScope   = "batches_by_scope"
 	batchesByKind    = "batches_by_kind"
 	batchesByPlace   = "batches_by_place"
 	batchesByRunning = "batches_by_running"
@@ -297,19 +303,42 @@ func (s *Store) list(ctx context.Context, sql string, args []any, collect func(r
 
 // Batches is as in store.Store.
 func (s *Store) Batches(ctx context.Context, f store.Filter) ([]store.BatchItem, error) {
-	var groups []store.BatchGroup
+	var items []store.BatchItem
 	from, err := s.batchesFrom(ctx, &f)
 	if err == nil {
 		sql, args := s.batchesQuery(from, &f)
-		err = s.list(ctx, sql, args, func(rows pgx.Rows) error {
-			groups, err = pgx.CollectRows(rows, scanGroup)
-			return err
+		err = s.snapshot(ctx, func(ctx context.Context, t *tx) error {
+			t.exec("open_list")
+			t.batch.Queue(sql, args...).Query(func(rows pgx.Rows) error {
+				groups, err := pgx.CollectRows(rows, scanGroup)
+				items = store.BatchItems(groups)
+				return err
+			})
+			if err := t.flush(ctx); err != nil {
+				return err
+			}
+			t.addLabels(items)
+			return nil
 		})
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list batches: %w", err)
 	}
-	return store.BatchItems(groups), nil
+	return items, nil
+}
+
+// addLabels queues the reading of the labels of batches.
+func (t *tx) addLabels(items []store.BatchItem) {
+	if len(items) == 0 {
+		return
+	}
+	t.rows("batch_labels", []any{uuids(store.BatchIDs(items))}, func(rows pgx.Rows) error {
+		var id task.ID
+		var labels store.BatchLabels
+		err := rows.Scan((*[16]byte)(&id), &labels.Requester, &labels.Scope, &labels.Metadata)
+		store.AddLabels(items, id, labels)
+		return err
+	})
 }
 
 func scanGroup(rows pgx.CollectableRow) (store.BatchGroup, error) {
@@ -331,7 +360,10 @@ func (s *Store) batchesFrom(ctx context.Context, f *store.Filter) (string, error
 			return batchesByPlace, redact(err)
 		}
 	}
-	if f.Kind != "" {
+	switch {
+	case f.Scope != "":
+		return batchesByScope, nil
+	case f.Kind != "":
 		return batchesByKind, nil
 	}
 	return batchesByAge, nil
@@ -340,18 +372,26 @@ func (s *Store) batchesFrom(ctx context.Context, f *store.Filter) (string, error
 func (s *Store) batchesQuery(from string, f *store.Filter) (sql string, args []any) {
 	id, page := "b.id", s.queries.Get(from)
 	w, tasks := &where{args: &args}, &where{args: &args}
-	rest := *f // what is not known yet of the batches that are walked
+	ofTasks := *f
+	ofTasks.Metadata = nil
+	rest := ofTasks // what is not known yet of the batches that are walked
 	switch from {
 	case batchesByPlace, batchesByRunning:
-		tasks.tasks(from, f)
+		tasks.tasks(from, &ofTasks)
 		page, rest = fmt.Sprintf(page, tasks.sql()), store.Filter{}
 	case batchesByKind:
 		id, rest.Kind = "k.batch_id", ""
 		w.add("k.kind = %s", f.Kind)
 	}
 	if rest.OfTasks() {
-		tasks.tasks(from, f)
+		tasks.tasks(from, &ofTasks)
 		w.conditions = append(w.conditions, fmt.Sprintf(s.queries.Get("batch_has"), tasks.all()))
+	}
+	if f.Scope != "" {
+		w.add("b.scope = %s AND b.scope <> ''", f.Scope) // the second for the index
+	}
+	if f.Metadata != nil {
+		w.add("b.metadata::jsonb @> %s::text::jsonb", string(f.Metadata))
 	}
 	w.between(id, f)
 	if !f.CreatedAfter.IsZero() {
@@ -381,7 +421,7 @@ func scanItem(rows pgx.CollectableRow) (store.Item, error) {
 func (s *Store) Batch(ctx context.Context, id task.ID) (*store.BatchSummary, error) {
 	b := &store.BatchSummary{ID: id, Counts: map[task.Status]int{}}
 	err := s.read(ctx, func(t *tx) {
-		t.row("batch", []any{id}, func(row pgx.Row) error { return row.Scan(&b.Requester, &b.CreatedAt) })
+		t.batchFacts(id, b)
 		t.rows("batch_counts", []any{id}, func(rows pgx.Rows) error {
 			var status int16
 			var n int
@@ -392,12 +432,26 @@ func (s *Store) Batch(ctx context.Context, id task.ID) (*store.BatchSummary, err
 		t.row("batch_sums", []any{id}, func(row pgx.Row) error {
 			return row.Scan(&b.Tasks, &b.Success, &b.Failures, &b.Expected)
 		})
+		t.deliveries(id, &b.Deliveries)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read batch: %w", err)
 	}
-	b.CreatedAt = b.CreatedAt.UTC()
 	return b, nil
+}
+
+// batchFacts queues the reading of what the client said of a batch, which must be there.
+func (t *tx) batchFacts(id task.ID, b *store.BatchSummary) {
+	t.row("batch", []any{id}, func(row pgx.Row) error {
+		var actions []byte
+		if err := row.Scan(&b.Requester, &b.Scope, &b.Metadata, &b.CreatedAt, &actions); err != nil {
+			return err
+		}
+		b.CreatedAt = b.CreatedAt.UTC()
+		var err error
+		b.OnComplete, err = task.ParseActions(actions)
+		return err
+	})
 }
 
 // ToStop is as in store.Store.
@@ -407,7 +461,7 @@ func (s *Store) ToStop(ctx context.Context, batch task.ID) (*store.ToStop, error
 	var links []store.Link
 	err := s.read(ctx, func(t *tx) {
 		t.exec("open_list")
-		t.row("batch", []any{batch}, func(row pgx.Row) error { return row.Scan(nil, nil) })
+		t.batchFacts(batch, &store.BatchSummary{})
 		t.row("batch_size", []any{batch}, func(row pgx.Row) error { return row.Scan(&u.Tasks) })
 		t.rows("to_stop", []any{batch}, func(rows pgx.Rows) error {
 			var l store.Live
@@ -433,7 +487,7 @@ func (s *Store) ToStop(ctx context.Context, batch task.ID) (*store.ToStop, error
 func (s *Store) DAG(ctx context.Context, batch task.ID) (*store.DAG, error) {
 	dag := &store.DAG{}
 	err := s.read(ctx, func(t *tx) {
-		t.row("batch", []any{batch}, func(row pgx.Row) error { return row.Scan(nil, nil) })
+		t.batchFacts(batch, &store.BatchSummary{})
 		sql := s.queries.Get("tasks") + "\n" + s.queries.Get("tasks_by_facts") + "\nWHERE t.batch_id = $1 ORDER BY t.id"
 		t.batch.Queue(sql, batch).Query(func(rows pgx.Rows) error {
 			var err error

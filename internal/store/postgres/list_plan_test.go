@@ -18,7 +18,10 @@ const manyTasks = `
 CREATE FUNCTION made_id(at bigint, n bigint) RETURNS uuid LANGUAGE sql IMMUTABLE AS
 $$ SELECT (lpad(to_hex(at), 12, '0') || '7' || lpad(to_hex(n), 3, '0') || '8000000000000000')::uuid $$;
 
-INSERT INTO batch SELECT made_id(1767225600000 + n * 1000, 0), '', to_timestamp(1767225600 + n) FROM generate_series(0, 1999) n;
+INSERT INTO batch (id, requester, created_at, scope, metadata)
+SELECT made_id(1767225600000 + n * 1000, 0), '', to_timestamp(1767225600 + n),
+       CASE n % 2 WHEN 0 THEN CASE n WHEN 1234 THEN 'rare' ELSE 'scope-' || n % 20 END ELSE '' END, json_build_object('run', n)
+FROM generate_series(0, 1999) n;
 
 INSERT INTO task (id, batch_id, local_id, name, kind, host, priority, dead_end_barrier, metadata, on_start, created_at)
 SELECT made_id(1767225600000 + n / 100 * 1000, n % 100 + 1), made_id(1767225600000 + n / 100 * 1000, 0), n::text, 'task ' || n,
@@ -26,9 +29,9 @@ SELECT made_id(1767225600000 + n / 100 * 1000, n % 100 + 1), made_id(17672256000
        '[{"kind":"Webhook","params":{"url":"http://h.test/run","verb":"Post"}}]', to_timestamp(1767225600 + n / 100)
 FROM generate_series(0, 199999) n;
 
-INSERT INTO task_state (id, status, unmet, claimed_at, started_at, ended_at, last_updated, kind, timeout, has_children, end_actions)
+INSERT INTO task_state (id, status, unmet, claimed_at, started_at, ended_at, last_updated, kind, timeout, has_children, end_actions, tells_batch)
 SELECT t.id, s.status, (s.status = 1)::integer, t.created_at, t.created_at, CASE WHEN s.status IN (6, 7, 8) THEN t.created_at END,
-       t.created_at, t.kind, CASE WHEN t.local_id = '70007' THEN 77 ELSE 60 END, false, false
+       t.created_at, t.kind, CASE WHEN t.local_id = '70007' THEN 77 ELSE 60 END, false, false, false
 FROM task t CROSS JOIN LATERAL (SELECT CASE WHEN n % 200 = 1 THEN 2 WHEN n % 100 = 2 THEN 2 WHEN n % 400 = 3 THEN 4
     WHEN n % 100 = 4 THEN 7 WHEN n = 70005 THEN 8 WHEN n = 70006 THEN 5 WHEN n = 70008 THEN 1 ELSE 6 END AS status
     FROM CAST(t.local_id AS integer) n) s;
@@ -133,7 +136,12 @@ func lists(t *testing.T, s *Store) {
 		{"name", store.Filter{NamePart: "7"}, 2_000, 30_000},
 		{"batch", store.Filter{Batch: id(100, 0)}, 500, 30_000},
 		{"batch and status", store.Filter{Batch: id(100, 0), Statuses: []task.Status{task.Success}}, 500, 30_000},
-		{"metadata", store.Filter{Metadata: []byte(`{"tenant":7}`)}, 4_000, 40_000},
+		{"metadata", store.Filter{Metadata: []byte(`{"tenant":7}`)}, 4_000, 40_000}, // which no batch has
+		{"scope", store.Filter{Scope: "scope-2"}, 200, 20_000},
+		{"scope and kind", store.Filter{Scope: "scope-2", Kind: "kind-7"}, 200, 20_000},
+		{"scope, deep cursor", store.Filter{Scope: "scope-2", Before: id(3, 0)}, 200, 500},
+		{"rare scope", store.Filter{Scope: "rare"}, 200, 500},
+		{"unknown scope", store.Filter{Scope: "nothing"}, 200, 0},
 		{"created after", store.Filter{CreatedAfter: middle}, 200, 20_000},
 		{"created before", store.Filter{CreatedBefore: middle}, few, few},
 		{"created in an hour long past", store.Filter{CreatedAfter: middle.AddDate(-1, 0, 0), CreatedBefore: middle.AddDate(-1, 0, 1)}, 0, 0},
@@ -143,6 +151,7 @@ func lists(t *testing.T, s *Store) {
 		{"status Paused", store.Filter{Statuses: []task.Status{task.Paused}}, all + 10, 3 * all},
 		{"name that nothing has", store.Filter{NamePart: "nothing"}, all + 10, 3 * all},
 		{"rare metadata", store.Filter{Metadata: []byte(`{"n":70007}`)}, all + 10, 3 * all},
+		{"rare metadata of a batch", store.Filter{Metadata: []byte(`{"run":70}`)}, all + 10, 3_000},
 		{"rare timeout", store.Filter{Timeout: 77 * time.Second}, all + 10, 3 * all},
 		{"kind prefix that nothing has", store.Filter{KindPrefix: "nothing"}, all + 10, 3 * all},
 	} {

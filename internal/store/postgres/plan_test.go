@@ -32,7 +32,7 @@ func TestPlansDoNotTrustStatistics(t *testing.T) {
 	}
 	t.Cleanup(conn.Release)
 	tables := []string{"task", "task_state", "link", "ready", "parked", "running", "gate", "gate_delta", "dep_event", "delivery",
-		"idempotency_key", "tally", "tally_event"}
+		"idempotency_key", "tally", "tally_event", "batch", "batch_progress", "batch_delta"}
 	do(t, conn, "INSERT INTO shape (id, type, kind, status, fields) VALUES (1, 0, 'k', 4, '[]')")
 	lookEmpty(t, conn.Conn())
 	for _, table := range tables {
@@ -52,7 +52,7 @@ func TestPlansDoNotTrustStatistics(t *testing.T) {
 		"task", "parents", "deliveries", "tasks_by_ids", "batch", "batch_counts", "batch_sums",
 		"dag_links", "drift", "life", "history", "to_edit",
 		"open_list", "few_ready", "few_queued", "tasks", "tasks_by_facts", "tasks_by_state", "tasks_by_place", "tasks_by_running",
-		"batches", "batches_by_age", "batches_by_kind", "batches_by_place", "batches_by_running", "batch_has",
+		"batches", "batches_by_age", "batches_by_kind", "batches_by_scope", "batches_by_place", "batches_by_running", "batch_has",
 		"batch_size", "to_stop", "to_stop_links",
 	}
 	do(t, conn, "begin")
@@ -85,8 +85,11 @@ func lookEmpty(t *testing.T, conn *pgx.Conn) {
 	for table, columns := range map[string]string{
 		"task": "(id, batch_id, local_id, name, kind, host, priority, dead_end_barrier, metadata, on_start, created_at) " +
 			"SELECT gen_random_uuid(), gen_random_uuid(), '', '', '', '', 0, false, '{}', '[]', now()",
-		"task_state": "(id, status, unmet, last_updated, kind, timeout, has_children, end_actions) " +
-			"SELECT gen_random_uuid(), 2, 0, now(), '', 1, false, false",
+		"task_state": "(id, status, unmet, last_updated, kind, timeout, has_children, end_actions, " +
+			"tells_batch) SELECT gen_random_uuid(), 2, 0, now(), '', 1, false, false, false",
+		"batch":           "(id, requester, created_at, scope, metadata) SELECT gen_random_uuid(), '', now(), '', '{}'",
+		"batch_progress":  "SELECT gen_random_uuid(), 1",
+		"batch_delta":     "(batch_id, success, failure, canceled, ended_at) SELECT gen_random_uuid(), 1, 0, 0, now()",
 		"link":            "SELECT gen_random_uuid(), gen_random_uuid(), false",
 		"ready":           "SELECT 'h', 0, gen_random_uuid()",
 		"parked":          "SELECT gen_random_uuid(), 1, 1, 0",
@@ -97,7 +100,7 @@ func lookEmpty(t *testing.T, conn *pgx.Conn) {
 		"tally_event":     "(task_id) SELECT gen_random_uuid()",
 		"dep_event":       "(parent_id, succeeded) SELECT gen_random_uuid(), true",
 		"idempotency_key": "SELECT n::text, '', gen_random_uuid(), now()",
-		"delivery":        "(task_id, trigger, place, host, next_at) SELECT gen_random_uuid(), 1, 0, 'h', now()",
+		"delivery":        "(source_id, trigger, place, host, next_at) SELECT gen_random_uuid(), 1, 0, 'h', now()",
 	} {
 		for _, sql := range []string{
 			"ALTER TABLE " + table + " SET (autovacuum_enabled = off)", // it would give the pages back

@@ -89,7 +89,7 @@ func (d *databases) take() string {
 }
 
 // misplaced are tasks that are not in the one place that their state names, and those parked in a lane that their gate
-// does not know, which nobody would ever wake.
+// does not know, which nobody would ever wake; and batches that do not know how many of their tasks have ended.
 const misplaced = `
 SELECT s.id::text || ' in state ' || s.status || CASE WHEN r.task_id IS NOT NULL THEN ' is ready' ELSE '' END ||
        CASE WHEN p.task_id IS NOT NULL THEN ' is parked' ELSE '' END ||
@@ -100,7 +100,12 @@ WHERE (r.task_id IS NOT NULL)::integer + (p.task_id IS NOT NULL)::integer <> (s.
    OR (x.task_id IS NOT NULL) <> (s.status IN (3, 4) OR s.status = 5 AND s.claimed_at IS NOT NULL)
 UNION ALL
 SELECT p.task_id::text || ' is parked in lane ' || p.lane || ', which its gate does not know'
-FROM parked p WHERE NOT EXISTS (SELECT FROM gate g WHERE g.id = p.gate_id AND p.lane = ANY(g.lanes))`
+FROM parked p WHERE NOT EXISTS (SELECT FROM gate g WHERE g.id = p.gate_id AND p.lane = ANY(g.lanes))
+UNION ALL
+SELECT p.batch_id::text || ' waits for ' || p.remaining || ' tasks'
+FROM batch_progress p
+WHERE p.remaining <> (SELECT count(*) FROM task t JOIN task_state s ON s.id = t.id WHERE t.batch_id = p.batch_id AND s.status < 6)
+    + (SELECT coalesce(sum(d.success + d.failure + d.canceled), 0) FROM batch_delta d WHERE d.batch_id = p.batch_id)`
 
 // check looks at what a test has left behind, and then empties the database for the next one.
 func (d *databases) check(tb testing.TB, url string) {

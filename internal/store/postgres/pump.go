@@ -73,6 +73,9 @@ func (t *tx) fold(ctx context.Context, tick *store.Tick, learned *shapesRead) er
 		}
 		return err
 	})
+	var complete []store.CompleteBatch
+	told := 0
+	t.foldBatches(tick.Params.BatchDeltas, &complete, &told)
 	var dirty []store.GateRow
 	if tick.LooksAtDirty() {
 		t.gates("dirty_gates", []any{store.MaxDirty, int64(t.s.shapes.Dirty)}, &dirty)
@@ -102,9 +105,25 @@ func (t *tx) fold(ctx context.Context, tick *store.Tick, learned *shapesRead) er
 	tick.Now = t.now
 	tick.FoldGates(deltas, dirty, taken)
 	tick.FoldEvents(events)
+	tick.FoldBatches(complete, told)
 	tick.Ready(ready)
 	tick.TallyEvents(changed)
 	return nil
+}
+
+// foldBatches counts in told the rows that were folded.
+func (t *tx) foldBatches(limit int, into *[]store.CompleteBatch, told *int) {
+	t.rows("fold_batches", []any{limit}, func(rows pgx.Rows) error {
+		var b store.CompleteBatch
+		var n int
+		var complete bool
+		err := rows.Scan((*[16]byte)(&b.ID), &n, &complete, &b.OnComplete)
+		*told += n
+		if complete {
+			*into = append(*into, b)
+		}
+		return err
+	})
 }
 
 func (t *tx) events(limit int, into *[]store.EventRow) {

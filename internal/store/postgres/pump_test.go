@@ -22,7 +22,9 @@ func pumpParams(t *testing.T, s *Store) store.PumpParams {
 
 func createTasks(t *testing.T, s *Store, n int, rules ...task.Rule) []*task.Task {
 	t.Helper()
-	b := &task.Batch{ID: uuid.Must(uuid.NewV7())}
+	b := &task.Batch{
+		ID: uuid.Must(uuid.NewV7()), Metadata: []byte("{}"), OnComplete: []task.Action{{URL: "http://a.test/done", Verb: "Post"}},
+	}
 	for range n {
 		b.Tasks = append(b.Tasks, &task.Task{
 			ID: uuid.Must(uuid.NewV7()), BatchID: b.ID, Kind: "work", Timeout: time.Hour, Metadata: json.RawMessage("{}"),
@@ -42,7 +44,7 @@ func TestBusyTickLearnsNothing(t *testing.T) {
 	s := openForCommits(t)
 	p := pumpParams(t, s)
 	rule := task.Rule{Max: 2, Matcher: task.Matcher{Kind: "work", Status: task.Running}}
-	createTasks(t, s, 3, rule)
+	tasks := createTasks(t, s, 3, rule)
 	conn, err := s.pool.Acquire(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -58,6 +60,19 @@ func TestBusyTickLearnsNothing(t *testing.T) {
 	if err != nil || len(pumped.Claims) != 2 {
 		t.Errorf("%d tasks were claimed under a limit of 2, %v", len(pumped.Claims), err)
 	}
+
+	// Nor does it wait for what the other process is folding.
+	if _, err := s.Settle(t.Context(), []task.Outcome{{ID: tasks[0].ID, Kind: task.Cancel}}); err != nil {
+		t.Fatal(err)
+	}
+	do(t, conn, "begin")
+	do(t, conn, "SELECT FROM pump FOR UPDATE")
+	do(t, conn, "DELETE FROM batch_delta")
+	do(t, conn, "DELETE FROM gate_delta")
+	if pumped, err := s.Pump(t.Context(), p); err != nil || !pumped.Busy {
+		t.Errorf("Pump while another one folds: %+v, %v", pumped, err)
+	}
+	do(t, conn, "rollback")
 }
 
 // A transaction that began before a rule was there leaves no event for it. The rule is counted only after such a

@@ -22,13 +22,13 @@ type stateScan struct {
 	success, failures                pgtype.Int8
 	startError, reason, kind         pgtype.Text
 	claimed, started, ended, updated pgtype.Timestamptz
-	hasChildren, endActions          pgtype.Bool
+	hasChildren, endActions, tells   pgtype.Bool
 }
 
 func (c *stateScan) into() []any {
 	return []any{&c.id, &c.status, &c.unmet, &c.success, &c.failures, &c.attempt, &c.startFail, &c.startStatus,
 		&c.startError, &c.claimed, &c.started, &c.ended, &c.updated, &c.reason, &c.kind, &c.timeout, &c.hasChildren,
-		&c.endActions}
+		&c.endActions, &c.tells}
 }
 
 func (c *stateScan) get() task.State {
@@ -40,7 +40,7 @@ func (c *stateScan) get() task.State {
 		ClaimedAt: timeOf(c.claimed), StartedAt: timeOf(c.started), EndedAt: timeOf(c.ended),
 		LastUpdated: timeOf(c.updated), FailureReason: c.reason.String,
 		Kind: c.kind.String, Timeout: time.Duration(c.timeout.Int32) * time.Second,
-		HasChildren: c.hasChildren.Bool, EndActions: c.endActions.Bool,
+		HasChildren: c.hasChildren.Bool, EndActions: c.endActions.Bool, TellsBatch: c.tells.Bool,
 	}
 }
 

@@ -21,6 +21,7 @@ func (t *tx) write(c *store.Changes) {
 	t.put("insert_tally_events", givenIDs(c.Tally))
 	t.put("set_checks", rowsOf(c.Checks, givenCheck))
 	t.put("insert_events", rowsOf(c.Ended, givenEvent))
+	t.put("insert_batch_deltas", rowsOf(c.BatchEnds, givenEnd))
 	if t.s.deadEnds {
 		t.put("insert_dead_ends", givenIDs(c.Futile))
 	}
@@ -83,10 +84,14 @@ func givenEvent(e *store.Ended, to []driver.Value) []driver.Value {
 	return append(to, e.ID.String(), flag(e.Succeeded))
 }
 
+func givenEnd(e *store.BatchEnd, to []driver.Value) []driver.Value {
+	return append(to, e.ID.String(), int64(e.Status), micros(e.At))
+}
+
 func givenHistory(h *store.HistoryRow, to []driver.Value) []driver.Value {
 	return append(to, h.Task.String(), micros(h.At), string(h.Cause), int64(h.To))
 }
 
 func givenDelivery(d *store.Delivery, to []driver.Value) []driver.Value {
-	return append(to, d.Task.String(), int64(d.Trigger), int64(d.Place), d.Host)
+	return append(to, d.Source.String(), int64(d.Trigger), int64(d.Place), d.Host)
 }

@@ -21,7 +21,10 @@ func (s *Store) Create(ctx context.Context, b *task.Batch, key *store.Idempotenc
 		plan := store.PlanCreate(b, t.talliedKinds(), t.now)
 		created = store.Created{Batch: b.ID, States: plan.States}
 		batch, now := b.ID.String(), micros(t.now)
-		t.exec("insert_batch", batch, b.Requester, now)
+		t.exec("insert_batch", batch, b.Requester, now, b.Scope, string(b.Metadata), actionsJSON(b.OnComplete))
+		if plan.Awaited > 0 {
+			t.exec("insert_progress", batch, int64(plan.Awaited))
+		}
 		t.put("insert_kinds", givenTexts(plan.Kinds), batch)
 		t.put("insert_tasks", rowsOf(b.Tasks, givenTask), batch, now)
 		t.put("insert_states", rowsOf(plan.States, givenState))
@@ -48,7 +51,7 @@ func givenState(s *task.State, to []driver.Value) []driver.Value {
 	return append(to, s.ID.String(), int64(s.Status), int64(s.Unmet), s.Success, s.Failures, int64(s.Attempt),
 		int64(s.StartFailures), int64(s.StartStatus), s.StartError, micros(s.ClaimedAt), micros(s.StartedAt),
 		micros(s.EndedAt), micros(s.LastUpdated), s.FailureReason, s.Kind, int64(s.Timeout.Seconds()),
-		flag(s.HasChildren), flag(s.EndActions))
+		flag(s.HasChildren), flag(s.EndActions), flag(s.TellsBatch))
 }
 
 func givenLink(l *store.Link, to []driver.Value) []driver.Value {

@@ -15,8 +15,9 @@ import (
 // due is a delivery that is due, or was leased by somebody whose lease has run out.
 type due struct {
 	store.Delivery
-	at      time.Time
-	actions []byte
+	at         time.Time
+	actions    []byte
+	completion task.Completion // of a batch
 }
 
 // ClaimDeliveries is as in store.Store. What was due first goes first.
@@ -28,7 +29,7 @@ func (s *Store) ClaimDeliveries(ctx context.Context, p store.ClaimDeliveriesPara
 	err := s.write(ctx, func(t *tx) error {
 		all := t.dueDeliveries(p.Room)
 		slices.SortFunc(all, func(a, b due) int {
-			return cmp.Or(a.at.Compare(b.at), slices.Compare(a.Task[:], b.Task[:]), cmp.Compare(a.Place, b.Place))
+			return cmp.Or(a.at.Compare(b.at), slices.Compare(a.Source[:], b.Source[:]), cmp.Compare(a.Place, b.Place))
 		})
 		hosts := map[string]int{}
 		for i := range all {
@@ -37,11 +38,9 @@ func (s *Store) ClaimDeliveries(ctx context.Context, p store.ClaimDeliveriesPara
 				continue
 			}
 			hosts[d.Host]++
-			actions, err := task.ParseActions(d.actions)
-			if err != nil || d.Place >= len(actions) {
-				return fmt.Errorf("action %d of trigger %d of task %s: %w", d.Place, d.Trigger, d.Task, err)
+			if err := d.Load(d.actions, &d.completion); err != nil {
+				return err
 			}
-			d.Action = actions[d.Place]
 			claimed.Deliveries = append(claimed.Deliveries, d.Delivery)
 		}
 		claimed.More = len(claimed.Deliveries) < len(all)
@@ -64,12 +63,16 @@ func (t *tx) dueDeliveries(room task.Room) []due {
 	}
 	var all []due
 	t.get("due_deliveries", givenTexts(full), func(r *row) error {
-		all = append(all, due{
+		d := due{
 			Delivery: store.Delivery{
-				Task: r.id(), Trigger: task.Trigger(r.int()), Place: r.int(), Host: r.text(), Failures: r.int(),
+				Source: r.id(), Trigger: task.Trigger(r.int()), Place: r.int(), Host: r.text(), Failures: r.int(),
 			},
 			at: r.time(), actions: r.raw(),
-		})
+		}
+		d.completion = task.Completion{
+			Batch: d.Source, Success: r.int(), Failure: r.int(), Canceled: r.int(), At: r.time(),
+		}
+		all = append(all, d)
 		return nil
 	}, micros(t.now), int64(room.Host("")+1))
 	return all
@@ -79,7 +82,7 @@ func (t *tx) dueDeliveries(room task.Room) []due {
 func (s *Store) FinishDeliveries(ctx context.Context, attempts []store.Attempt) error {
 	err := s.write(ctx, func(t *tx) error {
 		t.put("finish_deliveries", rowsOf(attempts, func(a *store.Attempt, to []driver.Value) []driver.Value {
-			return append(to, a.Task.String(), int64(a.Trigger), int64(a.Place), int64(a.State),
+			return append(to, a.Source.String(), int64(a.Trigger), int64(a.Place), int64(a.State),
 				micros(t.now.Add(a.Retry)), int64(a.Status), a.Error)
 		}))
 		return t.err

@@ -53,7 +53,7 @@ func action(url string) task.Action { return task.Action{Verb: "Post", URL: url}
 
 // newBatch is n tasks without dependencies.
 func newBatch(n int) *task.Batch {
-	b := &task.Batch{ID: newID(), Requester: "tests"}
+	b := &task.Batch{ID: newID(), Requester: "tests", Metadata: []byte("{}")}
 	for range n {
 		b.Tasks = append(b.Tasks, &task.Task{
 			ID: newID(), BatchID: b.ID, LocalID: "a", Name: "load 'x' é", Kind: "ingest", Timeout: time.Minute,
@@ -313,7 +313,7 @@ func testDeliveries(h *harness, c *clock) {
 	c.add(time.Minute + time.Second)
 	var attempts []store.Attempt
 	for _, d := range first.Deliveries {
-		attempts = append(attempts, store.Attempt{Task: d.Task, Trigger: d.Trigger, Place: d.Place,
+		attempts = append(attempts, store.Attempt{Source: d.Source, Trigger: d.Trigger, Place: d.Place,
 			State: store.DeliveryPending, Retry: time.Hour, Status: 503, Error: "503"})
 	}
 	if err := h.FinishDeliveries(ctx, attempts); err != nil {
@@ -331,7 +331,7 @@ func testDeliveries(h *harness, c *clock) {
 	if err := h.FinishDeliveries(ctx, attempts); err != nil {
 		h.t.Fatal(err)
 	}
-	d, err := h.Task(ctx, attempts[0].Task)
+	d, err := h.Task(ctx, attempts[0].Source)
 	if err != nil || len(d.Deliveries) == 0 || d.Deliveries[0].State != store.DeliveryDone || d.Deliveries[0].Failures != 1 {
 		h.t.Fatalf("%+v %v", d, err)
 	}

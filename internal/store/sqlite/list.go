@@ -31,16 +31,21 @@ func (s *Store) Task(ctx context.Context, id task.ID) (*store.Detail, error) {
 			d.Parents = append(d.Parents, task.Status(r.int()))
 			return nil
 		}, id.String())
-		t.rows("deliveries", func(r *row) error {
-			d.Deliveries = append(d.Deliveries, r.delivery())
-			return nil
-		}, id.String())
+		t.deliveries(id, &d.Deliveries)
 		return t.err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read task: %w", err)
 	}
 	return d, nil
+}
+
+// deliveries reads what is known of those of a task, or of a batch.
+func (t *tx) deliveries(source task.ID, into *[]store.DeliveryRecord) {
+	t.rows("deliveries", func(r *row) error {
+		*into = append(*into, r.delivery())
+		return nil
+	}, source.String())
 }
 
 // History is as in store.Store.
@@ -133,6 +138,7 @@ const (
 	byRunning = "tasks_by_running"
 
 	batchesByAge     = "batches_by_age"
+	batchesByScope   = "batches_by_scope"
 	batchesByKind    = "batches_by_kind"
 	batchesByPlace   = "batches_by_place"
 	batchesByRest    = "batches_by_rest"
@@ -293,8 +299,9 @@ func (w *where) tasks(from string, f *store.Filter) {
 
 // Batches is as in store.Store.
 func (s *Store) Batches(ctx context.Context, f store.Filter) ([]store.BatchItem, error) {
-	var groups []store.BatchGroup
+	var items []store.BatchItem
 	err := s.read(ctx, func(t *tx) error {
+		var groups []store.BatchGroup
 		from := t.batchesFrom(&f)
 		sql, args := s.batchesQuery(from, &f)
 		t.query(from, sql, func(r *row) error {
@@ -303,12 +310,21 @@ func (s *Store) Batches(ctx context.Context, f store.Filter) ([]store.BatchItem,
 			})
 			return nil
 		}, args...)
+		items = store.BatchItems(groups)
+		t.rows("batch_labels", func(r *row) error {
+			store.AddLabels(items, r.id(), r.labels())
+			return nil
+		}, array(store.BatchIDs(items)))
 		return t.err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list batches: %w", err)
 	}
-	return store.BatchItems(groups), nil
+	return items, nil
+}
+
+func (r *row) labels() store.BatchLabels {
+	return store.BatchLabels{Requester: r.text(), Scope: r.text(), Metadata: r.raw()}
 }
 
 // batchesFrom chooses where to look.
@@ -320,6 +336,8 @@ func (t *tx) batchesFrom(f *store.Filter) string {
 		return batchesByPlace
 	case only(f, task.Waiting, task.Paused, task.Failure, task.Canceled) && t.few("few_rest", array(f.Statuses)):
 		return batchesByRest
+	case f.Scope != "":
+		return batchesByScope
 	case f.Kind != "":
 		return batchesByKind
 	}
@@ -329,21 +347,29 @@ func (t *tx) batchesFrom(f *store.Filter) string {
 func (s *Store) batchesQuery(from string, f *store.Filter) (sql string, args []driver.Value) {
 	id, page := "b.id", s.queries.Get(from)
 	w, tasks := &where{args: &args}, &where{args: &args}
-	rest := *f // what is not known yet of the batches that are walked
+	ofTasks := *f
+	ofTasks.Metadata = nil
+	rest := ofTasks // what is not known yet of the batches that are walked
 	switch from {
 	case batchesByRest:
 		tasks.conditions = []string{"s.status IN (1, 5, 7, 8)"} // what the index is for
 		fallthrough
 	case batchesByPlace, batchesByRunning:
-		tasks.tasks(byState, f)
+		tasks.tasks(byState, &ofTasks)
 		page, rest = fmt.Sprintf(page, tasks.sql()), store.Filter{}
 	case batchesByKind:
 		id, rest.Kind = "k.batch_id", ""
 		w.add("k.kind = %s", f.Kind)
 	}
 	if rest.OfTasks() {
-		tasks.tasks(byState, f)
+		tasks.tasks(byState, &ofTasks)
 		w.conditions = append(w.conditions, fmt.Sprintf(s.queries.Get("batch_has"), tasks.all()))
+	}
+	if f.Scope != "" {
+		w.add("b.scope = %s AND b.scope <> ''", f.Scope) // the second for the index
+	}
+	if f.Metadata != nil {
+		w.add("metadata_contains(b.metadata, %s)", string(f.Metadata))
 	}
 	w.between(id, f)
 	w.created("b", f)
@@ -388,6 +414,7 @@ func (s *Store) Batch(ctx context.Context, id task.ID) (*store.BatchSummary, err
 			}
 			return nil
 		}, id.String())
+		t.deliveries(id, &b.Deliveries)
 		return t.err
 	})
 	if err != nil {
@@ -400,8 +427,10 @@ func (s *Store) Batch(ctx context.Context, id task.ID) (*store.BatchSummary, err
 func (t *tx) batch(id task.ID) *store.BatchSummary {
 	var b *store.BatchSummary
 	t.rows("batch", func(r *row) error {
-		b = &store.BatchSummary{ID: id, Requester: r.text(), CreatedAt: r.time(), Counts: map[task.Status]int{}}
-		return nil
+		b = &store.BatchSummary{ID: id, BatchLabels: r.labels(), CreatedAt: r.time(), Counts: map[task.Status]int{}}
+		var err error
+		b.OnComplete, err = task.ParseActions(r.raw())
+		return err
 	}, id.String())
 	return b
 }

@@ -26,11 +26,12 @@ SELECT n, printf('%08x-%04x-7%03x-8000-000000000000', (1767225600000 + n / 100 *
             WHEN n = 70005 THEN 8 WHEN n = 70006 THEN 5 WHEN n = 70008 THEN 1 ELSE 6 END AS status
 FROM n;
 
-INSERT INTO batch SELECT DISTINCT batch_id, '', at FROM made;
+INSERT INTO batch (id, requester, created_at, scope, metadata)
+SELECT DISTINCT batch_id, '', at, iif(at / 1000000 % 2, '', 'scope-' || at / 1000000 % 20), json_object('run', at / 1000000) FROM made;
 INSERT INTO task (id, batch_id, local_id, name, kind, host, priority, dead_end_barrier, metadata, on_start, created_at)
 SELECT id, batch_id, n, 'task ' || n, kind, 'h', 0, 0, json_object('tenant', n % 50, 'n', n), '[]', at FROM made;
-INSERT INTO task_state (id, status, unmet, claimed_at, started_at, ended_at, last_updated, kind, timeout, has_children, end_actions)
-SELECT id, status, status = 1, at, at, iif(status > 5, at, NULL), at, kind, iif(n = 70007, 77, 60), 0, 0 FROM made;
+INSERT INTO task_state (id, status, unmet, claimed_at, started_at, ended_at, last_updated, kind, timeout, has_children, end_actions, tells_batch)
+SELECT id, status, status = 1, at, at, iif(status > 5, at, NULL), at, kind, iif(n = 70007, 77, 60), 0, 0, 0 FROM made;
 INSERT INTO ready SELECT 'h', 0, id FROM made WHERE status = 2 AND kind = 'kind-1';
 INSERT INTO parked SELECT id, 1, 1, 0 FROM made WHERE status = 2 AND kind = 'kind-2';
 INSERT INTO running SELECT id, id, '[]', NULL FROM made WHERE status = 4;
@@ -80,6 +81,9 @@ func TestListsAtSize(t *testing.T) {
 		{"name", store.Filter{NamePart: "7"}},
 		{"batch", store.Filter{Batch: third}},
 		{"metadata", store.Filter{Metadata: []byte(`{"tenant":7}`)}},
+		{"scope", store.Filter{Scope: "scope-2"}},
+		{"scope and kind, deep cursor", store.Filter{Scope: "scope-2", Kind: "kind-7", Before: third}},
+		{"unknown scope", store.Filter{Scope: "nothing"}},
 		{"created after", store.Filter{CreatedAfter: middle}},
 		{"created before", store.Filter{CreatedBefore: middle}},
 		// These walk back over a key.

@@ -22,6 +22,7 @@ func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, err
 		tick.Now = t.now
 		t.newShapes(tick)
 		t.fold(tick)
+		t.foldBatches(tick)
 		t.ready(tick)
 		t.loadMore(tick)
 		if t.err != nil {
@@ -101,6 +102,49 @@ func (t *tx) fold(tick *store.Tick) {
 		tick.FoldGates(deltas, dirty, taken)
 		tick.FoldEvents(events)
 		tick.TallyEvents(changed)
+	}
+}
+
+// batchDelta is what batches were told, summed up for one of them.
+type batchDelta struct {
+	batch                      task.ID
+	success, failure, canceled int64
+	at                         int64 // the last end, as it is stored
+}
+
+// foldBatches tells batches of the ends of their tasks.
+func (t *tx) foldBatches(tick *store.Tick) {
+	var deltas []batchDelta
+	index, taken := map[task.ID]int{}, 0
+	t.rows("take_batch_deltas", func(r *row) error {
+		id := r.id()
+		i, ok := index[id]
+		if !ok {
+			i, index[id] = len(deltas), len(deltas)
+			deltas = append(deltas, batchDelta{batch: id})
+		}
+		d := &deltas[i]
+		d.success, d.failure, d.canceled = d.success+r.int64(), d.failure+r.int64(), d.canceled+r.int64()
+		d.at = max(d.at, r.int64())
+		taken++
+		return nil
+	}, int64(tick.Params.BatchDeltas))
+	if taken == 0 {
+		return
+	}
+	var complete []store.CompleteBatch
+	t.get("fold_batches", rowsOf(deltas, func(d *batchDelta, to []driver.Value) []driver.Value {
+		return append(to, d.batch.String(), d.success, d.failure, d.canceled, d.at)
+	}), func(r *row) error {
+		b := store.CompleteBatch{ID: r.id()}
+		if last := r.bool(); last {
+			b.OnComplete = r.raw()
+			complete = append(complete, b)
+		}
+		return nil
+	})
+	if t.err == nil {
+		tick.FoldBatches(complete, taken)
 	}
 }
 

@@ -79,7 +79,7 @@ func (r *row) state() task.State {
 		Attempt: r.int(), StartFailures: r.int(), StartStatus: r.int(), StartError: r.text(),
 		ClaimedAt: r.time(), StartedAt: r.time(), EndedAt: r.time(), LastUpdated: r.time(),
 		FailureReason: r.text(), Kind: r.text(), Timeout: time.Duration(r.int64()) * time.Second,
-		HasChildren: r.bool(), EndActions: r.bool(),
+		HasChildren: r.bool(), EndActions: r.bool(), TellsBatch: r.bool(),
 	}
 }
 

@@ -146,9 +146,9 @@ func TestNothingIsLeftOfAnError(t *testing.T) {
 	}
 	canceled, cancel := context.WithCancel(ctx)
 	err := h.write(canceled, func(t *tx) error {
-		t.exec("insert_batch", newID().String(), "", int64(0))
+		t.exec("insert_batch", newID().String(), "", int64(0), "", "{}", nil)
 		cancel()
-		t.exec("insert_batch", newID().String(), "", int64(0))
+		t.exec("insert_batch", newID().String(), "", int64(0), "", "{}", nil)
 		return t.err
 	})
 	if !errors.Is(err, context.Canceled) {
@@ -157,7 +157,7 @@ func TestNothingIsLeftOfAnError(t *testing.T) {
 	func() {
 		defer func() { _ = recover() }()
 		_ = h.write(ctx, func(t *tx) error {
-			t.exec("insert_batch", newID().String(), "", int64(0))
+			t.exec("insert_batch", newID().String(), "", int64(0), "", "{}", nil)
 			panic("in the middle")
 		})
 	}()
@@ -229,12 +229,13 @@ func TestPlans(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "x.db"), newClock())
 	walks := []string{ // small tables, the head of one, or all of it by intention
 		"dead_processes", "leave_all", "release_deliveries", "lost_claims", "holders", "take_deltas", "events",
-		"dirty_gates", "few_ready", "few_queued", "drift", "maybe_dead_ends", "pending_deltas",
+		"dirty_gates", "few_ready", "few_queued", "drift", "take_batch_deltas", "maybe_dead_ends", "pending_deltas",
 		"gate_holders", "take_tally_events", "tallied_kinds",
 		"insert_shapes", // for the foreign key, skipped as long as nothing violates it
 	}
-	sorts := []string{ // ready only the heads, pending_deltas what no tick has taken yet, the rest what belongs to one task
-		"drift", "ready", "dag_links", "batch_parents", "batch_deliveries", "pending_deltas",
+	sorts := []string{ // ready only the heads, pending_deltas what no tick has taken yet, insert_batch_deltas what one transaction
+		// has ended, the rest what belongs to one task
+		"drift", "ready", "dag_links", "batch_parents", "batch_deliveries", "pending_deltas", "insert_batch_deltas",
 	}
 	files, err := filepath.Glob("query/*.sql")
 	if err != nil {
@@ -277,7 +278,7 @@ func planOf(t *testing.T, s *Store, sql string) []string {
 			r.at = 3
 			steps = append(steps, r.text())
 			return nil
-		}, int64(1), int64(1), int64(1), int64(1), int64(1))
+		}, int64(1), int64(1), int64(1), int64(1), int64(1), int64(1))
 		return t.err
 	})
 	if err != nil {

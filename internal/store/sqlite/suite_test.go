@@ -28,7 +28,7 @@ func openSuite(tb testing.TB, clock *storetest.Clock) *Store {
 }
 
 // misplaced are tasks that are not in the one place that their state names, and those parked in a lane that their gate
-// does not know, which nobody would ever wake.
+// does not know, which nobody would ever wake; and batches that do not know how many of their tasks have ended.
 const misplaced = `
 SELECT s.id || ' in state ' || s.status || iif(r.task_id IS NULL, '', ' is ready') ||
        iif(p.task_id IS NULL, '', ' is parked') || iif(x.task_id IS NULL, '', ' is running')
@@ -39,7 +39,12 @@ WHERE (r.task_id IS NOT NULL) + (p.task_id IS NOT NULL) <> (s.status = 2)
 UNION ALL
 SELECT p.task_id || ' is parked in lane ' || p.lane || ', which its gate does not know'
 FROM parked p
-WHERE NOT EXISTS (SELECT 1 FROM gate g WHERE g.id = p.gate_id AND p.lane IN (SELECT value FROM json_each(g.lanes)))`
+WHERE NOT EXISTS (SELECT 1 FROM gate g WHERE g.id = p.gate_id AND p.lane IN (SELECT value FROM json_each(g.lanes)))
+UNION ALL
+SELECT p.batch_id || ' waits for ' || p.remaining || ' tasks'
+FROM batch_progress p
+WHERE p.remaining <> (SELECT count(*) FROM task t JOIN task_state s ON s.id = t.id WHERE t.batch_id = p.batch_id AND s.status < 6)
+    + (SELECT coalesce(sum(d.success + d.failure + d.canceled), 0) FROM batch_delta d WHERE d.batch_id = p.batch_id)`
 
 func checkPlaces(tb testing.TB, s *Store) {
 	tb.Helper()

@@ -47,7 +47,7 @@ func newTasks(n int, options ...func(*task.Task)) []*task.Task {
 }
 
 func batchOf(tasks ...*task.Task) *task.Batch {
-	b := &task.Batch{ID: newID(), Requester: "storetest", Tasks: tasks}
+	b := &task.Batch{ID: newID(), Requester: "storetest", Metadata: json.RawMessage(`{}`), Tasks: tasks}
 	for _, t := range tasks {
 		t.BatchID = b.ID
 	}

@@ -40,7 +40,7 @@ func (e *env) finishDeliveries(attempts ...store.Attempt) {
 
 func attempt(d store.Delivery, state store.DeliveryState, status int, err string, retry time.Duration) store.Attempt {
 	return store.Attempt{
-		Task: d.Task, Trigger: d.Trigger, Place: d.Place, State: state, Status: status, Error: err, Retry: retry,
+		Source: d.Source, Trigger: d.Trigger, Place: d.Place, State: state, Status: status, Error: err, Retry: retry,
 	}
 }
 
@@ -57,17 +57,17 @@ func testDeliveryForEach(t *testing.T, e *env) {
 	var want []store.Delivery
 	for i, trigger := range []task.Trigger{task.TriggerSuccess, task.TriggerFailure} {
 		for place, a := range tasks[i].Actions(trigger) {
-			want = append(want, store.Delivery{Task: tasks[i].ID, Trigger: trigger, Place: place, Host: store.Host(a), Action: a})
+			want = append(want, store.Delivery{Source: tasks[i].ID, Trigger: trigger, Place: place, Host: store.Host(a), Action: a})
 		}
 	}
 	got := e.claimDeliveries(ample())
 	slices.SortFunc(got.Deliveries, func(a, b store.Delivery) int {
-		if c := compareIDs(a.Task, b.Task); c != 0 {
+		if c := compareIDs(a.Source, b.Source); c != 0 {
 			return c
 		}
 		return a.Place - b.Place
 	})
-	if len(got.Deliveries) != 5 || got.Deliveries[4].Task != tasks[2].ID || got.Deliveries[4].Trigger != task.TriggerCancel {
+	if len(got.Deliveries) != 5 || got.Deliveries[4].Source != tasks[2].ID || got.Deliveries[4].Trigger != task.TriggerCancel {
 		t.Fatalf("%d deliveries: %+v", len(got.Deliveries), got.Deliveries)
 	}
 	if diff := cmp.Diff(want, got.Deliveries[:4]); diff != "" {
@@ -91,7 +91,7 @@ func testNoDelivery(t *testing.T, e *env) {
 		t.Errorf("%+v", got)
 	}
 	e.finishDeliveries() // nothing
-	e.finishDeliveries(store.Attempt{Task: tasks[0].ID, Trigger: task.TriggerSuccess, State: store.DeliveryDone})
+	e.finishDeliveries(store.Attempt{Source: tasks[0].ID, Trigger: task.TriggerSuccess, State: store.DeliveryDone})
 	if got := e.detail(tasks[0].ID).Deliveries; len(got) > 0 {
 		t.Errorf("%+v", got)
 	}
@@ -158,7 +158,7 @@ func testDeliveryOrder(t *testing.T, e *env) {
 	}
 	for i, id := range want {
 		got := e.claimDeliveries(task.Room{Total: 1, PerHost: 1}).Deliveries
-		if len(got) != 1 || got[0].Task != id {
+		if len(got) != 1 || got[0].Source != id {
 			t.Fatalf("claim %d: %+v, want task %s", i, got, id)
 		}
 	}
@@ -199,7 +199,7 @@ func testDeliveryRetry(t *testing.T, e *env) {
 func testDeliveryFinal(t *testing.T, e *env) {
 	tasks := e.ended(2, 1)
 	got := e.claimDeliveries(ample()).Deliveries
-	slices.SortFunc(got, func(a, b store.Delivery) int { return compareIDs(a.Task, b.Task) })
+	slices.SortFunc(got, func(a, b store.Delivery) int { return compareIDs(a.Source, b.Source) })
 	e.finishDeliveries(attempt(got[0], store.DeliveryDone, 204, "", 0), attempt(got[1], store.DeliveryDead, 410, "gone", 0))
 	// Whoever lost its lease reports later; it changes nothing.
 	e.finishDeliveries(attempt(got[0], store.DeliveryDead, 500, "late", 0), attempt(got[1], store.DeliveryPending, 500, "late", 0))
@@ -244,7 +244,7 @@ func testDeliveryClaimers(t *testing.T, e *env) {
 				}
 				mu.Lock()
 				for _, d := range claimed.Deliveries {
-					seen[key{d.Task, d.Place}]++
+					seen[key{d.Source, d.Place}]++
 				}
 				mu.Unlock()
 			}
@@ -252,7 +252,7 @@ func testDeliveryClaimers(t *testing.T, e *env) {
 	}
 	wg.Wait()
 	for _, d := range e.claimDeliveries(ample()).Deliveries { // what a claimer passed over because another held it
-		seen[key{d.Task, d.Place}]++
+		seen[key{d.Source, d.Place}]++
 	}
 	for k, n := range seen {
 		if n != 1 {

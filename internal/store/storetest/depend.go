@@ -91,7 +91,7 @@ func testCascade(t *testing.T, e *env) {
 		if d.Trigger != task.TriggerFailure {
 			t.Errorf("trigger %d", d.Trigger)
 		}
-		got[d.Task]++
+		got[d.Source]++
 	}
 	for i, k := range append([]*task.Task{root}, level...) {
 		if want := len(k.OnFailure); got[k.ID] != want {

@@ -26,6 +26,7 @@ var listTests = []conformance{
 	{"Claimed and Pending apart", testListClaimed},
 	{"created after and before", testListCreated},
 	{"batches by every filter alone and all combined", testBatchFilters},
+	{"batches by scope and metadata", testBatchLabels},
 	{"what a list shows of a batch", testBatchItem},
 	{"pages of batches", testBatchPages},
 }
@@ -194,6 +195,59 @@ func testBatchFilters(t *testing.T, e *env) {
 	tryFilters(choices, check)
 }
 
+func testBatchLabels(t *testing.T, e *env) {
+	scopes := []string{"", "nightly", "Nightly", "night", "a%"}
+	metadata := []string{`{}`, `{"run":1}`, `{"run":1,"by":["x","y"]}`, `{"run":"1"}`}
+	kinds := []string{"ingest", "export"}
+	var all []*task.Batch
+	for i := range 60 {
+		b := batchOf(newTask(kind(kinds[i%2])), newTask(kind("common"), func(k *task.Task) { k.Metadata = json.RawMessage(`{"run":7}`) }))
+		b.Scope, b.Metadata = scopes[rand.IntN(len(scopes))], json.RawMessage(metadata[rand.IntN(len(metadata))])
+		e.createBatch(b)
+		all = append(all, b)
+	}
+	e.tick(task.Room{Total: 40, PerHost: 40})
+	for _, b := range all[40:50] {
+		e.settle(cancel(b.Tasks[0]))
+	}
+	running := map[task.ID]bool{}
+	for _, item := range e.list(store.Filter{Statuses: []task.Status{task.Claimed}}) {
+		running[item.Task.BatchID] = true
+	}
+	check := func(f store.Filter) {
+		t.Helper()
+		var want, got []store.BatchLabels
+		for _, b := range slices.Backward(all) {
+			if (f.Scope == "" || b.Scope == f.Scope) && (f.Metadata == nil || task.Contains(b.Metadata, f.Metadata)) &&
+				(f.Kind == "" || b.Tasks[0].Kind == f.Kind) && (f.Before == task.ID{} || compareIDs(b.ID, f.Before) < 0) &&
+				(f.Statuses == nil || running[b.ID] && f.Statuses[0] == task.Claimed ||
+					slices.Contains(all[40:50], b) && f.Statuses[0] == task.Canceled) {
+				want = append(want, store.BatchLabels{Requester: b.Requester, Scope: b.Scope, Metadata: b.Metadata})
+			}
+		}
+		want = want[min(f.Offset, len(want)):]
+		for _, item := range e.batches(f) {
+			got = append(got, item.BatchLabels)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%+v (-want +got):\n%s", f, diff)
+		}
+	}
+	for _, scope := range append(scopes, "nothing", "NIGHTLY", "a") {
+		check(store.Filter{Scope: scope})
+		check(store.Filter{Scope: scope, Before: all[30].ID})
+		check(store.Filter{Scope: scope, Offset: 2})
+		for _, part := range append(metadata, `{"by":["y"]}`, `{"run":7}`) {
+			check(store.Filter{Scope: scope, Metadata: []byte(part)})
+			check(store.Filter{Scope: scope, Metadata: []byte(part), Kind: "export"})
+		}
+		for _, status := range []task.Status{task.Claimed, task.Canceled} {
+			check(store.Filter{Scope: scope, Statuses: []task.Status{status}})
+			check(store.Filter{Metadata: []byte(`{"run":1}`), Statuses: []task.Status{status}})
+		}
+	}
+}
+
 func testBatchItem(t *testing.T, e *env) {
 	parent := newTask(kind("ingest"))
 	b := e.create(parent, newTask(kind("export"), after(parent)), newTask(kind("ingest")), newTask(kind("archive")))
@@ -205,7 +259,7 @@ func testBatchItem(t *testing.T, e *env) {
 		t.Fatal(err)
 	}
 	want := []store.BatchItem{{
-		ID: b.ID, CreatedAt: summary.CreatedAt, UpdatedAt: e.detail(b.Tasks[3].ID).State.LastUpdated, Tasks: 4,
+		BatchLabels: store.BatchLabels{Requester: "storetest", Metadata: b.Metadata}, ID: b.ID, CreatedAt: summary.CreatedAt, UpdatedAt: e.detail(b.Tasks[3].ID).State.LastUpdated, Tasks: 4,
 		Counts: map[task.Status]int{task.Waiting: 1, task.Pending: 2, task.Canceled: 1}, Kinds: []string{"archive", "export", "ingest"},
 	}}
 	if diff := cmp.Diff(want, e.batches(store.Filter{Kind: "ingest"})); diff != "" {

@@ -231,6 +231,8 @@ type simulation struct {
 	// caughtUp: nothing has happened since the store had no more to do. Only then the statuses of its tasks are those of
 	// the model, and so are the counts of rules about statuses.
 	caughtUp bool
+	// untold are the batches that have not told their end and want to.
+	untold map[task.ID]*task.Batch
 }
 
 var simulations atomic.Int64
@@ -248,7 +250,7 @@ func testModel(t *testing.T, e *env) {
 		inner.failer = rt
 		s := &simulation{
 			env: &inner, rt: rt, m: &model{byID: map[task.ID]*modelTask{}}, owner: inner.process(),
-			prefix: fmt.Sprintf("simulation-%d/", simulations.Add(1)),
+			prefix: fmt.Sprintf("simulation-%d/", simulations.Add(1)), untold: map[task.ID]*task.Batch{},
 		}
 		defer s.clear()
 		s.createSome()
@@ -320,7 +322,12 @@ func (s *simulation) createSome() {
 		}
 		tasks = append(tasks, t)
 	}
-	s.create(tasks...)
+	b := batchOf(tasks...)
+	if s.draw("tells", 0, 1) == 1 {
+		b = telling(tasks)
+		s.untold[b.ID] = b
+	}
+	s.createBatch(b)
 	s.m.add(tasks)
 	s.caughtUp = false
 }
@@ -437,7 +444,7 @@ func (s *simulation) pumpSome() bool {
 		room.Busy = map[string]int{hostA: s.draw("busy at a", 0, 3)}
 	}
 	return s.pumpModel(store.PumpParams{
-		Owner: s.owner, Room: room, Fetch: s.draw("fetch", 0, 4), Links: s.draw("links", 1, 4),
+		Owner: s.owner, Room: room, Fetch: s.draw("fetch", 0, 4), Links: s.draw("links", 1, 4), BatchDeltas: s.draw("batch deltas", 1, 4),
 	})
 }
 
@@ -474,6 +481,7 @@ func (s *simulation) pumpModel(p store.PumpParams) bool {
 // compare wants the store where the model is, as soon as it has caught up.
 func (s *simulation) compare() {
 	s.wantNoDrift()
+	s.compareOutbox()
 	items := s.list(store.Filter{KindPrefix: s.prefix, Limit: 10_000})
 	if len(items) != len(s.m.tasks) {
 		s.Fatalf("%d tasks, the model has %d", len(items), len(s.m.tasks))
@@ -483,6 +491,40 @@ func (s *simulation) compare() {
 		if got := item.State; got.Status != k.status || got.Success != k.count || got.Attempt != k.attempt ||
 			got.HoldsSlots() != k.holds || !got.Status.Terminal() && got.Unmet != k.unmet {
 			s.Fatalf("%s: %+v; the model has %s, count %d, attempt %d, unmet %d", k.LocalID, got, k.status, k.count, k.attempt, k.unmet)
+		}
+	}
+}
+
+// compareOutbox wants the batches to tell their end of which the last task has ended since it was asked last.
+func (s *simulation) compareOutbox() {
+	for _, d := range s.claimDeliveries(ample()).Deliveries {
+		s.finishDeliveries(attempt(d, store.DeliveryDone, 204, "", 0))
+		b := s.untold[d.Source]
+		if b == nil && slices.ContainsFunc(s.m.tasks, func(k *modelTask) bool { return k.BatchID == d.Source }) {
+			s.Fatalf("batch %s tells its end twice", d.Source)
+		}
+		if b == nil {
+			continue // what another simulation has left
+		}
+		delete(s.untold, d.Source)
+		c := task.Completion{Batch: b.ID, At: s.completion(b).At}
+		for _, k := range b.Tasks {
+			switch s.m.byID[k.ID].status {
+			case task.Success:
+				c.Success++
+			case task.Failure:
+				c.Failure++
+			case task.Canceled:
+				c.Canceled++
+			}
+		}
+		if got, want := string(d.Action.Body), string(c.Body(nil)); got != want {
+			s.Fatalf("batch %s tells %s; the model has %s", b.ID, got, want)
+		}
+	}
+	for _, b := range s.untold {
+		if !slices.ContainsFunc(b.Tasks, func(k *task.Task) bool { return !s.m.byID[k.ID].status.Terminal() }) {
+			s.Fatalf("batch %s has ended and does not tell it", b.ID)
 		}
 	}
 }

@@ -189,7 +189,7 @@ func testLateCancelAction(t *testing.T, e *env) {
 	e.settle(startedWithCancel(k.ID)) // the answer is settled again
 	e.settle(started(never.ID))
 	got := e.claimDeliveries(ample()).Deliveries
-	if len(got) != 1 || got[0].Task != k.ID || got[0].Trigger != task.TriggerCancel || got[0].Action.URL != "http://"+hostB+"/cancel" {
+	if len(got) != 1 || got[0].Source != k.ID || got[0].Trigger != task.TriggerCancel || got[0].Action.URL != "http://"+hostB+"/cancel" {
 		t.Errorf("deliveries %+v", got)
 	}
 	e.wantStatus(task.Canceled, k, never)

@@ -62,6 +62,7 @@ func Run(t *testing.T, open Open) {
 		{"leases", leaseTests},
 		{"timeouts", timeoutTests},
 		{"deliveries", deliveryTests},
+		{"complete batches", completeTests},
 		{"lists", listTests},
 		{"stop", stopTests},
 		{"explain", explainTests},

@@ -3,10 +3,14 @@
 
 -- Facts of a batch.
 CREATE TABLE batch (
-    id         uuid PRIMARY KEY,
-    requester  text NOT NULL,
-    created_at timestamptz NOT NULL
+    id          uuid PRIMARY KEY,
+    requester   text NOT NULL,
+    created_at  timestamptz NOT NULL,
+    scope       text NOT NULL, -- empty: none
+    metadata    json NOT NULL,
+    on_complete json -- null: none
 );
+CREATE INDEX batch_scope ON batch (scope, id) WHERE scope <> '';
 
 -- Creates that may be sent again: what a key that a client chose stands for, for a day.
 CREATE TABLE idempotency_key (
@@ -67,6 +71,7 @@ CREATE TABLE task_state (
     timeout        integer NOT NULL, -- seconds
     has_children   boolean NOT NULL,
     end_actions    boolean NOT NULL,
+    tells_batch    boolean NOT NULL,
     CHECK (unmet >= 0 OR status IN (6, 7, 8)),
     CHECK (status <> 1 OR unmet > 0),                         -- Waiting waits for something
     CHECK (status NOT IN (2, 3, 4) OR unmet = 0),             -- what may start waits for nothing
@@ -159,15 +164,35 @@ CREATE TABLE dep_event (
     after_child uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000'
 );
 
+-- How far the batches are that have an on_complete. Only the pump changes these rows.
+CREATE TABLE batch_progress (
+    batch_id  uuid PRIMARY KEY,
+    remaining integer NOT NULL CHECK (remaining >= 0), -- tasks that have not ended, before batch_delta is folded
+    success   integer NOT NULL DEFAULT 0,
+    failure   integer NOT NULL DEFAULT 0,
+    canceled  integer NOT NULL DEFAULT 0,
+    ended_at  timestamptz -- the last end; null: none
+) WITH (fillfactor = 50);
+
+-- Tasks of these batches that ended, counted by the transaction that ended them.
+CREATE TABLE batch_delta (
+    seq      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    batch_id uuid NOT NULL,
+    success  integer NOT NULL,
+    failure  integer NOT NULL,
+    canceled integer NOT NULL,
+    ended_at timestamptz NOT NULL -- the last of them
+);
+
 -- Parents of tasks that ended otherwise than by Success: they may be dead ends. One may stand here several times.
 CREATE TABLE dead_end (
     seq     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     task_id uuid NOT NULL
 );
 
--- The outbox: end and cancel actions. The numbers are those of task.Trigger and store.DeliveryState.
+-- The outbox: end and cancel actions of tasks, and what batches send when they are complete. The numbers are those of task.Trigger and store.DeliveryState.
 CREATE TABLE delivery (
-    task_id     uuid NOT NULL,
+    source_id   uuid NOT NULL, -- the task, or the batch, whose action it is
     trigger     smallint NOT NULL,
     place       smallint NOT NULL,
     host        text NOT NULL,
@@ -176,7 +201,7 @@ CREATE TABLE delivery (
     next_at     timestamptz NOT NULL, -- when to send it, or when the lease of who sends it ends
     last_status smallint NOT NULL DEFAULT 0,
     last_error  text NOT NULL DEFAULT '',
-    PRIMARY KEY (task_id, trigger, place)
+    PRIMARY KEY (source_id, trigger, place)
 );
 CREATE INDEX delivery_due ON delivery (host, next_at) WHERE state = 1;
 

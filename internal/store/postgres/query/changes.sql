@@ -75,10 +75,19 @@ WHERE r.ctid = u.at;
 -- name: insert_events
 INSERT INTO dep_event (parent_id, succeeded) SELECT * FROM unnest($1::uuid[], $2::boolean[]);
 
+-- One row for each batch.
+-- name: insert_batch_deltas
+INSERT INTO batch_delta (batch_id, success, failure, canceled, ended_at)
+SELECT t.batch_id, count(*) FILTER (WHERE u.status = 6), count(*) FILTER (WHERE u.status = 7),
+       count(*) FILTER (WHERE u.status = 8), max(u.ended_at)
+FROM unnest($1::uuid[], $2::smallint[], $3::timestamptz[]) AS u(id, status, ended_at)
+CROSS JOIN LATERAL (SELECT batch_id FROM task WHERE id = u.id OFFSET 0) t
+GROUP BY t.batch_id;
+
 -- name: insert_deliveries
-INSERT INTO delivery (task_id, trigger, place, host, next_at)
-SELECT u.task_id, u.trigger, u.place, u.host, $1
-FROM unnest($2::uuid[], $3::smallint[], $4::smallint[], $5::text[]) AS u(task_id, trigger, place, host)
+INSERT INTO delivery (source_id, trigger, place, host, next_at)
+SELECT u.source_id, u.trigger, u.place, u.host, $1
+FROM unnest($2::uuid[], $3::smallint[], $4::smallint[], $5::text[]) AS u(source_id, trigger, place, host)
 ON CONFLICT DO NOTHING;
 
 -- name: insert_history

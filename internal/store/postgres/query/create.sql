@@ -1,5 +1,8 @@
 -- name: insert_batch
-INSERT INTO batch (id, requester, created_at) VALUES ($1, $2, $3);
+INSERT INTO batch (id, requester, created_at, scope, metadata, on_complete) VALUES ($1, $2, $3, $4, $5::text::json, $6::text::json);
+
+-- name: insert_progress
+INSERT INTO batch_progress (batch_id, remaining) VALUES ($1, $2);
 
 -- name: insert_kinds
 INSERT INTO batch_kind (kind, batch_id) SELECT k, $1 FROM unnest($2::text[]) AS k;
@@ -15,10 +18,11 @@ FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::smal
        metadata, rules, on_start, on_success, on_failure);
 
 -- name: insert_states
-INSERT INTO task_state (id, status, unmet, last_updated, kind, timeout, has_children, end_actions)
-SELECT u.id, u.status, u.unmet, $1, u.kind, u.timeout, u.has_children, u.end_actions
-FROM unnest($2::uuid[], $3::smallint[], $4::integer[], $5::text[], $6::integer[], $7::boolean[], $8::boolean[])
-  AS u(id, status, unmet, kind, timeout, has_children, end_actions);
+INSERT INTO task_state (id, status, unmet, last_updated, kind, timeout, has_children, end_actions, tells_batch)
+SELECT u.id, u.status, u.unmet, $1, u.kind, u.timeout, u.has_children, u.end_actions, u.tells_batch
+FROM unnest($2::uuid[], $3::smallint[], $4::integer[], $5::text[], $6::integer[], $7::boolean[], $8::boolean[],
+            $9::boolean[])
+  AS u(id, status, unmet, kind, timeout, has_children, end_actions, tells_batch);
 
 -- name: insert_links
 INSERT INTO link (parent_id, child_id, requires_success)

@@ -22,17 +22,21 @@ WITH RECURSIVE hosts AS (
 )
 UPDATE delivery d SET next_at = clock_timestamp() + $1::interval + $2::interval
 FROM due WHERE d.ctid = due.at
-RETURNING d.task_id, d.trigger, d.place, d.host, d.failures,
-          (SELECT CASE d.trigger WHEN 2 THEN t.on_success WHEN 3 THEN t.on_failure ELSE t.on_cancel END
-           FROM task t WHERE t.id = d.task_id);
+RETURNING d.source_id, d.trigger, d.place, d.host, d.failures,
+          CASE d.trigger WHEN 5 THEN (SELECT on_complete FROM batch WHERE id = d.source_id) ELSE (
+              SELECT CASE d.trigger WHEN 2 THEN t.on_success WHEN 3 THEN t.on_failure ELSE t.on_cancel END
+              FROM task t WHERE t.id = d.source_id
+          ) END,
+          (SELECT ARRAY[success, failure, canceled] FROM batch_progress WHERE d.trigger = 5 AND batch_id = d.source_id),
+          (SELECT ended_at FROM batch_progress WHERE d.trigger = 5 AND batch_id = d.source_id);
 
 -- In one order, so that two processes do not wait for each other in a circle.
 -- name: lock_deliveries
 SELECT FROM (
-    SELECT * FROM unnest($1::uuid[], $2::smallint[], $3::smallint[]) AS u(task_id, trigger, place)
-    ORDER BY task_id, trigger, place OFFSET 0
+    SELECT * FROM unnest($1::uuid[], $2::smallint[], $3::smallint[]) AS u(source_id, trigger, place)
+    ORDER BY source_id, trigger, place OFFSET 0
 ) u CROSS JOIN LATERAL (
-    SELECT FROM delivery d WHERE d.task_id = u.task_id AND d.trigger = u.trigger AND d.place = u.place FOR UPDATE
+    SELECT FROM delivery d WHERE d.source_id = u.source_id AND d.trigger = u.trigger AND d.place = u.place FOR UPDATE
 ) d;
 
 -- A delivery that another process has finished meanwhile stays finished. (With state = 1 the planner might walk the index
@@ -43,9 +47,9 @@ SET state = u.state, failures = d.failures + (u.error <> '')::integer,
     next_at = clock_timestamp() + $1::interval + u.retry, last_status = u.status, last_error = u.error
 FROM (
     SELECT u.*, (SELECT ctid FROM delivery d
-                 WHERE d.task_id = u.task_id AND d.trigger = u.trigger AND d.place = u.place) AS at
+                 WHERE d.source_id = u.source_id AND d.trigger = u.trigger AND d.place = u.place) AS at
     FROM unnest($2::uuid[], $3::smallint[], $4::smallint[], $5::smallint[], $6::interval[], $7::smallint[], $8::text[])
-      AS u(task_id, trigger, place, state, retry, status, error)
+      AS u(source_id, trigger, place, state, retry, status, error)
     OFFSET 0
 ) u
 WHERE d.ctid = u.at AND d.state NOT IN (2, 3);

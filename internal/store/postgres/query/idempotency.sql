@@ -18,7 +18,7 @@ SELECT t.id, t.batch_id, t.local_id, t.name, t.kind, t.priority, t.expected_coun
        t.rules, t.on_start, t.on_success, t.on_failure, t.on_cancel, t.created_at,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
-       s.end_actions
+       s.end_actions, s.tells_batch
 FROM task t CROSS JOIN LATERAL (SELECT * FROM task_state WHERE id = t.id OFFSET 0) s
 WHERE t.batch_id = $1 ORDER BY t.id;
 
@@ -30,8 +30,8 @@ FROM task t CROSS JOIN LATERAL (
 WHERE t.batch_id = $1 ORDER BY t.id, l.parent_id;
 
 -- name: batch_deliveries
-SELECT d.task_id, d.trigger, d.place, d.state, d.failures, d.last_status, d.last_error
-FROM task t CROSS JOIN LATERAL (SELECT * FROM delivery WHERE task_id = t.id OFFSET 0) d
+SELECT d.source_id, d.trigger, d.place, d.state, d.failures, d.last_status, d.last_error
+FROM task t CROSS JOIN LATERAL (SELECT * FROM delivery WHERE source_id = t.id OFFSET 0) d
 WHERE t.batch_id = $1 ORDER BY t.id, d.trigger, d.place;
 
 -- The oldest $3 of those older than $2, but what a create holds just now. Index idempotency_key_created.

@@ -3,7 +3,7 @@ SELECT t.id, t.batch_id, t.local_id, t.name, t.kind, t.priority, t.expected_coun
        t.rules, t.on_start, t.on_success, t.on_failure, t.on_cancel, t.created_at,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
-       s.end_actions
+       s.end_actions, s.tells_batch
 FROM task t JOIN task_state s ON s.id = t.id WHERE t.id = $1;
 
 -- name: parents
@@ -12,13 +12,13 @@ FROM link l JOIN task_state s ON s.id = l.parent_id WHERE l.child_id = $1 ORDER 
 
 -- name: deliveries
 SELECT trigger, place, state, failures, last_status, last_error
-FROM delivery WHERE task_id = $1 ORDER BY trigger, place;
+FROM delivery WHERE source_id = $1 ORDER BY trigger, place;
 
 -- name: life
 SELECT t.created_at, EXISTS (SELECT 1 FROM link WHERE child_id = t.id),
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
-       s.end_actions
+       s.end_actions, s.tells_batch
 FROM task t JOIN task_state s ON s.id = t.id WHERE t.id = $1;
 
 -- name: history
@@ -38,7 +38,7 @@ SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan'
 SELECT t.id, t.batch_id, t.local_id, t.name, t.priority, t.expected_count, t.dead_end_barrier, t.created_at,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
-       s.end_actions
+       s.end_actions, s.tells_batch
 
 -- By the facts: the newest, those of a batch or a kind (indexes task_batch, task_kind).
 -- name: tasks_by_facts
@@ -91,6 +91,10 @@ SELECT b.id, b.created_at FROM batch b
 -- name: batches_by_kind
 SELECT b.id, b.created_at FROM batch_kind k JOIN batch b ON b.id = k.batch_id
 
+-- Index batch_scope.
+-- name: batches_by_scope
+SELECT b.id, b.created_at FROM batch b
+
 -- Those with a task in a place. There are few tasks to look at, so their batches are sorted.
 -- name: batches_by_running
 SELECT b.id, b.created_at
@@ -129,7 +133,10 @@ FROM task t JOIN task_state s ON s.id = t.id
 WHERE t.batch_id = $1 AND t.kind = $2 AND s.status NOT IN (6, 7, 8) ORDER BY t.id;
 
 -- name: batch
-SELECT b.requester, b.created_at FROM batch b WHERE b.id = $1;
+SELECT requester, scope, metadata, created_at, on_complete FROM batch WHERE id = $1;
+
+-- name: batch_labels
+SELECT id, requester, scope, metadata FROM batch WHERE id = ANY($1::uuid[]);
 
 -- name: batch_counts
 SELECT s.status, count(*)::integer

@@ -40,7 +40,7 @@ RETURNING task_id;
 SELECT t.metadata, t.expected_count,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
-       s.end_actions
+       s.end_actions, s.tells_batch
 FROM unnest($1::uuid[]) AS u(id)
 CROSS JOIN LATERAL (SELECT metadata, expected_count FROM task WHERE id = u.id OFFSET 0) t
 CROSS JOIN LATERAL (SELECT * FROM task_state WHERE id = u.id OFFSET 0) s;
@@ -72,6 +72,31 @@ SELECT held.task_id, t.kind, t.metadata
 FROM held CROSS JOIN LATERAL (SELECT kind, metadata FROM task WHERE id = held.task_id OFFSET 0) t
 WHERE t.kind = ANY($1::text[]);
 
+-- The batches that were told of ends, each with how many rows told it, and with its actions if it is complete now. Nobody
+-- else writes batch_progress.
+-- name: fold_batches
+WITH taken AS (
+    DELETE FROM batch_delta WHERE seq = ANY(ARRAY(SELECT seq FROM batch_delta ORDER BY seq LIMIT $1))
+                              AND current_setting('taskrunner.pump', true) = 'locked'
+    RETURNING batch_id, success, failure, canceled, ended_at
+), summed AS (
+    SELECT batch_id, sum(success)::integer AS success, sum(failure)::integer AS failure, sum(canceled)::integer AS canceled,
+           max(ended_at) AS ended_at, count(*)::integer AS n
+    FROM taken GROUP BY batch_id
+), folded AS (
+    UPDATE batch_progress p
+    SET remaining = p.remaining - u.success - u.failure - u.canceled, success = p.success + u.success,
+        failure = p.failure + u.failure, canceled = p.canceled + u.canceled, ended_at = greatest(p.ended_at, u.ended_at)
+    FROM (
+        SELECT summed.*, (SELECT ctid FROM batch_progress WHERE batch_id = summed.batch_id) AS at FROM summed
+        OFFSET 0
+    ) u
+    WHERE p.ctid = u.at
+    RETURNING p.batch_id, p.remaining, u.n
+)
+SELECT batch_id, n, remaining = 0, CASE WHEN remaining = 0 THEN (SELECT on_complete FROM batch WHERE id = batch_id) END
+FROM folded;
+
 -- Deltas of gates that do not exist are visits; they count as taken.
 -- name: take_deltas
 WITH taken AS (
@@ -95,7 +120,7 @@ SELECT id, shape_id, vals, used, lanes, dirty FROM gate WHERE id = ANY($1::bigin
 -- name: events
 SELECT c.seq, c.parent_id, c.succeeded, c.requires_success, s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
-       s.end_actions
+       s.end_actions, s.tells_batch
 FROM (
     SELECT * FROM (
         SELECT e.seq, e.parent_id, e.succeeded, l.child_id, coalesce(l.requires_success, false) AS requires_success
@@ -129,7 +154,7 @@ WITH RECURSIVE hosts AS (
 SELECT t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.expected_count,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
-       s.end_actions
+       s.end_actions, s.tells_batch
 FROM (
     SELECT r.task_id
     FROM lanes
@@ -151,7 +176,7 @@ SELECT id, kind, priority, host, metadata, rules, on_start, expected_count, on_f
 SELECT w.gate_id, w.lane, t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.expected_count,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
-       s.end_actions
+       s.end_actions, s.tells_batch
 FROM unnest($1::bigint[], $2::bigint[], $3::integer[]) AS w(gate_id, lane, n)
 CROSS JOIN LATERAL (
     SELECT task_id FROM parked

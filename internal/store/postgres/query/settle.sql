@@ -35,7 +35,7 @@ SELECT DISTINCT kind FROM shape WHERE type <> 0 OR status <> 4;
 -- In id order: whoever waits for several rows waits in the same order as everybody.
 -- name: lock_states
 SELECT id, status, unmet, success, failures, attempt, start_failures, start_status, start_error, claimed_at, started_at,
-       ended_at, last_updated, failure_reason, kind, timeout, has_children, end_actions
+       ended_at, last_updated, failure_reason, kind, timeout, has_children, end_actions, tells_batch
 FROM task_state WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE;
 
 -- name: facts

@@ -4,10 +4,14 @@
 
 -- Facts of a batch.
 CREATE TABLE batch (
-    id         TEXT PRIMARY KEY,
-    requester  TEXT NOT NULL,
-    created_at INTEGER NOT NULL
+    id          TEXT PRIMARY KEY,
+    requester   TEXT NOT NULL,
+    created_at  INTEGER NOT NULL,
+    scope       TEXT NOT NULL, -- empty: none
+    metadata    TEXT NOT NULL,
+    on_complete TEXT -- null: none
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX batch_scope ON batch (scope, id) WHERE scope <> '';
 
 -- Creates that may be sent again: what a key that a client chose stands for, for a day.
 CREATE TABLE idempotency_key (
@@ -68,6 +72,7 @@ CREATE TABLE task_state (
     timeout        INTEGER NOT NULL, -- seconds
     has_children   INTEGER NOT NULL,
     end_actions    INTEGER NOT NULL,
+    tells_batch    INTEGER NOT NULL,
     CHECK (unmet >= 0 OR status IN (6, 7, 8)),
     CHECK (status <> 1 OR unmet > 0),                         -- Waiting waits for something
     CHECK (status NOT IN (2, 3, 4) OR unmet = 0),             -- what may start waits for nothing
@@ -160,15 +165,35 @@ CREATE TABLE dep_event (
     after_child TEXT NOT NULL DEFAULT ''
 ) STRICT;
 
+-- How far the batches are that have an on_complete. Only the pump changes these rows.
+CREATE TABLE batch_progress (
+    batch_id  TEXT PRIMARY KEY REFERENCES batch,
+    remaining INTEGER NOT NULL CHECK (remaining >= 0), -- tasks that have not ended, before batch_delta is folded
+    success   INTEGER NOT NULL DEFAULT 0,
+    failure   INTEGER NOT NULL DEFAULT 0,
+    canceled  INTEGER NOT NULL DEFAULT 0,
+    ended_at  INTEGER -- the last end; null: none
+) STRICT, WITHOUT ROWID;
+
+-- Tasks of these batches that ended, counted by the transaction that ended them.
+CREATE TABLE batch_delta (
+    seq      INTEGER PRIMARY KEY,
+    batch_id TEXT NOT NULL,
+    success  INTEGER NOT NULL,
+    failure  INTEGER NOT NULL,
+    canceled INTEGER NOT NULL,
+    ended_at INTEGER NOT NULL -- the last of them
+) STRICT;
+
 -- Parents of tasks that ended otherwise than by Success: they may be dead ends. One may stand here several times.
 CREATE TABLE dead_end (
     seq     INTEGER PRIMARY KEY,
     task_id TEXT NOT NULL
 ) STRICT;
 
--- The outbox: end and cancel actions. The numbers are those of task.Trigger and store.DeliveryState.
+-- The outbox: end and cancel actions of tasks, and what batches send when they are complete. The numbers are those of task.Trigger and store.DeliveryState.
 CREATE TABLE delivery (
-    task_id     TEXT NOT NULL REFERENCES task,
+    source_id   TEXT NOT NULL, -- the task, or the batch, whose action it is
     "trigger"   INTEGER NOT NULL,
     place       INTEGER NOT NULL,
     host        TEXT NOT NULL,
@@ -177,7 +202,7 @@ CREATE TABLE delivery (
     next_at     INTEGER NOT NULL, -- when to send it, or when the lease of who sends it ends
     last_status INTEGER NOT NULL DEFAULT 0,
     last_error  TEXT NOT NULL DEFAULT '',
-    PRIMARY KEY (task_id, "trigger", place)
+    PRIMARY KEY (source_id, "trigger", place)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX delivery_due ON delivery (host, next_at) WHERE state = 1;
 

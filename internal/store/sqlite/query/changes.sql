@@ -42,9 +42,15 @@ UPDATE running SET check_at = g.check_at FROM given_check g WHERE running.task_i
 -- name: insert_events
 INSERT INTO dep_event (parent_id, succeeded) SELECT g.parent_id, g.succeeded FROM given_event g;
 
+-- One row for each batch.
+-- name: insert_batch_deltas
+INSERT INTO batch_delta (batch_id, success, failure, canceled, ended_at)
+SELECT t.batch_id, sum(g.status = 6), sum(g.status = 7), sum(g.status = 8), max(g.ended_at)
+FROM given_end g CROSS JOIN task t ON t.id = g.id GROUP BY t.batch_id;
+
 -- name: insert_deliveries
-INSERT INTO delivery (task_id, "trigger", place, host, next_at)
-SELECT g.task_id, g."trigger", g.place, g.host, ?1 FROM given_delivery g WHERE true
+INSERT INTO delivery (source_id, "trigger", place, host, next_at)
+SELECT g.source_id, g."trigger", g.place, g.host, ?1 FROM given_delivery g WHERE true
 ON CONFLICT DO NOTHING;
 
 -- name: insert_history

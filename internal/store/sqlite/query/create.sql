@@ -1,5 +1,8 @@
 -- name: insert_batch
-INSERT INTO batch (id, requester, created_at) VALUES (?1, ?2, ?3);
+INSERT INTO batch (id, requester, created_at, scope, metadata, on_complete) VALUES (?1, ?2, ?3, ?4, ?5, ?6);
+
+-- name: insert_progress
+INSERT INTO batch_progress (batch_id, remaining) VALUES (?1, ?2);
 
 -- name: insert_kinds
 INSERT INTO batch_kind (kind, batch_id) SELECT g.id, ?1 FROM given_id g;
@@ -12,8 +15,8 @@ SELECT g.id, ?1, g.local_id, g.name, g.kind, g.host, g.priority, g.expected_coun
 FROM given_task g;
 
 -- name: insert_states
-INSERT INTO task_state (id, status, unmet, last_updated, kind, timeout, has_children, end_actions)
-SELECT g.id, g.status, g.unmet, g.last_updated, g.kind, g.timeout, g.has_children, g.end_actions
+INSERT INTO task_state (id, status, unmet, last_updated, kind, timeout, has_children, end_actions, tells_batch)
+SELECT g.id, g.status, g.unmet, g.last_updated, g.kind, g.timeout, g.has_children, g.end_actions, g.tells_batch
 FROM given_state g;
 
 -- name: insert_links

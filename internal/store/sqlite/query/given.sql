@@ -6,7 +6,7 @@ CREATE VIRTUAL TABLE temp.given_task USING given(id, local_id, name, kind, host,
     dead_end_barrier, metadata, rules, on_start, on_success, on_failure);
 CREATE VIRTUAL TABLE temp.given_state USING given(id, status, unmet, success, failures, attempt, start_failures,
     start_status, start_error, claimed_at, started_at, ended_at, last_updated, failure_reason, kind, timeout,
-    has_children, end_actions);
+    has_children, end_actions, tells_batch);
 CREATE VIRTUAL TABLE temp.given_link USING given(parent_id, child_id, requires_success);
 CREATE VIRTUAL TABLE temp.given_shape USING given(id, type, kind, status, fields);
 CREATE VIRTUAL TABLE temp.given_edit USING given(id, metadata, rules, priority, expected_count, on_cancel);
@@ -14,9 +14,11 @@ CREATE VIRTUAL TABLE temp.given_delta USING given(gate_id, delta);
 CREATE VIRTUAL TABLE temp.given_tally USING given(task_id, gate_id, n);
 CREATE VIRTUAL TABLE temp.given_check USING given(id, check_at);
 CREATE VIRTUAL TABLE temp.given_event USING given(parent_id, succeeded);
-CREATE VIRTUAL TABLE temp.given_delivery USING given(task_id, trigger, place, host);
+CREATE VIRTUAL TABLE temp.given_end USING given(id, status, ended_at);
+CREATE VIRTUAL TABLE temp.given_batch_delta USING given(batch_id, success, failure, canceled, ended_at);
+CREATE VIRTUAL TABLE temp.given_delivery USING given(source_id, trigger, place, host);
 CREATE VIRTUAL TABLE temp.given_history USING given(task_id, at, cause, status);
-CREATE VIRTUAL TABLE temp.given_attempt USING given(task_id, trigger, place, state, next_at, status, error);
+CREATE VIRTUAL TABLE temp.given_attempt USING given(source_id, trigger, place, state, next_at, status, error);
 CREATE VIRTUAL TABLE temp.given_wake USING given(gate_id, lane, n);
 CREATE VIRTUAL TABLE temp.given_cursor USING given(seq, after_child);
 CREATE VIRTUAL TABLE temp.given_claim USING given(id, gates, check_at);

@@ -15,7 +15,7 @@ SELECT t.id, t.batch_id, t.local_id, t.name, t.kind, t.priority, t.expected_coun
        t.rules, t.on_start, t.on_success, t.on_failure, t.on_cancel, t.created_at,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
-       s.end_actions
+       s.end_actions, s.tells_batch
 FROM task t CROSS JOIN task_state s ON s.id = t.id WHERE t.batch_id = ?1 ORDER BY t.id;
 
 -- name: batch_parents
@@ -24,8 +24,8 @@ FROM task t CROSS JOIN link l ON l.child_id = t.id CROSS JOIN task_state s ON s.
 WHERE t.batch_id = ?1 ORDER BY t.id, l.parent_id;
 
 -- name: batch_deliveries
-SELECT d.task_id, d."trigger", d.place, d.state, d.failures, d.last_status, d.last_error
-FROM task t CROSS JOIN delivery d ON d.task_id = t.id
+SELECT d.source_id, d."trigger", d.place, d.state, d.failures, d.last_status, d.last_error
+FROM task t CROSS JOIN delivery d ON d.source_id = t.id
 WHERE t.batch_id = ?1 ORDER BY t.id, d."trigger", d.place;
 
 -- The oldest ?2 of those not younger than ?1. Index idempotency_key_created.

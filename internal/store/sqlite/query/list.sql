@@ -5,7 +5,7 @@ SELECT t.id, t.batch_id, t.local_id, t.name, t.kind, t.priority, t.expected_coun
        t.rules, t.on_start, t.on_success, t.on_failure, t.on_cancel, t.created_at,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
-       s.end_actions
+       s.end_actions, s.tells_batch
 FROM task t CROSS JOIN task_state s ON s.id = t.id WHERE t.id = ?1;
 
 -- name: parents
@@ -14,13 +14,13 @@ FROM link l CROSS JOIN task_state s ON s.id = l.parent_id WHERE l.child_id = ?1 
 
 -- name: deliveries
 SELECT "trigger", place, state, failures, last_status, last_error
-FROM delivery WHERE task_id = ?1 ORDER BY "trigger", place;
+FROM delivery WHERE source_id = ?1 ORDER BY "trigger", place;
 
 -- name: life
 SELECT t.created_at, EXISTS (SELECT 1 FROM link WHERE child_id = t.id),
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
-       s.end_actions
+       s.end_actions, s.tells_batch
 FROM task t CROSS JOIN task_state s ON s.id = t.id WHERE t.id = ?1;
 
 -- name: history
@@ -31,7 +31,7 @@ SELECT at, cause, status FROM history WHERE task_id = ?1 ORDER BY seq;
 SELECT t.id, t.batch_id, t.local_id, t.name, t.priority, t.expected_count, t.dead_end_barrier, t.created_at,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
-       s.end_actions
+       s.end_actions, s.tells_batch
 
 -- By the facts: the newest, those of a batch or a kind (indexes task_batch, task_kind).
 -- name: tasks_by_facts
@@ -99,6 +99,9 @@ SELECT b.id, b.created_at FROM batch b
 -- name: batches_by_kind
 SELECT b.id, b.created_at FROM batch_kind k CROSS JOIN batch b ON b.id = k.batch_id
 
+-- name: batches_by_scope
+SELECT b.id, b.created_at FROM batch b INDEXED BY batch_scope
+
 -- Those with a task in a place. There are few tasks to look at, so their batches are sorted.
 -- name: batches_by_running
 SELECT b.id, b.created_at
@@ -139,7 +142,10 @@ SELECT count(*) < ?1 FROM (
 );
 
 -- name: batch
-SELECT requester, created_at FROM batch WHERE id = ?1;
+SELECT requester, scope, metadata, created_at, on_complete FROM batch WHERE id = ?1;
+
+-- name: batch_labels
+SELECT b.id, b.requester, b.scope, b.metadata FROM json_each(?1) g CROSS JOIN batch b ON b.id = g.value;
 
 -- A column for each status in the order of its number. Index task_batch alone has the ids.
 -- name: batch_counts

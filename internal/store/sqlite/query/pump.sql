@@ -21,7 +21,7 @@ DELETE FROM tally_event WHERE seq IN (SELECT seq FROM tally_event ORDER BY seq L
 SELECT t.metadata, t.expected_count,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
-       s.end_actions
+       s.end_actions, s.tells_batch
 FROM given_id g CROSS JOIN task t ON t.id = g.id CROSS JOIN task_state s ON s.id = g.id;
 
 -- name: tallies
@@ -48,6 +48,19 @@ WHERE t.kind IN (SELECT id FROM given_id);
 -- name: take_deltas
 DELETE FROM gate_delta WHERE seq IN (SELECT seq FROM gate_delta ORDER BY seq LIMIT ?1) RETURNING gate_id, delta;
 
+-- name: take_batch_deltas
+DELETE FROM batch_delta WHERE seq IN (SELECT seq FROM batch_delta ORDER BY seq LIMIT ?1)
+RETURNING batch_id, success, failure, canceled, ended_at;
+
+-- No batch is given twice. Those that are complete now give their actions.
+-- name: fold_batches
+UPDATE batch_progress
+SET remaining = remaining - g.success - g.failure - g.canceled, success = batch_progress.success + g.success,
+    failure = batch_progress.failure + g.failure, canceled = batch_progress.canceled + g.canceled,
+    ended_at = max(coalesce(batch_progress.ended_at, 0), g.ended_at)
+FROM given_batch_delta g WHERE batch_progress.batch_id = g.batch_id
+RETURNING batch_id, remaining = 0, iif(remaining = 0, (SELECT on_complete FROM batch WHERE id = batch_progress.batch_id), NULL);
+
 -- Index gate_dirty.
 -- name: dirty_gates
 SELECT id, shape_id, vals, used, lanes, dirty FROM gate WHERE dirty AND id > ?2 ORDER BY id LIMIT ?1;
@@ -59,7 +72,7 @@ SELECT t.id, t.shape_id, t.vals, t.used, t.lanes, t.dirty FROM given_id g CROSS 
 -- name: events
 SELECT e.seq, e.parent_id, e.succeeded, l.requires_success, s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
-       s.end_actions
+       s.end_actions, s.tells_batch
 FROM dep_event e LEFT JOIN link l ON l.parent_id = e.parent_id AND l.child_id > e.after_child
 LEFT JOIN task_state s ON s.id = l.child_id
 ORDER BY e.seq, l.child_id LIMIT ?1;
@@ -75,7 +88,7 @@ WITH RECURSIVE hosts (host) AS (
 SELECT r.host, t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.expected_count,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
-       s.end_actions
+       s.end_actions, s.tells_batch
 FROM hosts CROSS JOIN ready r CROSS JOIN task t ON t.id = r.task_id CROSS JOIN task_state s ON s.id = r.task_id
 WHERE hosts.host IS NOT NULL AND hosts.host NOT IN (SELECT id FROM given_id)
   AND r.host = hosts.host
@@ -105,7 +118,7 @@ WITH RECURSIVE walk (gate_id, lane, n, rank, task_id) AS (
 SELECT w.gate_id, w.lane, t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.expected_count,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
-       s.end_actions
+       s.end_actions, s.tells_batch
 FROM walk w CROSS JOIN task t ON t.id = w.task_id CROSS JOIN task_state s ON s.id = w.task_id
 WHERE w.task_id <> '';
 

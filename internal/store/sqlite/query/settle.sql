@@ -7,7 +7,7 @@ SELECT DISTINCT kind FROM shape WHERE type <> 0 OR status <> 4;
 -- name: lock_states
 SELECT s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
-       s.end_actions
+       s.end_actions, s.tells_batch
 FROM given_id g CROSS JOIN task_state s ON s.id = g.id;
 
 -- name: facts
