@@ -108,7 +108,7 @@ func (a *App) wire(s store.Store, guard *dispatch.Guard) {
 	})
 	a.server = &http.Server{
 		Handler: httpapi.New(httpapi.Options{
-			Store: a.store, Settler: a.settler, NewID: newID, CheckURL: guard.CheckURL, OnCreated: a.pump.Wake,
+			Store: a.store, Settler: a.settler, NewID: newID, CheckURL: guard.CheckURL, OnCreated: a.created,
 			AuthToken: c.AuthToken, Starts: a.dispatcher, Ready: a.ready, MaxTasksPerBatch: c.MaxTasks, MaxBodyBytes: c.MaxBody, Registry: registry, Log: a.log,
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
@@ -122,6 +122,14 @@ func (a *App) wire(s store.Store, guard *dispatch.Guard) {
 
 // newID makes UUIDv7, each greater than the one before within this process.
 func newID() task.ID { return uuid.Must(uuid.NewV7()) }
+
+// created is told of tasks that were created.
+func (a *App) created(outbox bool) {
+	a.pump.Wake()
+	if outbox {
+		a.dispatcher.WakeOutbox()
+	}
+}
 
 func (a *App) port() int {
 	if tcp, ok := a.listener.Addr().(*net.TCPAddr); ok {

@@ -35,13 +35,13 @@ func (s *server) createTasks(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	if len(created.States) > 0 {
-		s.OnCreated()
+		s.OnCreated(created.Outbox)
 	}
 	w.Header().Set("X-Batch-ID", created.Batch.String())
 	if created.Replayed {
 		w.Header().Set("Idempotent-Replayed", "true")
 	}
-	writeCreated(w, batch, &created, wantsMinimal(r.Header))
+	writeCreated(w, &created, wantsMinimal(r.Header))
 	return nil
 }
 
@@ -80,10 +80,10 @@ func (s *server) refuseBatch(r *http.Request, id task.ID, err error) error {
 	return f
 }
 
-// writeCreated answers with the tasks that are there now: those of batch, or of what was created before with its key.
-func writeCreated(w http.ResponseWriter, batch *task.Batch, created *store.Created, minimal bool) {
-	n, status := len(batch.Tasks), http.StatusCreated
-	facts := func(i int) *task.Task { return batch.Tasks[i] }
+// writeCreated answers with the tasks that are there now: those that were created, or were created before with its key.
+func writeCreated(w http.ResponseWriter, created *store.Created, minimal bool) {
+	n, status := len(created.Kept), http.StatusCreated
+	facts := func(i int) *task.Task { return created.Kept[i] }
 	if created.Replayed {
 		n, status = len(created.Tasks), http.StatusOK
 		facts = func(i int) *task.Task { return &created.Tasks[i].Task }
@@ -108,17 +108,18 @@ func writeCreated(w http.ResponseWriter, batch *task.Batch, created *store.Creat
 			d := &created.Tasks[i]
 			return new(fullTask(&d.Task, &d.State, d.Deliveries, func(p int) task.Status { return d.Parents[p] }))
 		}
-		t := batch.Tasks[i]
-		return new(fullTask(t, &created.States[i], nil, func(d int) task.Status {
-			return created.States[place(batch.Tasks, t.Dependencies[d].Parent)].Status
-		}))
+		t := created.Kept[i]
+		return new(fullTask(t, &created.States[i], nil, func(d int) task.Status { return statusOf(created, t.Dependencies[d].Parent) }))
 	})
 }
 
-// place finds a task of the batch, whose ids sort in request order.
-func place(tasks []*task.Task, id task.ID) int {
-	i, _ := slices.BinarySearchFunc(tasks, id, func(t *task.Task, id task.ID) int { return bytes.Compare(t.ID[:], id[:]) })
-	return i
+// statusOf finds a task of the batch, whose ids sort in request order, or of another one.
+func statusOf(created *store.Created, id task.ID) task.Status {
+	i, ok := slices.BinarySearchFunc(created.Kept, id, func(t *task.Task, id task.ID) int { return bytes.Compare(t.ID[:], id[:]) })
+	if !ok {
+		return created.Parents[id]
+	}
+	return created.States[i].Status
 }
 
 // maxRequester is in characters.

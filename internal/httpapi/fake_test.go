@@ -93,7 +93,7 @@ func (f *fake) Create(_ context.Context, b *task.Batch, key *store.Idempotency) 
 		f.ids = append(f.ids, t.ID)
 		f.tasks[t.ID] = &store.Detail{Item: store.Item{Task: *t, State: states[i]}}
 	}
-	return store.Created{Batch: b.ID, States: states}, nil
+	return store.Created{Batch: b.ID, Kept: b.Tasks, States: states}, nil
 }
 
 func (f *fake) replay(known fakeKey, key *store.Idempotency) (store.Created, error) {
@@ -320,7 +320,7 @@ func newService(t testing.TB, change ...func(o *Options)) *service {
 	s := &service{fake: newFake(), log: &bytes.Buffer{}}
 	o := Options{
 		Store: s.fake, Settler: s.fake, NewID: s.newID,
-		OnCreated: func() { s.woken++ },
+		OnCreated: func(bool) { s.woken++ },
 		Log:       slog.New(slog.NewTextHandler(s.log, nil)),
 	}
 	for _, c := range change {

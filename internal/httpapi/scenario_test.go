@@ -391,7 +391,7 @@ func runWithRunning(t *testing.T, cases []scenario) {
 	t.Helper()
 	change := func(o *Options) {
 		f := o.Store.(*fake)
-		o.OnCreated = func() {
+		o.OnCreated = func(bool) {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			s := &f.tasks[testID(3)].State

@@ -53,8 +53,9 @@ type Options struct {
 	AuthToken string
 	// CheckURL refuses addresses that must not be called; its error is shown to the client. Nil refuses none.
 	CheckURL func(rawURL string) error
-	// OnCreated is told after tasks were created, so that the pump looks at them. It must not block. Nil: nobody is.
-	OnCreated func()
+	// OnCreated is told after tasks were created, so that the pump looks at them, and whether there is work for the outbox.
+	// It must not block. Nil: nobody is.
+	OnCreated func(outbox bool)
 	// Starts explains why a task is not started. Nil: this process sends nothing.
 	Starts Starts
 	// Ready says why this process should get no requests, in words for strangers. Nil, or a nil error: it should.
@@ -70,7 +71,7 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	if o.OnCreated == nil {
-		o.OnCreated = func() {}
+		o.OnCreated = func(bool) {}
 	}
 	if o.Ready == nil {
 		o.Ready = func() error { return nil }

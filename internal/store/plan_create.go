@@ -19,15 +19,27 @@ type CreatePlan struct {
 	Shapes []task.Shape
 	// Kinds of all tasks, each once.
 	Kinds []string
-	// Tally are the tasks of kinds that are tallied.
-	Tally []task.ID
+	// Adopted are tasks of other batches that have not ended and have children now.
+	Adopted []task.ID
+	// Changes are what follows for tasks whose parents have ended already.
+	Changes Changes
 	// Awaited is how many tasks have to end for the actions of the batch; 0: it has none, or nothing to wait for.
 	Awaited int
 }
 
-// PlanCreate plans b at the time now, which becomes the CreatedAt of its tasks. tallied are the kinds of which there is a
-// tallied shape.
-func PlanCreate(b *task.Batch, tallied []string, now time.Time) CreatePlan {
+// CreateParams is what [PlanCreate] needs besides the batch.
+type CreateParams struct {
+	// Now becomes the CreatedAt of the tasks.
+	Now time.Time
+	// Tallied are the kinds of which there is a tallied shape.
+	Tallied []string
+	// Parents are the tasks of other batches on which tasks of this one depend, under lock.
+	Parents map[task.ID]task.State
+}
+
+// PlanCreate plans b.
+func PlanCreate(b *task.Batch, params CreateParams) CreatePlan {
+	now := params.Now
 	p := CreatePlan{States: make([]task.State, len(b.Tasks))}
 	index := make(map[task.ID]int, len(b.Tasks))
 	kinds := map[string]bool{}
@@ -42,11 +54,9 @@ func PlanCreate(b *task.Batch, tallied []string, now time.Time) CreatePlan {
 		}
 		if s.Unmet > 0 {
 			s.Status = task.Waiting
-		} else {
-			p.Ready = append(p.Ready, t.ID)
 		}
-		if slices.Contains(tallied, t.Kind) {
-			p.Tally = append(p.Tally, t.ID)
+		if slices.Contains(params.Tallied, t.Kind) {
+			p.Changes.Tally = append(p.Changes.Tally, t.ID)
 		}
 		p.Shapes = append(p.Shapes, shapesOf(t.Rules)...)
 		if !kinds[t.Kind] {
@@ -54,10 +64,28 @@ func PlanCreate(b *task.Batch, tallied []string, now time.Time) CreatePlan {
 			p.Kinds = append(p.Kinds, t.Kind)
 		}
 	}
-	for _, t := range b.Tasks {
+	ended := make([]endedParents, len(b.Tasks))
+	for i, t := range b.Tasks {
 		for _, d := range t.Dependencies {
-			p.Links = append(p.Links, Link{d.Parent, t.ID, d.RequiresSuccess})
-			p.States[index[d.Parent]].HasChildren = true
+			link := Link{Parent: d.Parent, Child: t.ID, RequiresSuccess: d.RequiresSuccess}
+			if parent, ok := index[d.Parent]; ok {
+				p.States[parent].HasChildren = true
+			} else if state := params.Parents[d.Parent]; state.Status.Terminal() {
+				link.Settled = true
+				ended[i].add(d, state.Status)
+			} else {
+				p.Adopted = append(p.Adopted, d.Parent)
+			}
+			p.Links = append(p.Links, link)
+		}
+	}
+	p.Adopted = sortIDs(p.Adopted)
+	for i, t := range b.Tasks {
+		if ended[i].n > 0 {
+			p.Changes.settle(&Row{p.States[i], t}, &p.States[i], ended[i], now)
+		}
+		if p.States[i].Status == task.Pending {
+			p.Ready = append(p.Ready, t.ID)
 		}
 	}
 	p.Shapes = distinct(p.Shapes)
@@ -65,6 +93,33 @@ func PlanCreate(b *task.Batch, tallied []string, now time.Time) CreatePlan {
 		p.Awaited = len(p.States)
 	}
 	return p
+}
+
+// endedParents are those of one task.
+type endedParents struct {
+	n      int
+	failed task.ID // one that had to succeed and did not; zero: none
+}
+
+func (e *endedParents) add(d task.Dependency, status task.Status) {
+	e.n++
+	if status != task.Success && d.RequiresSuccess {
+		e.failed = d.Parent
+	}
+}
+
+// settle tells a task that was just created of parents that have ended.
+func (c *Changes) settle(r *Row, s *task.State, parents endedParents, now time.Time) {
+	_, triggers := task.SettleDependencies(s, parents.n, parents.failed, now)
+	r.State = *s
+	switch s.Status {
+	case task.Pending:
+		c.tell(s, task.DependenciesMet, now)
+	case task.Failure:
+		c.tell(s, task.ParentFailed, now)
+		c.ended(s)
+		c.send(r, triggers)
+	}
 }
 
 func shapesOf(rules []task.Rule) []task.Shape {

@@ -26,8 +26,10 @@ type Store interface {
 	// Close ends every connection.
 	Close() error
 
-	// Create stores b and everything in it, and sets CreatedAt of its tasks. With a key (nil: none) that stands for an
-	// earlier create it stores nothing and returns what that one made, or ErrKeyReused. A create that fails leaves no key.
+	// Create stores b and everything in it but duplicates ([task.Task].Dedupe), and sets CreatedAt of its tasks; if all are
+	// duplicates, nothing. With a key (nil: none) that stands for an earlier create it stores nothing and returns what that
+	// one made, or ErrKeyReused. A create that fails leaves no key. The error is [task.Problems] if without the duplicates
+	// tasks would wait for each other in a circle.
 	Create(ctx context.Context, b *task.Batch, key *Idempotency) (Created, error)
 	// Settle applies outcomes in their order and answers each in its own place. One task may have several.
 	Settle(ctx context.Context, outcomes []task.Outcome) (Settled, error)
@@ -350,4 +352,7 @@ type DAG struct {
 type Link struct {
 	Parent, Child   task.ID
 	RequiresSuccess bool
+	// Settled: the parent had ended before the child was created, which knows of it. The parent's end, which may be still to
+	// be told to others, is not told to it.
+	Settled bool
 }

@@ -27,6 +27,7 @@ const (
 	MaxRules   = 20  // of a task
 	MaxFields  = 100 // of a matcher
 	MaxActions = 20  // of a trigger
+	MaxDedupe  = 20  // matchers of a dedupe_strategy
 	// MaxExpectedCount keeps the sum over a batch of a million tasks within 64 bits.
 	MaxExpectedCount = 1_000_000_000_000
 )
@@ -171,9 +172,7 @@ func (p *parser) task(v jsonread.Value, t *Task) (dependencies jsonread.Value) {
 	if v := f[fieldDeadEndBarrier]; !v.IsNull() {
 		t.DeadEndBarrier, _ = p.Bool("dead_end_barrier", v)
 	}
-	if v := f[fieldDedupeStrategy]; !v.IsNull() && p.Array("dedupe_strategy", v) && hasElements(v) {
-		p.Addf("dedupe_strategy", "is not supported yet")
-	}
+	t.Dedupe = p.dedupe(f[fieldDedupeStrategy])
 	var ok bool
 	t.Metadata, ok = p.metadata(f[fieldMetadata])
 	t.Rules = p.rules("rules", f[fieldRules])
@@ -184,13 +183,6 @@ func (p *parser) task(v jsonread.Value, t *Task) (dependencies jsonread.Value) {
 	t.OnSuccess = p.actions("on_success", f[fieldOnSuccess], TriggerSuccess)
 	t.OnFailure = p.actions("on_failure", f[fieldOnFailure], TriggerFailure)
 	return f[fieldDependencies]
-}
-
-func hasElements(v jsonread.Value) bool {
-	for range v.Elements {
-		return true
-	}
-	return false
 }
 
 // label reads a text that is not blank and has at most limit characters.

@@ -33,7 +33,7 @@ func (b *batchParser) dependencies(tasks []*Task, lists []jsonread.Value) {
 	const limit = 10 // so many cycles are told at once
 	for _, cycle := range b.graph.Cycles(limit) {
 		b.EnterIndex(cycle[0])
-		b.Addf("dependencies", "cycle %s", cycleText(tasks, cycle))
+		b.Addf("dependencies", "cycle %s", CycleText(tasks, cycle))
 		b.Leave()
 	}
 }
@@ -75,8 +75,8 @@ func (b *batchParser) parents(i int, list jsonread.Value, lastChild, parents []i
 	return parents
 }
 
-// cycleText is "a → b → a". Of a long cycle the middle is left out.
-func cycleText(tasks []*Task, cycle []int) string {
+// CycleText is "a → b → a" for a cycle of [Graph.Cycles], by the local ids of tasks. Of a long one the middle is left out.
+func CycleText(tasks []*Task, cycle []int) string {
 	const shown = 20
 	var text strings.Builder
 	for i, node := range cycle {

@@ -213,6 +213,31 @@ func (p *parser) matcher(v jsonread.Value) (m Matcher) {
 	}
 	p.Enter("matcher")
 	defer p.Leave()
+	return p.matcherMembers(v)
+}
+
+// dedupe reads an array of matchers; left out there are none.
+func (p *parser) dedupe(v jsonread.Value) []Matcher {
+	const name = "dedupe_strategy"
+	if v.IsNull() || !p.Array(name, v) {
+		return nil
+	}
+	p.Enter(name)
+	defer p.Leave()
+	var matchers []Matcher
+	for i, element := range v.Elements {
+		if i == MaxDedupe {
+			p.Addf("", "must have at most %d matchers", MaxDedupe)
+			break
+		}
+		p.EnterIndex(i)
+		matchers = append(matchers, p.matcherMembers(element))
+		p.Leave()
+	}
+	return matchers
+}
+
+func (p *parser) matcherMembers(v jsonread.Value) (m Matcher) {
 	var f [matcherFieldCount]jsonread.Value
 	if !p.Fields(v, matcherFields, f[:]) {
 		return m
@@ -238,7 +263,7 @@ func (p *parser) matcherStatus(v jsonread.Value) Status {
 		p.Addf("status", "unknown status %s%s", jsonread.Quote(name), jsonread.Suggest(name, statusNames[1:]))
 		return 0
 	case status == Claimed:
-		p.Addf("status", "must not be Claimed: what is claimed counts as Running")
+		p.Addf("status", "must not be Claimed, which no task shows: a rule counts what is claimed as Running")
 		return 0
 	}
 	return status

@@ -65,7 +65,13 @@ var badTasks = []struct {
 	{"expected", taskWith("a", `"expected_count":-1`),
 		[]string{`tasks[0].expected_count: must be between 0 and 1000000000000, is -1`}},
 	{"barrier", taskWith("a", `"dead_end_barrier":1`), []string{`tasks[0].dead_end_barrier: must be a boolean, is number`}},
-	{"dedupe", taskWith("a", `"dedupe_strategy":[{}]`), []string{`tasks[0].dedupe_strategy: is not supported yet`}},
+	{"dedupe", taskWith("a", `"dedupe_strategy":[{},{"kind":"k","status":"Claimed"},{"kind":"k","status":"Pending","feilds":[]}]`), []string{
+		`tasks[0].dedupe_strategy[0].kind: is required`, `tasks[0].dedupe_strategy[0].status: is required`,
+		`tasks[0].dedupe_strategy[1].status: must not be Claimed, which no task shows: a rule counts what is claimed as Running`,
+		`tasks[0].dedupe_strategy[2]: unknown field "feilds", did you mean "fields"?`}},
+	{"dedupe kind", taskWith("a", `"dedupe_strategy":{}`), []string{`tasks[0].dedupe_strategy: must be an array, is object`}},
+	{"dedupe many", taskWith("a", `"dedupe_strategy":[`+strings.Repeat(`{"kind":"k","status":"Pending"},`, MaxDedupe)+`{}]`), []string{
+		`tasks[0].dedupe_strategy: must have at most 20 matchers`}},
 	{"unknown", taskWith("a", `"tiemout":5`), []string{`tasks[0]: unknown field "tiemout", did you mean "timeout"?`}},
 	{"metadata kind", taskWith("a", `"metadata":[]`), []string{`tasks[0].metadata: must be an object, is array`}},
 	{"metadata size", taskWith("a", `"metadata":{"a":"`+strings.Repeat("x", MaxMetadata-7)+`"}`),
@@ -168,7 +174,7 @@ var badTasks = []struct {
 		`tasks[0].rules[0].matcher.kind: must not be empty`,
 		`tasks[0].rules[0].matcher.fields: must be an array, is string`}},
 	{"claimed", matcherWith(`"kind":"k","status":"Claimed"`), []string{
-		`tasks[0].rules[0].matcher.status: must not be Claimed: what is claimed counts as Running`}},
+		`tasks[0].rules[0].matcher.status: must not be Claimed, which no task shows: a rule counts what is claimed as Running`}},
 	{"status", matcherWith(`"kind":"k","status":"running","fields":[]`), []string{
 		`tasks[0].rules[0].matcher.status: unknown status "running", did you mean "Running"?`}},
 	{"fields", matcherWith(`"kind":"k","status":"Running","fields":["f","",1,"f"]`), []string{
@@ -310,7 +316,8 @@ func TestParseBatch(t *testing.T) {
 	 "rules": [{"Concurency": {"matcher": {"kind": "k", "status": "Running", "fields": ["n", "t"]}, "max_concurrency": 5}},
 	           {"max_concurency": 1000000000, "matcher": {"kind": "other", "status": "Running", "fields": null}, "type": "Concurrency"}]},
 	{"id": "c", "name": "C", "kind": "k", ` + goodStart + `, "metadata": null, "timeout": null, "priority": null,
-	 "expected_count": null, "dead_end_barrier": null, "dependencies": null, "on_success": null, "rules": null, "dedupe_strategy": null},
+	 "expected_count": null, "dead_end_barrier": null, "dependencies": null, "on_success": null, "rules": null,
+	 "dedupe_strategy": [{"kind": "k", "status": "Running"}, {"fields": ["n"], "status": "Success", "kind": "other"}]},
 	{"id": "a", "name": "\u0041", "kind": "k", ` + goodStart + `, "dependencies": [{"id":"c","requires_success":true}]}]`)
 	if err != nil {
 		t.Fatal(err)
@@ -331,7 +338,7 @@ func TestParseBatch(t *testing.T) {
 		Dependencies: []Dependency{{id(4), true}, {id(3), false}},
 	}, {
 		ID: id(3), BatchID: id(1), LocalID: "c", Name: "C", Kind: "k", Timeout: time.Minute, Metadata: json.RawMessage(`{}`),
-		OnStart: post,
+		OnStart: post, Dedupe: []Matcher{{"k", Running, nil}, {"other", Success, []string{"n"}}},
 	}, {
 		ID: id(4), BatchID: id(1), LocalID: "a", Name: "A", Kind: "k", Timeout: time.Minute, Metadata: json.RawMessage(`{}`),
 		OnStart: post, Dependencies: []Dependency{{id(3), true}},

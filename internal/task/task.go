@@ -74,7 +74,9 @@ type Task struct {
 	// OnCancel is what on_start's answer asked for; empty until then.
 	OnCancel     []Action
 	Dependencies []Dependency
-	CreatedAt    time.Time
+	// Dedupe: the task is not created if one of these matches a task that is there. It matters only then, and is not kept.
+	Dedupe    []Matcher
+	CreatedAt time.Time
 }
 
 // Dependency says that a task waits for its parent.
@@ -113,7 +115,7 @@ type State struct {
 
 	Kind    string
 	Timeout time.Duration
-	// HasChildren: other tasks depend on it.
+	// HasChildren: other tasks depend on it. A later batch may make it so.
 	HasChildren bool
 	// EndActions: it has at least one on_success or on_failure action.
 	EndActions bool

@@ -67,6 +67,11 @@ type instrumented struct {
 func (i *instrumented) Create(ctx context.Context, b *task.Batch, key *store.Idempotency) (store.Created, error) {
 	created, err := i.Store.Create(ctx, b, key)
 	i.created.Add(float64(len(created.States))) // none of a replay
+	for k := range created.States {
+		if s := &created.States[k]; s.Status.Terminal() { // a parent of it had failed before
+			i.moved(store.Transition{From: task.Waiting, To: s.Status, Kind: s.Kind}, 1)
+		}
+	}
 	return created, err
 }
 

@@ -29,8 +29,15 @@ func (s *Store) Create(ctx context.Context, b *task.Batch, key *store.Idempotenc
 			}
 			return errNothing
 		}
-		plan := store.PlanCreate(b, *tallied, t.now)
-		created = store.Created{Batch: b.ID, States: plan.States}
+		b, parents, err := t.dedupe(ctx, b)
+		if err != nil {
+			return err
+		}
+		if created = (store.Created{Batch: b.ID, Kept: b.Tasks}); len(b.Tasks) == 0 {
+			return nil
+		}
+		plan := store.PlanCreate(b, store.CreateParams{Now: t.now, Tallied: *tallied, Parents: parents})
+		created.Finish(&plan, parents)
 		t.exec("insert_batch", b.ID, b.Requester, t.now, b.Scope, string(b.Metadata), actionsJSON(b.OnComplete))
 		if plan.Awaited > 0 {
 			t.exec("insert_progress", b.ID, plan.Awaited)
@@ -48,9 +55,10 @@ func (s *Store) Create(ctx context.Context, b *task.Batch, key *store.Idempotenc
 		if len(plan.Ready) > 0 {
 			t.exec("enqueue", uuids(plan.Ready))
 		}
-		if len(plan.Tally) > 0 {
-			t.exec("insert_tally_events", uuids(plan.Tally))
+		if len(plan.Adopted) > 0 {
+			t.exec("adopt_parents", uuids(plan.Adopted))
 		}
+		t.write(&plan.Changes)
 		return nil
 	})
 	if err != nil {
@@ -93,23 +101,24 @@ func actionsJSON(actions []task.Action) *string {
 
 func (t *tx) insertStates(states []task.State) {
 	n := len(states)
-	ids, statuses, unmet, kinds := make(uuids, n), make([]int16, n), make([]int32, n), make([]string, n)
+	ids, statuses, unmet := make(uuids, n), make([]int16, n), make([]int32, n)
+	reasons, kinds := make([]string, n), make([]string, n)
 	timeouts, children, actions, tells := make([]int32, n), make([]bool, n), make([]bool, n), make([]bool, n)
 	for i := range states {
 		k := &states[i]
-		ids[i], statuses[i], unmet[i], kinds[i] = k.ID, int16(k.Status), int32(k.Unmet), k.Kind
+		ids[i], statuses[i], unmet[i], reasons[i], kinds[i] = k.ID, int16(k.Status), int32(k.Unmet), k.FailureReason, k.Kind
 		timeouts[i], children[i], actions[i], tells[i] = int32(k.Timeout.Seconds()), k.HasChildren, k.EndActions, k.TellsBatch
 	}
-	t.exec("insert_states", t.now, ids, statuses, unmet, kinds, timeouts, children, actions, tells)
+	t.exec("insert_states", t.now, ids, statuses, unmet, reasons, kinds, timeouts, children, actions, tells)
 }
 
 func (t *tx) insertLinks(links []store.Link) {
 	n := len(links)
-	parents, children, requires := make(uuids, n), make(uuids, n), make([]bool, n)
+	parents, children, requires, settled := make(uuids, n), make(uuids, n), make([]bool, n), make([]bool, n)
 	for i, l := range links {
-		parents[i], children[i], requires[i] = l.Parent, l.Child, l.RequiresSuccess
+		parents[i], children[i], requires[i], settled[i] = l.Parent, l.Child, l.RequiresSuccess, l.Settled
 	}
-	t.exec("insert_links", parents, children, requires)
+	t.exec("insert_links", parents, children, requires, settled)
 }
 
 func (t *tx) insertShapes(shapes []task.Shape) {

@@ -18,8 +18,16 @@ func (s *Store) Create(ctx context.Context, b *task.Batch, key *store.Idempotenc
 			created, err = t.replay(key)
 			return err
 		}
-		plan := store.PlanCreate(b, t.talliedKinds(), t.now)
-		created = store.Created{Batch: b.ID, States: plan.States}
+		tallied := t.talliedKinds()
+		b, parents, err := t.dedupe(b)
+		if err != nil {
+			return err
+		}
+		if created = (store.Created{Batch: b.ID, Kept: b.Tasks}); len(b.Tasks) == 0 {
+			return t.err
+		}
+		plan := store.PlanCreate(b, store.CreateParams{Now: t.now, Tallied: tallied, Parents: parents})
+		created.Finish(&plan, parents)
 		batch, now := b.ID.String(), micros(t.now)
 		t.exec("insert_batch", batch, b.Requester, now, b.Scope, string(b.Metadata), actionsJSON(b.OnComplete))
 		if plan.Awaited > 0 {
@@ -31,7 +39,8 @@ func (s *Store) Create(ctx context.Context, b *task.Batch, key *store.Idempotenc
 		t.put("insert_links", rowsOf(plan.Links, givenLink))
 		t.put("insert_shapes", rowsOf(plan.Shapes, givenShape))
 		t.put("enqueue", givenIDs(plan.Ready))
-		t.put("insert_tally_events", givenIDs(plan.Tally))
+		t.put("adopt_parents", givenIDs(plan.Adopted))
+		t.write(&plan.Changes)
 		return t.err
 	})
 	if err != nil {
@@ -55,7 +64,7 @@ func givenState(s *task.State, to []driver.Value) []driver.Value {
 }
 
 func givenLink(l *store.Link, to []driver.Value) []driver.Value {
-	return append(to, l.Parent.String(), l.Child.String(), flag(l.RequiresSuccess))
+	return append(to, l.Parent.String(), l.Child.String(), flag(l.RequiresSuccess), flag(l.Settled))
 }
 
 func givenShape(s *task.Shape, to []driver.Value) []driver.Value {

@@ -47,6 +47,7 @@ func Run(t *testing.T, open Open) {
 		tests []conformance
 	}{
 		{"create", createTests},
+		{"dedupe", dedupeTests},
 		{"idempotency", idempotencyTests},
 		{"life", lifeTests},
 		{"history", historyTests},

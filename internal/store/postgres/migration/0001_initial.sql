@@ -85,6 +85,7 @@ CREATE TABLE link (
     parent_id        uuid NOT NULL,
     child_id         uuid NOT NULL,
     requires_success boolean NOT NULL,
+    settled          boolean NOT NULL, -- the child knows of the parent's end since it was created
     PRIMARY KEY (parent_id, child_id)
 );
 CREATE INDEX link_child ON link (child_id);
@@ -155,6 +156,7 @@ CREATE TABLE tally_event (
     seq     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     task_id uuid NOT NULL
 );
+CREATE INDEX tally_event_task ON tally_event (task_id);
 
 -- Parents that ended and whose children have not all heard of it.
 CREATE TABLE dep_event (

@@ -17,16 +17,56 @@ FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::smal
   AS u(id, local_id, name, kind, host, priority, expected_count, dead_end_barrier,
        metadata, rules, on_start, on_success, on_failure);
 
+-- One that depends on a task that has failed already fails at once.
 -- name: insert_states
-INSERT INTO task_state (id, status, unmet, last_updated, kind, timeout, has_children, end_actions, tells_batch)
-SELECT u.id, u.status, u.unmet, $1, u.kind, u.timeout, u.has_children, u.end_actions, u.tells_batch
-FROM unnest($2::uuid[], $3::smallint[], $4::integer[], $5::text[], $6::integer[], $7::boolean[], $8::boolean[],
-            $9::boolean[])
-  AS u(id, status, unmet, kind, timeout, has_children, end_actions, tells_batch);
+INSERT INTO task_state (id, status, unmet, last_updated, ended_at, failure_reason, kind, timeout, has_children, end_actions,
+                        tells_batch)
+SELECT u.id, u.status, u.unmet, $1::timestamptz, CASE WHEN u.status = 7 THEN $1::timestamptz END, u.failure_reason, u.kind, u.timeout, u.has_children,
+       u.end_actions, u.tells_batch
+FROM unnest($2::uuid[], $3::smallint[], $4::integer[], $5::text[], $6::text[], $7::integer[], $8::boolean[], $9::boolean[],
+            $10::boolean[])
+  AS u(id, status, unmet, failure_reason, kind, timeout, has_children, end_actions, tells_batch);
 
 -- name: insert_links
-INSERT INTO link (parent_id, child_id, requires_success)
-SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::boolean[]);
+INSERT INTO link (parent_id, child_id, requires_success, settled)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::boolean[], $4::boolean[]);
+
+-- Under the lock of the rows.
+-- name: adopt_parents
+UPDATE task_state SET has_children = true
+WHERE ctid = ANY(ARRAY(SELECT (SELECT ctid FROM task_state WHERE id = u.id) FROM unnest($1::uuid[]) AS u(id)))
+  AND NOT has_children;
+
+-- Whoever looks for duplicates by the same shapes waits here, so that it sees what the other has created. In the order of
+-- their ids.
+-- name: lock_lookups
+SELECT pg_advisory_xact_lock(u.id) FROM (SELECT id FROM unnest($1::bigint[]) AS u(id) ORDER BY id OFFSET 0) u;
+
+-- The newest task that each key finds. What has changed since its tallies were found is looked at whole: the last rows
+-- are tasks that may be found. It is one statement, so that the pump cannot fold a change between the two.
+-- name: find_duplicates
+SELECT w.n, d.id, d.status, '', NULL::json
+FROM unnest($1::integer[], $2::bigint[], $3::integer[]) AS w(n, gate_id, statuses)
+CROSS JOIN LATERAL (
+    SELECT s.id, s.status
+    FROM (SELECT task_id FROM tally WHERE gate_id = w.gate_id ORDER BY task_id DESC OFFSET 0) y
+    CROSS JOIN LATERAL (SELECT id, status FROM task_state WHERE id = y.task_id OFFSET 0) s
+    WHERE (w.statuses >> s.status) & 1 = 1 AND NOT EXISTS (SELECT FROM tally_event e WHERE e.task_id = y.task_id OFFSET 0)
+    ORDER BY y.task_id DESC LIMIT 1
+) d
+UNION ALL
+SELECT -1, s.id, s.status, t.kind, t.metadata
+FROM (SELECT DISTINCT task_id FROM tally_event) e
+CROSS JOIN LATERAL (SELECT kind, metadata FROM task WHERE id = e.task_id OFFSET 0) t
+CROSS JOIN LATERAL (SELECT id, status FROM task_state WHERE id = e.task_id OFFSET 0) s
+WHERE t.kind = ANY($4::text[]);
+
+-- All tasks of kinds, for shapes that the pump has not walked yet. Index task_kind.
+-- name: of_kinds
+SELECT s.id, s.status, t.kind, t.metadata
+FROM unnest($1::text[]) AS k(kind)
+CROSS JOIN LATERAL (SELECT id, kind, metadata FROM task WHERE kind = k.kind OFFSET 0) t
+CROSS JOIN LATERAL (SELECT id, status FROM task_state WHERE id = t.id OFFSET 0) s;
 
 -- In the order of their ids, so that two creates with the same shapes do not wait for each other in a circle.
 -- name: insert_shapes

@@ -127,7 +127,7 @@ FROM (
         FROM (SELECT seq, parent_id, succeeded, after_child FROM dep_event ORDER BY seq LIMIT $1) e
         LEFT JOIN LATERAL (
             SELECT child_id, requires_success FROM link
-            WHERE parent_id = e.parent_id AND child_id > e.after_child ORDER BY child_id LIMIT $1
+            WHERE parent_id = e.parent_id AND child_id > e.after_child AND NOT settled ORDER BY child_id LIMIT $1
         ) l ON true
         WHERE current_setting('taskrunner.pump', true) = 'locked'
         ORDER BY e.seq, l.child_id LIMIT $1

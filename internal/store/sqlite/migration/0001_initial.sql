@@ -89,6 +89,7 @@ CREATE TABLE link (
     parent_id        TEXT NOT NULL REFERENCES task,
     child_id         TEXT NOT NULL REFERENCES task,
     requires_success INTEGER NOT NULL,
+    settled          INTEGER NOT NULL, -- the child knows of the parent's end since it was created
     PRIMARY KEY (parent_id, child_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX link_child ON link (child_id);
@@ -156,6 +157,7 @@ CREATE TABLE tally_event (
     seq     INTEGER PRIMARY KEY,
     task_id TEXT NOT NULL
 ) STRICT;
+CREATE INDEX tally_event_task ON tally_event (task_id);
 
 -- Parents that ended and whose children have not all heard of it.
 CREATE TABLE dep_event (

@@ -15,13 +15,42 @@ SELECT g.id, ?1, g.local_id, g.name, g.kind, g.host, g.priority, g.expected_coun
 FROM given_task g;
 
 -- name: insert_states
-INSERT INTO task_state (id, status, unmet, last_updated, kind, timeout, has_children, end_actions, tells_batch)
-SELECT g.id, g.status, g.unmet, g.last_updated, g.kind, g.timeout, g.has_children, g.end_actions, g.tells_batch
+INSERT INTO task_state (id, status, unmet, last_updated, ended_at, failure_reason, kind, timeout, has_children, end_actions,
+                        tells_batch)
+SELECT g.id, g.status, g.unmet, g.last_updated, g.ended_at, g.failure_reason, g.kind, g.timeout, g.has_children, g.end_actions, g.tells_batch
 FROM given_state g;
 
 -- name: insert_links
-INSERT INTO link (parent_id, child_id, requires_success)
-SELECT g.parent_id, g.child_id, g.requires_success FROM given_link g;
+INSERT INTO link (parent_id, child_id, requires_success, settled)
+SELECT g.parent_id, g.child_id, g.requires_success, g.settled FROM given_link g;
+
+-- name: adopt_parents
+UPDATE task_state SET has_children = 1 WHERE id IN (SELECT id FROM given_id) AND NOT has_children;
+
+-- name: known_shapes_of
+SELECT s.id FROM given_id g CROSS JOIN shape s ON s.id = g.id WHERE s.version > 0;
+
+-- The newest task that each key finds, but for what has changed since its tallies were found.
+-- name: find_duplicates
+SELECT f.n, s.id, s.status
+FROM (
+    SELECT g.n, (
+        SELECT y.task_id FROM tally y CROSS JOIN task_state s ON s.id = y.task_id
+        WHERE y.gate_id = g.gate_id AND (g.statuses >> s.status) & 1 = 1
+          AND NOT EXISTS (SELECT 1 FROM tally_event e WHERE e.task_id = y.task_id)
+        ORDER BY y.task_id DESC LIMIT 1
+    ) AS task_id
+    FROM given_lookup g
+) f CROSS JOIN task_state s ON s.id = f.task_id;
+
+-- name: changed_tasks
+SELECT s.id, s.status, t.kind, t.metadata
+FROM (SELECT DISTINCT task_id FROM tally_event) e CROSS JOIN task t ON t.id = e.task_id CROSS JOIN task_state s ON s.id = e.task_id;
+
+-- All tasks of kinds, which are given as ids, for shapes that the pump has not walked yet. Index task_kind.
+-- name: of_kinds
+SELECT s.id, s.status, t.kind, t.metadata
+FROM given_id g CROSS JOIN task t ON t.kind = g.id CROSS JOIN task_state s ON s.id = t.id;
 
 -- name: insert_shapes
 INSERT INTO shape (id, type, kind, status, fields)

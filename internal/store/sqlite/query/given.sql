@@ -7,11 +7,12 @@ CREATE VIRTUAL TABLE temp.given_task USING given(id, local_id, name, kind, host,
 CREATE VIRTUAL TABLE temp.given_state USING given(id, status, unmet, success, failures, attempt, start_failures,
     start_status, start_error, claimed_at, started_at, ended_at, last_updated, failure_reason, kind, timeout,
     has_children, end_actions, tells_batch);
-CREATE VIRTUAL TABLE temp.given_link USING given(parent_id, child_id, requires_success);
+CREATE VIRTUAL TABLE temp.given_link USING given(parent_id, child_id, requires_success, settled);
 CREATE VIRTUAL TABLE temp.given_shape USING given(id, type, kind, status, fields);
 CREATE VIRTUAL TABLE temp.given_edit USING given(id, metadata, rules, priority, expected_count, on_cancel);
 CREATE VIRTUAL TABLE temp.given_delta USING given(gate_id, delta);
 CREATE VIRTUAL TABLE temp.given_tally USING given(task_id, gate_id, n);
+CREATE VIRTUAL TABLE temp.given_lookup USING given(n, gate_id, statuses);
 CREATE VIRTUAL TABLE temp.given_check USING given(id, check_at);
 CREATE VIRTUAL TABLE temp.given_event USING given(parent_id, succeeded);
 CREATE VIRTUAL TABLE temp.given_end USING given(id, status, ended_at);

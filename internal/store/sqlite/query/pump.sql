@@ -73,7 +73,7 @@ SELECT t.id, t.shape_id, t.vals, t.used, t.lanes, t.dirty FROM given_id g CROSS 
 SELECT e.seq, e.parent_id, e.succeeded, l.requires_success, s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
        s.end_actions, s.tells_batch
-FROM dep_event e LEFT JOIN link l ON l.parent_id = e.parent_id AND l.child_id > e.after_child
+FROM dep_event e LEFT JOIN link l ON l.parent_id = e.parent_id AND l.child_id > e.after_child AND NOT l.settled
 LEFT JOIN task_state s ON s.id = l.child_id
 ORDER BY e.seq, l.child_id LIMIT ?1;
 

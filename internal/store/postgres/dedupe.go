@@ -1,0 +1,75 @@
+package postgres
+
+import (
+	"context"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// dedupe takes the duplicates out of b, and locks the tasks of other batches on which the rest depends.
+func (t *tx) dedupe(ctx context.Context, b *task.Batch) (*task.Batch, map[task.ID]task.State, error) {
+	d := store.NewDedupe(b)
+	if d == nil {
+		return b, nil, nil
+	}
+	if err := t.findDuplicates(ctx, d); err != nil {
+		return nil, nil, err
+	}
+	left, err := d.Decide()
+	if err != nil || len(left.Parents) == 0 {
+		return left.Batch, nil, err
+	}
+	parents := map[task.ID]task.State{}
+	t.lockStates(left.Parents, func(s task.State) { parents[s.ID] = s })
+	t.clock()
+	return left.Batch, parents, t.flush(ctx)
+}
+
+func (t *tx) findDuplicates(ctx context.Context, d *store.Dedupe) error {
+	ids := d.ShapeIDs()
+	t.rows("lock_lookups", []any{bigints(ids)}, ignore)
+	t.insertShapes(d.Shapes)
+	unknown := slices.Clone(ids)
+	t.rows("counted_shapes", []any{bigints(ids)}, func(rows pgx.Rows) error {
+		var id task.ShapeID
+		err := rows.Scan((*int64)(&id))
+		unknown = slices.DeleteFunc(unknown, func(u task.ShapeID) bool { return u == id })
+		return err
+	})
+	n := len(d.Keys)
+	numbers, gates, statuses := make([]int32, n), make([]int64, n), make([]int32, n)
+	for i, k := range d.Keys {
+		numbers[i], gates[i], statuses[i] = int32(i), int64(k.Gate), int32(k.Statuses)
+	}
+	t.rows("find_duplicates", []any{numbers, gates, statuses, d.Kinds(ids)}, func(rows pgx.Rows) error {
+		var key int
+		e, kind, metadata, err := existing(rows, &key)
+		if key >= 0 {
+			d.FoundByKey(key, e)
+		} else {
+			d.Found(e, kind, metadata)
+		}
+		return err
+	})
+	if err := t.flush(ctx); err != nil || len(unknown) == 0 {
+		return err
+	}
+	t.rows("of_kinds", []any{d.Kinds(unknown)}, func(rows pgx.Rows) error {
+		e, kind, metadata, err := existing(rows)
+		d.Found(e, kind, metadata)
+		return err
+	})
+	return t.flush(ctx)
+}
+
+// existing reads the columns of more, and then those of a task that may be duplicated.
+func existing(rows pgx.Rows, more ...any) (e store.Existing, kind string, metadata []byte, err error) {
+	var status int16
+	err = rows.Scan(append(more, (*[16]byte)(&e.ID), &status, &kind, &metadata)...)
+	e.Status = task.Status(status)
+	return e, kind, metadata, err
+}

@@ -1,0 +1,56 @@
+package sqlite
+
+import (
+	"database/sql/driver"
+	"slices"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// dedupe takes the duplicates out of b, and reads the tasks of other batches on which the rest depends.
+func (t *tx) dedupe(b *task.Batch) (*task.Batch, map[task.ID]task.State, error) {
+	d := store.NewDedupe(b)
+	if d == nil {
+		return b, nil, nil
+	}
+	t.findDuplicates(d)
+	if t.err != nil {
+		return nil, nil, t.err
+	}
+	left, err := d.Decide()
+	if err != nil {
+		return nil, nil, err
+	}
+	parents := map[task.ID]task.State{}
+	t.lockStates(left.Parents, func(s task.State) { parents[s.ID] = s })
+	return left.Batch, parents, t.err
+}
+
+func (t *tx) findDuplicates(d *store.Dedupe) {
+	t.put("insert_shapes", rowsOf(d.Shapes, givenShape))
+	unknown := d.ShapeIDs()
+	t.get("known_shapes_of", givenNumbers(unknown), func(r *row) error {
+		id := task.ShapeID(r.int64())
+		unknown = slices.DeleteFunc(slices.Clone(unknown), func(u task.ShapeID) bool { return u == id })
+		return nil
+	})
+	numbers := make([]int, len(d.Keys))
+	for i := range numbers {
+		numbers[i] = i
+	}
+	t.get("find_duplicates", rowsOf(numbers, func(i *int, to []driver.Value) []driver.Value {
+		return append(to, int64(*i), int64(d.Keys[*i].Gate), int64(d.Keys[*i].Statuses))
+	}), func(r *row) error {
+		d.FoundByKey(r.int(), store.Existing{ID: r.id(), Status: task.Status(r.int())})
+		return nil
+	})
+	found := func(r *row) error {
+		d.Found(store.Existing{ID: r.id(), Status: task.Status(r.int())}, r.text(), r.raw())
+		return nil
+	}
+	t.rows("changed_tasks", found)
+	if len(unknown) > 0 {
+		t.get("of_kinds", givenTexts(d.Kinds(unknown)), found)
+	}
+}
