@@ -95,7 +95,7 @@ func TestNewRuleWaitsForWhoDoesNotKnowIt(t *testing.T) {
 	do(t, before, "DELETE FROM running WHERE task_id = $1", old[0].ID)
 	do(t, before, "UPDATE task_state SET status = 7, ended_at = now() WHERE id = $1", old[0].ID)
 	do(t, before, "commit")
-	for range 1000 { // other tests have transactions, too
+	for { // until the transactions of other tests are over, too
 		pumped, err := s.Pump(t.Context(), p)
 		if err != nil || len(pumped.Claims) != 0 {
 			t.Fatalf("%+v, %v", pumped, err)
