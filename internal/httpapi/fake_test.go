@@ -143,13 +143,20 @@ func (f *fake) Tasks(_ context.Context, filter store.Filter) ([]store.Item, erro
 	var items []store.Item
 	for _, id := range slices.Backward(f.ids) {
 		d := f.tasks[id]
-		if filter.Before != (task.ID{}) && bytes.Compare(id[:], filter.Before[:]) >= 0 ||
+		before := bytes.Compare(id[:], filter.Before[:]) < 0
+		if at := d.State.LastUpdated; filter.Sort == store.SortUpdated && !at.Equal(filter.BeforeUpdate) {
+			before = at.Before(filter.BeforeUpdate)
+		}
+		if filter.Before != (task.ID{}) && !before ||
 			len(filter.Statuses) > 0 && !slices.Contains(filter.Statuses, d.State.Status) ||
 			filter.IDs != nil && !slices.Contains(filter.IDs, id) ||
 			filter.Kind != "" && filter.Kind != d.Task.Kind {
 			continue
 		}
 		items = append(items, d.Item)
+	}
+	if filter.Sort == store.SortUpdated {
+		slices.SortStableFunc(items, func(a, b store.Item) int { return b.State.LastUpdated.Compare(a.State.LastUpdated) })
 	}
 	items = items[min(filter.Offset, len(items)):]
 	return items[:min(filter.Limit, len(items))], f.err

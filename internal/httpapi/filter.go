@@ -44,6 +44,7 @@ var (
 		"timeout":        filterTimeout,
 		"created_after":  filterCreatedAfter,
 		"created_before": filterCreatedBefore,
+		"sort":           filterSort,
 		"cursor":         filterCursor,
 	}
 	batchFilters = filters{
@@ -54,6 +55,7 @@ var (
 		"metadata":       filterMetadata,
 		"created_after":  filterCreatedAfter,
 		"created_before": filterCreatedBefore,
+		"sort":           filterBatchSort,
 		"cursor":         filterCursor,
 	}
 )
@@ -88,6 +90,9 @@ func parseList(rawQuery string, filters filters) (list, error) {
 		}
 	}
 	wrong.details = append(wrong.details, l.page()...)
+	if len(wrong.details) == 0 {
+		wrong.details = l.order()
+	}
 	if len(wrong.details) > 0 {
 		slices.Sort(wrong.details)
 		return list{}, wrong
@@ -114,6 +119,18 @@ func (l *list) page() (wrong []string) {
 	l.filter.Limit = size
 	if l.filter.Before == (task.ID{}) {
 		l.filter.Offset = page * size
+	}
+	return wrong
+}
+
+// order is what is wrong with the order of the list, or with its cursor, which has to be one of that order.
+func (l *list) order() (wrong []string) {
+	updated := l.filter.Sort == store.SortUpdated
+	if updated && !l.filter.Bounded() {
+		wrong = append(wrong, "sort: updated needs batch_id, ids or status=Running")
+	}
+	if l.filter.Before != (task.ID{}) && updated == l.filter.BeforeUpdate.IsZero() {
+		wrong = append(wrong, "cursor: is one of another sort")
 	}
 	return wrong
 }
@@ -206,8 +223,43 @@ func filterIDs(f *store.Filter, values []string) string {
 	return ""
 }
 
+func filterSort(f *store.Filter, values []string) string {
+	switch values[0] {
+	case "created":
+	case "updated":
+		f.Sort = store.SortUpdated
+	default:
+		return "must be created or updated, is " + jsonread.Quote(values[0])
+	}
+	return ""
+}
+
+func filterBatchSort(f *store.Filter, values []string) string {
+	reason := filterSort(f, values)
+	if f.Sort == store.SortUpdated {
+		return "batches are listed by created only"
+	}
+	return reason
+}
+
+// cursor is where a list continues after an item, for [filterCursor].
+func cursor(id task.ID, updated time.Time, sort store.Sort) string {
+	if sort == store.SortUpdated {
+		return strconv.FormatInt(updated.UnixMicro(), 10) + "." + id.String()
+	}
+	return id.String()
+}
+
 func filterCursor(f *store.Filter, values []string) (reason string) {
-	f.Before, reason = filterID(values[0])
+	text := values[0]
+	if updated, id, ok := strings.Cut(text, "."); ok {
+		micros, err := strconv.ParseUint(updated, 10, 57) // that is up to the year 6500
+		if err != nil {
+			return jsonread.Quote(text) + " is not one that Link gave"
+		}
+		f.BeforeUpdate, text = time.UnixMicro(int64(micros)).UTC(), id
+	}
+	f.Before, reason = filterID(text)
 	return reason
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"taskrunner/internal/store"
 	"taskrunner/internal/task"
 )
 
@@ -17,6 +18,7 @@ func FuzzParseList(f *testing.F) {
 		"", "page=1&per_page=10", "status=Pending,Claimed&kind=data*&name=x", "metadata={%22a%22:1}&timeout=60",
 		"cursor=" + idA + "&batch_id=" + idB, "page=-1&page_size=99999999999999999999", "a;b&%zz", "kind=%00&kind=%ff",
 		"ids=" + idA + "," + idB + "&ids=" + idA + "&page_size=", "ids=" + idA + ",", "ids=" + nilID,
+		"sort=updated&ids=" + idA + "&cursor=1." + idB, "sort=updated&cursor=9." + idB, "cursor=0." + idA,
 	} {
 		f.Add(seed)
 	}
@@ -40,6 +42,9 @@ func FuzzParseList(f *testing.F) {
 		}
 		if g.Metadata != nil && (!json.Valid(g.Metadata) || g.Metadata[0] != '{') {
 			t.Errorf("%q: metadata %s", query, g.Metadata)
+		}
+		if g.Sort == store.SortUpdated && !g.Bounded() || g.Before != (task.ID{}) && g.BeforeUpdate.IsZero() == (g.Sort == store.SortUpdated) {
+			t.Errorf("%q: %+v", query, g)
 		}
 		again, err := parseList(l.known.Encode(), taskFilters)
 		if err != nil || !reflect.DeepEqual(again.filter, g) {

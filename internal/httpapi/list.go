@@ -7,12 +7,13 @@ import (
 
 	"taskrunner/api"
 	"taskrunner/internal/store"
-	"taskrunner/internal/task"
 )
 
 // listTasks is GET /task.
 func (s *server) listTasks(w http.ResponseWriter, r *http.Request) error {
-	items, err := readPage(w, r, taskFilters, s.Store.Tasks, func(i *store.Item) task.ID { return i.Task.ID })
+	items, err := readPage(w, r, taskFilters, s.Store.Tasks, func(i *store.Item, sort store.Sort) string {
+		return cursor(i.Task.ID, i.State.LastUpdated, sort)
+	})
 	if err != nil {
 		return err
 	}
@@ -25,7 +26,9 @@ func (s *server) listTasks(w http.ResponseWriter, r *http.Request) error {
 
 // listBatches is GET /batches.
 func (s *server) listBatches(w http.ResponseWriter, r *http.Request) error {
-	items, err := readPage(w, r, batchFilters, s.Store.Batches, func(b *store.BatchItem) task.ID { return b.ID })
+	items, err := readPage(w, r, batchFilters, s.Store.Batches, func(b *store.BatchItem, _ store.Sort) string {
+		return b.ID.String()
+	})
 	if err != nil {
 		return err
 	}
@@ -44,7 +47,7 @@ func (s *server) listBatches(w http.ResponseWriter, r *http.Request) error {
 // last item. A page's number would count twice. One item more than asked for is read, to know whether there is a next.
 func readPage[T any](
 	w http.ResponseWriter, r *http.Request, filters filters,
-	read func(ctx context.Context, f store.Filter) ([]T, error), id func(*T) task.ID,
+	read func(ctx context.Context, f store.Filter) ([]T, error), cursor func(*T, store.Sort) string,
 ) ([]T, error) {
 	l, err := parseList(r.URL.RawQuery, filters)
 	if err != nil {
@@ -59,7 +62,7 @@ func readPage[T any](
 	items = items[:size]
 	query := maps.Clone(l.known)
 	query.Del("page")
-	query.Set("cursor", id(&items[size-1]).String())
+	query.Set("cursor", cursor(&items[size-1], l.filter.Sort))
 	w.Header().Set("Link", "<"+r.URL.EscapedPath()+"?"+query.Encode()+`>; rel="next"`)
 	return items, nil
 }

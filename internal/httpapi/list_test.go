@@ -53,6 +53,12 @@ func TestParseList(t *testing.T) {
 		"kind=data*&status=Failure&name=n&timeout=1&batch_id=" + unknown:         {KindPrefix: "data", Statuses: []task.Status{task.Failure}, NamePart: "n", Timeout: time.Second, Batch: testID(0xffff), Limit: 50},
 		"created_after=2026-01-02T03:04:05Z":                                     {CreatedAfter: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Limit: 50},
 		"created_before=" + url.QueryEscape("2026-01-02T03:04:05.123456+02:00"):  {CreatedBefore: time.Date(2026, 1, 2, 1, 4, 5, 123456000, time.UTC), Limit: 50},
+		"sort=created&cursor=" + idA:                                             {Before: testID(2), Limit: 50},
+		"sort=&status=Success":                                                   {Statuses: []task.Status{task.Success}, Limit: 50},
+		"sort=updated&status=Running,Claimed&page=2":                             {Sort: store.SortUpdated, Statuses: []task.Status{task.Running, task.Claimed}, Offset: 100, Limit: 50},
+		"sort=updated&status=Success&batch_id=" + idA:                            {Sort: store.SortUpdated, Statuses: []task.Status{task.Success}, Batch: testID(2), Limit: 50},
+		"sort=updated&page=2&ids=" + idB + "&cursor=1767323045123456." + idA:     {Sort: store.SortUpdated, IDs: []task.ID{testID(3)}, Before: testID(2), BeforeUpdate: time.UnixMicro(1767323045123456).UTC(), Limit: 50},
+		"sort=updated&ids=" + idB + "&cursor=0." + idA:                           {Sort: store.SortUpdated, IDs: []task.ID{testID(3)}, Before: testID(2), BeforeUpdate: time.Unix(0, 0).UTC(), Limit: 50},
 		"created_after=0001-01-01T00:00:00Z&created_before=":                     {CreatedAfter: time.Unix(0, 0).UTC(), Limit: 50},
 	} {
 		l, err := parseList(query, taskFilters)
@@ -106,18 +112,29 @@ func TestListRefuses(t *testing.T) {
 		"batch_id=" + nilID:           {"batch_id: "},
 		"cursor=x":                    {`cursor: \"x\" is not a UUID`},
 		"cursor=" + nilID:             {"cursor: "},
-		"ids=x":                       {`ids: \"x\" is not a UUID`},
-		"ids=" + idA + ",":            {`ids: \"\" is not a UUID`},
-		"ids=" + idA + "&ids=y":       {`ids: \"y\" is not a UUID`},
-		"ids=" + idA + "%20" + idB:    {"ids: "},
-		"ids=" + nilID:                {"ids: "},
-		"ids=" + manyIDs(101):         {"ids: must be at most 100"},
-		"timeout=0":                   {"timeout: "},
-		"timeout=1s":                  {"timeout: "},
-		"timeout=-1":                  {"timeout: "},
-		"timeout=9223372036854775807": {"timeout: "},
-		"created_after=yesterday":     {`created_after: must be a time as in RFC 3339`, `is \"yesterday\"`},
-		"created_after=2026-01-02":    {"created_after: "},
+		"sort=Updated":                {`sort: must be created or updated, is \"Updated\"`},
+		"sort=created&sort=created":   {"sort: stands more than once"},
+		"sort=updated":                {"sort: updated needs batch_id, ids or status=Running"},
+		"sort=updated&status=Pending": {"sort: updated needs batch_id, ids or status=Running"},
+		"sort=updated&status=Running,Success&kind=a": {"sort: updated needs"},
+		"sort=updated&cursor=" + idA + "&ids=" + idA: {"cursor: is one of another sort"},
+		"cursor=1." + idA:                          {"cursor: is one of another sort"},
+		"cursor=-1." + idA:                         {`cursor: \"-1.` + idA + `\" is not one that Link gave`},
+		"cursor=144115188075855872." + idA:         {"is not one that Link gave"},
+		"cursor=1." + nilID:                        {"is not a UUID"},
+		"cursor=1.":                                {"is not a UUID"},
+		"ids=x":                                    {`ids: \"x\" is not a UUID`},
+		"ids=" + idA + ",":                         {`ids: \"\" is not a UUID`},
+		"ids=" + idA + "&ids=y":                    {`ids: \"y\" is not a UUID`},
+		"ids=" + idA + "%20" + idB:                 {"ids: "},
+		"ids=" + nilID:                             {"ids: "},
+		"ids=" + manyIDs(101):                      {"ids: must be at most 100"},
+		"timeout=0":                                {"timeout: "},
+		"timeout=1s":                               {"timeout: "},
+		"timeout=-1":                               {"timeout: "},
+		"timeout=9223372036854775807":              {"timeout: "},
+		"created_after=yesterday":                  {`created_after: must be a time as in RFC 3339`, `is \"yesterday\"`},
+		"created_after=2026-01-02":                 {"created_after: "},
 		"created_before=2026-01-02T03:04:05+02:00": {"created_before: ", "%2B"},
 		"created_before=1767323045":                {"created_before: "},
 		"metadata=x":                               {"metadata: not valid JSON"},
@@ -165,6 +182,9 @@ func TestBatchesRefuse(t *testing.T) {
 		"kind=a&kind=b":                      {"kind: stands more than once"},
 		"name=%00":                           {"name: "},
 		"cursor=x":                           {"cursor: "},
+		"sort=updated":                       {"sort: batches are listed by created only"},
+		"sort=age":                           {"sort: must be created or updated"},
+		"cursor=1." + idA:                    {"cursor: is one of another sort"},
 		"created_after=now":                  {"created_after: "},
 		"created_before=1":                   {"created_before: "},
 		"metadata=x&scope=%ff":               {"metadata: not valid JSON", "scope: must be UTF-8"},
@@ -284,6 +304,25 @@ func TestListNamed(t *testing.T) {
 	w = s.do("GET", next(t, w.Header()), "")
 	items = decode[[]api.TaskSummary](t, w)
 	if len(items) != 1 || items[0].ID != idA || w.Header().Get("Link") != "" {
+		t.Errorf("%+v %s", items, w.Header().Get("Link"))
+	}
+}
+
+// The cursor of a list by update has the time too.
+func TestListUpdated(t *testing.T) {
+	t.Parallel()
+	s := withDiamond(t)
+	s.tasks[testID(2)].State.LastUpdated = time.UnixMicro(1767323045123456).UTC()
+	w := s.do("GET", "/task?sort=updated&page=0&per_page=1&ids="+idA+","+idB, "")
+	if items := decode[[]api.TaskSummary](t, w); len(items) != 1 || items[0].ID != idA {
+		t.Errorf("%+v", items)
+	}
+	target := next(t, w.Header())
+	if !strings.HasPrefix(target, "/task?cursor=1767323045123456."+idA+"&") {
+		t.Errorf("next page: %s", target)
+	}
+	w = s.do("GET", target, "")
+	if items := decode[[]api.TaskSummary](t, w); len(items) != 1 || items[0].ID != idB || w.Header().Get("Link") != "" {
 		t.Errorf("%+v %s", items, w.Header().Get("Link"))
 	}
 }

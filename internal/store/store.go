@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"taskrunner/internal/task"
@@ -60,7 +61,7 @@ type Store interface {
 	// History returns the transitions of a task, oldest first, or ErrNotFound. Of those that may happen again and again
 	// it has the newest MaxHistory.
 	History(ctx context.Context, id task.ID) ([]task.Step, error)
-	// Tasks lists tasks, newest first. Their metadata, rules, actions and dependencies are left out.
+	// Tasks lists tasks in the order of f.Sort. Their metadata, rules, actions and dependencies are left out.
 	Tasks(ctx context.Context, f Filter) ([]Item, error)
 	// ToEdit lists the tasks of that kind of a batch that have not ended, oldest first, and up to MaxLacking things that
 	// they lack for rules. ErrNotFound: there is no such batch.
@@ -261,10 +262,36 @@ type Filter struct {
 	// CreatedAfter and CreatedBefore do not include the time itself. A list is bounded by ids where it can be, which
 	// begin with the time of the process that made them: see [ClockSlack].
 	CreatedAfter, CreatedBefore time.Time
-	// Before continues after that task of an earlier page; Offset skips.
-	Before task.ID
-	Offset int
-	Limit  int
+	// Sort is the order of tasks; batches know SortCreated alone.
+	Sort Sort
+	// Before continues after that task of an earlier page, which with SortUpdated was last updated at BeforeUpdate; Offset
+	// skips.
+	Before       task.ID
+	BeforeUpdate time.Time
+	Offset       int
+	Limit        int
+}
+
+// Sort is the order of a list.
+type Sort int
+
+const (
+	// SortCreated: the newest first, by their ids.
+	SortCreated Sort = iota
+	// SortUpdated: the last updated first. No index has that time, which every transition changes, so all that the filter
+	// selects is sorted: it should be Bounded.
+	SortUpdated
+)
+
+// Bounded reports whether f selects no more tasks than one batch has, than it names, or than are at work.
+func (f *Filter) Bounded() bool {
+	return f.IDs != nil || f.Batch != (task.ID{}) || f.Only(task.Claimed, task.Running)
+}
+
+// Only reports whether f wants nothing but some of statuses.
+func (f *Filter) Only(statuses ...task.Status) bool {
+	return len(f.Statuses) > 0 &&
+		!slices.ContainsFunc(f.Statuses, func(s task.Status) bool { return !slices.Contains(statuses, s) })
 }
 
 // MaxLacking bounds ToEdit.Lacking.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -206,11 +205,11 @@ func (s *Store) tasksFrom(ctx context.Context, f *store.Filter) (string, error) 
 	switch {
 	case f.IDs != nil:
 		return byIDs, nil
-	case only(f, task.Claimed, task.Running):
+	case f.Only(task.Claimed, task.Running):
 		return byRunning, nil
-	case f.Batch != (task.ID{}) || f.Kind != "" && !only(f, task.Pending, task.Claimed, task.Running):
+	case f.Batch != (task.ID{}) || f.Kind != "" && !f.Only(task.Pending, task.Claimed, task.Running):
 		return byFacts, nil
-	case only(f, task.Pending, task.Claimed, task.Running):
+	case f.Only(task.Pending, task.Claimed, task.Running):
 		few := false
 		if err := s.pool.QueryRow(ctx, s.queries.Get("few_ready"), fewReady).Scan(&few); err != nil || few {
 			return byPlace, redact(err)
@@ -220,12 +219,6 @@ func (s *Store) tasksFrom(ctx context.Context, f *store.Filter) (string, error) 
 		return byState, nil
 	}
 	return byFacts, nil
-}
-
-// only reports whether f wants nothing but some of statuses.
-func only(f *store.Filter, statuses ...task.Status) bool {
-	return len(f.Statuses) > 0 &&
-		!slices.ContainsFunc(f.Statuses, func(s task.Status) bool { return !slices.Contains(statuses, s) })
 }
 
 func (s *Store) tasksQuery(from string, f *store.Filter) (sql string, args []any) {
@@ -242,7 +235,11 @@ func (s *Store) tasksQuery(from string, f *store.Filter) (sql string, args []any
 	if !f.CreatedBefore.IsZero() {
 		w.add("t.created_at < %s", f.CreatedBefore)
 	}
-	sql = s.queries.Get("tasks") + "\n" + s.queries.Get(from) + w.sql() + w.page(id, f)
+	order := id
+	if f.Sort == store.SortUpdated {
+		order = "s.last_updated DESC, " + id
+	}
+	sql = s.queries.Get("tasks") + "\n" + s.queries.Get(from) + w.sql() + w.page(order, f)
 	return sql, args
 }
 
@@ -255,7 +252,11 @@ func (w *where) between(id string, f *store.Filter) {
 	if !f.CreatedBefore.IsZero() {
 		w.add(id+" < %s", before)
 	}
-	if f.Before != (task.ID{}) {
+	switch {
+	case f.Before == (task.ID{}):
+	case f.Sort == store.SortUpdated:
+		w.add("(s.last_updated, "+id+") < ("+w.arg(f.BeforeUpdate)+", %s)", f.Before)
+	default:
 		w.add(id+" < %s", f.Before)
 	}
 }
@@ -352,9 +353,9 @@ func scanGroup(rows pgx.CollectableRow) (store.BatchGroup, error) {
 // batchesFrom chooses where to look.
 func (s *Store) batchesFrom(ctx context.Context, f *store.Filter) (string, error) {
 	switch {
-	case only(f, task.Claimed, task.Running):
+	case f.Only(task.Claimed, task.Running):
 		return batchesByRunning, nil
-	case only(f, task.Pending, task.Claimed, task.Running):
+	case f.Only(task.Pending, task.Claimed, task.Running):
 		few := false
 		if err := s.pool.QueryRow(ctx, s.queries.Get("few_queued"), fewReady).Scan(&few); err != nil || few {
 			return batchesByPlace, redact(err)

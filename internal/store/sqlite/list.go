@@ -5,7 +5,6 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -172,24 +171,18 @@ func (t *tx) from(f *store.Filter) string {
 	switch {
 	case f.IDs != nil:
 		return byIDs
-	case only(f, task.Claimed, task.Running):
+	case f.Only(task.Claimed, task.Running):
 		return byRunning
 	case f.Batch != (task.ID{}):
 		return byFacts
-	case only(f, task.Waiting, task.Paused, task.Failure, task.Canceled):
+	case f.Only(task.Waiting, task.Paused, task.Failure, task.Canceled):
 		return byRest
-	case only(f, task.Pending, task.Claimed, task.Running) && t.few("few_ready"):
+	case f.Only(task.Pending, task.Claimed, task.Running) && t.few("few_ready"):
 		return byPlace
 	case f.Kind == "" && (len(f.Statuses) > 0 || f.Timeout != 0):
 		return byState
 	}
 	return byFacts
-}
-
-// only reports whether f wants nothing but some of statuses.
-func only(f *store.Filter, statuses ...task.Status) bool {
-	return len(f.Statuses) > 0 &&
-		!slices.ContainsFunc(f.Statuses, func(s task.Status) bool { return !slices.Contains(statuses, s) })
 }
 
 // few asks the statement name whether there is little enough to sort.
@@ -230,6 +223,12 @@ func (w *where) begin(from string, f *store.Filter) string {
 		*w.args = append(*w.args, array(f.IDs))
 	}
 	w.between(id, f)
+	if f.Sort == store.SortUpdated {
+		if f.Before != (task.ID{}) {
+			w.add("(s.last_updated, "+id+") < ("+w.arg(micros(f.BeforeUpdate))+", %s)", f.Before.String())
+		}
+		return "\nORDER BY s.last_updated DESC, " + id + " DESC"
+	}
 	return "\nORDER BY " + id + " DESC"
 }
 
@@ -252,7 +251,7 @@ func idBounds(f *store.Filter) (after, before string) {
 	if !f.CreatedBefore.IsZero() {
 		before = high.String()
 	}
-	if f.Before != (task.ID{}) {
+	if f.Before != (task.ID{}) && f.Sort == store.SortCreated {
 		before = min(before, f.Before.String())
 	}
 	return after, before
@@ -330,11 +329,11 @@ func (r *row) labels() store.BatchLabels {
 // batchesFrom chooses where to look.
 func (t *tx) batchesFrom(f *store.Filter) string {
 	switch {
-	case only(f, task.Claimed, task.Running):
+	case f.Only(task.Claimed, task.Running):
 		return batchesByRunning
-	case only(f, task.Pending, task.Claimed, task.Running) && t.few("few_queued"):
+	case f.Only(task.Pending, task.Claimed, task.Running) && t.few("few_queued"):
 		return batchesByPlace
-	case only(f, task.Waiting, task.Paused, task.Failure, task.Canceled) && t.few("few_rest", array(f.Statuses)):
+	case f.Only(task.Waiting, task.Paused, task.Failure, task.Canceled) && t.few("few_rest", array(f.Statuses)):
 		return batchesByRest
 	case f.Scope != "":
 		return batchesByScope

@@ -24,6 +24,7 @@ var listTests = []conformance{
 	{"pages", testPages},
 	{"a cursor is stable while tasks come in", testCursor},
 	{"Claimed and Pending apart", testListClaimed},
+	{"by update", testListUpdated},
 	{"created after and before", testListCreated},
 	{"batches by every filter alone and all combined", testBatchFilters},
 	{"batches by scope and metadata", testBatchLabels},
@@ -507,6 +508,66 @@ func testCursor(t *testing.T, e *env) {
 	}
 	if page := e.list(store.Filter{Before: tasks[10].ID, Offset: 2, Limit: 3}); len(page) != 3 || page[0].Task.ID != tasks[7].ID {
 		t.Error("an offset counts from the cursor")
+	}
+}
+
+func testListUpdated(t *testing.T, e *env) {
+	tasks, others := newTasks(9), newTasks(9)
+	e.create(tasks...)
+	e.create(others...)
+	e.claim()
+	all := idsOf(append(slices.Clone(tasks), others...)...)
+	touch := func(k *task.Task) {
+		e.clock.Advance(time.Second)
+		e.settleAll(started(k.ID))
+	}
+	for _, i := range []int{3, 1, 8, 5} {
+		touch(tasks[i])
+		touch(others[i])
+	}
+	e.clock.Advance(time.Second)
+	e.settle(end(tasks[1].ID, task.Success), end(others[1].ID, task.Success))
+	byUpdate := func(f store.Filter) (want []task.ID) {
+		found := e.list(store.Filter{Statuses: f.Statuses, Batch: f.Batch, IDs: f.IDs}) // newest first
+		slices.SortStableFunc(found, func(a, b store.Item) int { return b.State.LastUpdated.Compare(a.State.LastUpdated) })
+		for _, item := range found {
+			want = append(want, item.Task.ID)
+		}
+		return want
+	}
+	for _, f := range []store.Filter{
+		{Batch: tasks[0].BatchID}, {IDs: all}, {Statuses: []task.Status{task.Claimed, task.Running}}, {Statuses: []task.Status{task.Running}},
+		{Batch: tasks[0].BatchID, Statuses: []task.Status{task.Success, task.Running}}, {Batch: tasks[0].BatchID, IDs: all},
+		{Batch: tasks[0].BatchID, Statuses: []task.Status{task.Running}},
+	} {
+		want := byUpdate(f)
+		f.Sort, f.Limit = store.SortUpdated, 4
+		var pages, walk []task.ID
+		for f.Offset = 0; f.Offset < 20; f.Offset += 4 {
+			for _, item := range e.list(f) {
+				pages = append(pages, item.Task.ID)
+			}
+		}
+		f.Offset = 0
+		for page := e.list(f); len(page) > 0; page = e.list(f) {
+			for _, item := range page {
+				walk = append(walk, item.Task.ID)
+				f.Before, f.BeforeUpdate = item.Task.ID, item.State.LastUpdated
+			}
+		}
+		if len(want) < 4 || !slices.Equal(pages, want) || !slices.Equal(walk, want) {
+			t.Errorf("%+v: %v on pages, %v by cursor, want %v", f, names(append(tasks, others...), pages), names(append(tasks, others...), walk),
+				names(append(tasks, others...), want))
+		}
+	}
+	// What is updated while one walks goes to the front, and is not shown twice.
+	f := store.Filter{Batch: tasks[0].BatchID, Sort: store.SortUpdated, Limit: 4}
+	first := e.list(f)
+	f.Before, f.BeforeUpdate, f.Limit = first[3].Task.ID, first[3].State.LastUpdated, 100
+	touch(tasks[0])
+	e.settle(count(first[2].Task.ID, 1, 0))
+	if rest := e.list(f); len(rest) != 4 {
+		t.Errorf("%d tasks, want the 9 without the 4 shown and the one that went to the front", len(rest))
 	}
 }
 
