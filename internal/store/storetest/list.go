@@ -549,13 +549,13 @@ func testListUpdated(t *testing.T, e *env) {
 			}
 		}
 		f.Offset = 0
-		for page := e.list(f); len(page) > 0; page = e.list(f) {
-			for _, item := range page {
+		for range pages {
+			for _, item := range e.list(f) {
 				walk = append(walk, item.Task.ID)
 				f.Before, f.BeforeUpdate = item.Task.ID, item.State.LastUpdated
 			}
 		}
-		if len(want) < 4 || !slices.Equal(pages, want) || !slices.Equal(walk, want) {
+		if len(want) < 3 || !slices.Equal(pages, want) || !slices.Equal(walk, want) {
 			t.Errorf("%+v: %v on pages, %v by cursor, want %v", f, names(append(tasks, others...), pages), names(append(tasks, others...), walk),
 				names(append(tasks, others...), want))
 		}
