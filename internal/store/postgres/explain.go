@@ -144,8 +144,8 @@ func (s *Store) Limits(ctx context.Context, f store.LimitFilter) (*store.Limits,
 		t.pinPlans()
 		var found []store.LimitSituation
 		var scan gateScan
-		args := []any{int64(f.After), f.Kind, f.KindPrefix, f.Limit + 1, store.MaxAhead + 1}
-		t.rows("limits", args, func(rows pgx.Rows) error {
+		sql, args := t.s.limitsQuery(&f)
+		t.query("limits", sql, args, func(rows pgx.Rows) error {
 			var g store.LimitSituation
 			var shape shapeScan
 			err := rows.Scan(append(append(scan.into(), shape.into()[1:]...), &g.Waiting)...)
@@ -178,4 +178,12 @@ func (s *Store) Limits(ctx context.Context, f store.LimitFilter) (*store.Limits,
 		return nil, fmt.Errorf("list limits: %w", err)
 	}
 	return limits, nil
+}
+
+func (s *Store) limitsQuery(f *store.LimitFilter) (sql string, args []any) {
+	page, args := "limits_by_id", []any{int64(f.After), f.Limit + 1, store.MaxAhead + 1}
+	if f.Kind != "" || f.KindPrefix != "" {
+		page, args = "limits_by_kind", append(args, f.Kind, f.KindPrefix)
+	}
+	return fmt.Sprintf(s.queries.Get("limits"), s.queries.Get(page)), args
 }

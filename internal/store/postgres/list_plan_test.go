@@ -164,7 +164,7 @@ func lists(t *testing.T, s *Store) {
 			t.Fatal(err)
 		}
 		sql, args := s.tasksQuery(from, &c.f)
-		s.checkWork(t, "tasks by "+c.name, c.tasks, sql, args)
+		s.checkWork(t, "tasks by "+c.name, "open_list", c.tasks, sql, args)
 		if c.f.Sort != store.SortCreated {
 			continue
 		}
@@ -172,12 +172,48 @@ func lists(t *testing.T, s *Store) {
 			t.Fatal(err)
 		}
 		sql, args = s.batchesQuery(from, &c.f)
-		s.checkWork(t, "batches by "+c.name, c.batches, sql, args)
+		s.checkWork(t, "batches by "+c.name, "open_list", c.batches, sql, args)
+	}
+}
+
+// manyGates are 200 000 gates of 100 kinds with two shapes each, but for one that is rare.
+const manyGates = `
+INSERT INTO shape SELECT n, CASE WHEN n = 77 THEN 'rare' ELSE 'kind-' || n / 2 END, 4, '[]', 1 FROM generate_series(0, 199) n;
+INSERT INTO gate SELECT n, CASE WHEN n = 100000 THEN 77 WHEN n % 200 = 77 THEN 78 ELSE n % 200 END, '', 1, '{}', false
+FROM generate_series(0, 199999) n`
+
+// Limits of a kind are found by their shapes, however many gates the other kinds have.
+func TestLimitsAtSize(t *testing.T) {
+	t.Parallel()
+	s := openForCommits(t)
+	if _, err := s.pool.Exec(t.Context(), manyGates); err != nil {
+		t.Fatal(err)
+	}
+	for _, analyzed := range []bool{false, true} { // the planner must not need to know
+		if analyzed {
+			if _, err := s.pool.Exec(t.Context(), "VACUUM ANALYZE"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, c := range []struct {
+			name string
+			f    store.LimitFilter
+			most float64
+		}{
+			{"first", store.LimitFilter{}, 300}, {"deep", store.LimitFilter{After: 150_000}, 300},
+			{"of a kind", store.LimitFilter{Kind: "kind-7"}, 700}, {"of a kind, deep", store.LimitFilter{Kind: "kind-7", After: 150_000}, 700},
+			{"of a rare kind", store.LimitFilter{Kind: "rare"}, 300}, {"of an unknown kind", store.LimitFilter{Kind: "nothing"}, 300},
+			{"of a prefix", store.LimitFilter{KindPrefix: "kind-1"}, 2_000},
+		} {
+			c.f.Limit, c.f.After = 50, max(c.f.After, 0)
+			sql, args := s.limitsQuery(&c.f)
+			s.checkWork(t, "limits "+c.name, "pin_plans", c.most, sql, args)
+		}
 	}
 }
 
 // checkWork runs the statement of a list and looks at what it did.
-func (s *Store) checkWork(t *testing.T, name string, most float64, sql string, args []any) {
+func (s *Store) checkWork(t *testing.T, name, settings string, most float64, sql string, args []any) {
 	t.Helper()
 	const mostSorted = 5_000 // what is in the places
 	conn, err := s.pool.Acquire(t.Context())
@@ -187,7 +223,7 @@ func (s *Store) checkWork(t *testing.T, name string, most float64, sql string, a
 	defer conn.Release()
 	do(t, conn, "begin")
 	defer do(t, conn, "rollback")
-	do(t, conn, s.queries.Get("open_list"))
+	do(t, conn, s.queries.Get(settings))
 	var raw []byte
 	if err := conn.QueryRow(t.Context(), "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) "+sql, args...).Scan(&raw); err != nil {
 		t.Fatalf("%s: %v\n%s", name, err, sql)
@@ -205,6 +241,8 @@ func (s *Store) checkWork(t *testing.T, name string, most float64, sql string, a
 		t.Errorf("%s: %.0f rows read, at most %.0f wanted; %.0f sorted\n%s\n%s", name, read, most, sorted, sql, raw)
 	}
 	for _, table := range plans[0].Plan.seqScans() {
-		t.Errorf("%s walks the table %s", name, table)
+		if table != "shape" { // there are few
+			t.Errorf("%s walks the table %s", name, table)
+		}
 	}
 }

@@ -52,6 +52,7 @@ func TestPlansDoNotTrustStatistics(t *testing.T) {
 	elsewhere := []string{ // run outside of the transactions that pin plans
 		"task", "parents", "deliveries", "tasks_by_ids", "batch", "batch_counts", "batch_sums",
 		"dag_links", "drift", "life", "history", "to_edit",
+		"limits", "limits_by_id", "limits_by_kind",
 		"open_list", "few_ready", "few_queued", "tasks", "tasks_by_facts", "tasks_by_state", "tasks_by_place", "tasks_by_running",
 		"batches", "batches_by_age", "batches_by_kind", "batches_by_scope", "batches_by_place", "batches_by_running", "batch_has",
 		"batch_size", "to_stop", "to_stop_links",

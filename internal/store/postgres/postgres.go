@@ -229,7 +229,12 @@ func (t *tx) exec(name string, args ...any) { t.batch.Queue(t.s.queries.Get(name
 
 // rows queues a statement and calls each for every row of its answer.
 func (t *tx) rows(name string, args []any, each func(rows pgx.Rows) error) {
-	t.batch.Queue(t.s.queries.Get(name), args...).Query(func(rows pgx.Rows) error {
+	t.query(name, t.s.queries.Get(name), args, each)
+}
+
+// query queues sql, and each for every row of its answer.
+func (t *tx) query(name, sql string, args []any, each func(rows pgx.Rows) error) {
+	t.batch.Queue(sql, args...).Query(func(rows pgx.Rows) error {
 		defer rows.Close()
 		for rows.Next() {
 			if err := each(rows); err != nil {

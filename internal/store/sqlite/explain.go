@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"database/sql/driver"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -110,7 +111,8 @@ func (s *Store) Limits(ctx context.Context, f store.LimitFilter) (*store.Limits,
 	var limits *store.Limits
 	err := s.read(ctx, func(t *tx) error {
 		var found []store.LimitSituation
-		t.rows("limits", func(r *row) error {
+		sql, args := s.limitsQuery(&f)
+		t.query("limits", sql, func(r *row) error {
 			row, err := r.gate()
 			if err != nil {
 				return err
@@ -123,7 +125,7 @@ func (s *Store) Limits(ctx context.Context, f store.LimitFilter) (*store.Limits,
 			g.Waiting = r.int()
 			found = append(found, g)
 			return nil
-		}, int64(f.After), f.Kind, f.KindPrefix, int64(f.Limit+1), int64(store.MaxAhead+1))
+		}, args...)
 		limits = store.NewLimits(found, f.Limit)
 		ids := make([]task.GateID, len(limits.Gates))
 		for i := range limits.Gates {
@@ -138,4 +140,12 @@ func (s *Store) Limits(ctx context.Context, f store.LimitFilter) (*store.Limits,
 		return nil, fmt.Errorf("list limits: %w", err)
 	}
 	return limits, nil
+}
+
+func (s *Store) limitsQuery(f *store.LimitFilter) (sql string, args []driver.Value) {
+	page, args := "limits_by_id", []driver.Value{int64(f.After), int64(f.Limit + 1), int64(store.MaxAhead + 1)}
+	if f.Kind != "" || f.KindPrefix != "" {
+		page, args = "limits_by_kind", append(args, f.Kind, f.KindPrefix)
+	}
+	return fmt.Sprintf(s.queries.Get("limits"), s.queries.Get(page)), args
 }

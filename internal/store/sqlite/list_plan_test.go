@@ -135,3 +135,42 @@ func (t *tx) checkPlan(tb testing.TB, name, sql string, args []driver.Value) {
 		tb.Errorf("%s: no plan", name)
 	}
 }
+
+// Limits of a kind are found by their shapes, however many gates the other kinds have.
+func TestLimitPlans(t *testing.T) {
+	t.Parallel()
+	s := open(t, filepath.Join(t.TempDir(), "x.db"), newClock())
+	for _, c := range []struct {
+		f    store.LimitFilter
+		want []string
+	}{
+		{store.LimitFilter{}, []string{"SEARCH gate USING INTEGER PRIMARY KEY (rowid>?)"}},
+		{store.LimitFilter{Kind: "a"}, []string{"SCAN s", "SEARCH g USING INTEGER PRIMARY KEY (rowid=?)", "SEARCH gate USING COVERING INDEX gate_shape (shape_id=? AND id>?)"}},
+		{store.LimitFilter{KindPrefix: "a"}, []string{"SCAN s", "SEARCH g USING INTEGER PRIMARY KEY (rowid=?)", "SEARCH gate USING COVERING INDEX gate_shape (shape_id=? AND id>?)"}},
+	} {
+		var steps, found []string
+		err := s.read(t.Context(), func(t *tx) error {
+			sql, args := s.limitsQuery(&c.f)
+			t.query("explain", "EXPLAIN QUERY PLAN "+sql, func(r *row) error {
+				r.at = 3
+				steps = append(steps, r.text())
+				return nil
+			}, args...)
+			return t.err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, step := range steps {
+			if step == "SCAN p" {
+				break // the page is found
+			}
+			if strings.HasPrefix(step, "SCAN ") || strings.HasPrefix(step, "SEARCH ") {
+				found = append(found, step)
+			}
+		}
+		if !slices.Equal(found, c.want) {
+			t.Errorf("%+v: %q, want %q", c.f, steps, c.want)
+		}
+	}
+}

@@ -137,6 +137,7 @@ CREATE TABLE gate (
     dirty    boolean NOT NULL
 ) WITH (fillfactor = 50);
 CREATE INDEX gate_dirty ON gate (id) WHERE dirty;
+CREATE INDEX gate_shape ON gate (shape_id, id); -- for lists
 CREATE TABLE gate_delta (
     seq     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     gate_id bigint NOT NULL,

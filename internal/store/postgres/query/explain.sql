@@ -58,17 +58,24 @@ FROM unnest($1::bigint[], $2::integer[]) AS g(id, n)
 CROSS JOIN LATERAL (SELECT task_id FROM tally WHERE gate_id = g.id ORDER BY task_id LIMIT g.n) y
 ORDER BY g.id, y.task_id;
 
--- A page of gates by their primary key; with a kind it walks over those of the others.
+-- A page of gates, which one of those that follow picks, in the order of their ids.
 -- name: limits
 SELECT g.id, g.shape_id, g.vals, g.used, g.lanes, g.dirty, s.type, s.kind, s.status, s.fields, (
-    SELECT count(*)::integer FROM (SELECT FROM parked p WHERE p.gate_id = g.id LIMIT $5) waiting
+    SELECT count(*)::integer FROM (SELECT FROM parked p WHERE p.gate_id = g.id LIMIT $3) waiting
 )
 FROM (
-    SELECT * FROM gate
-    WHERE id > $1 AND ($2 = '' AND $3 = '' OR shape_id = ANY(ARRAY(
-        SELECT id FROM shape WHERE ($2 = '' OR kind = $2) AND ($3 = '' OR starts_with(kind, $3))
-    )))
-    ORDER BY id LIMIT $4
-) g
+%s
+) p
+CROSS JOIN LATERAL (SELECT * FROM gate WHERE id = p.id OFFSET 0) g
 CROSS JOIN LATERAL (SELECT type, kind, status, fields FROM shape WHERE id = g.shape_id OFFSET 0) s
-ORDER BY g.id;
+ORDER BY p.id;
+
+-- name: limits_by_id
+SELECT id FROM gate WHERE id > $1 ORDER BY id LIMIT $2
+
+-- The first of each shape of a kind, of which a page is sorted: index gate_shape. There are few shapes.
+-- name: limits_by_kind
+SELECT g.id
+FROM shape s CROSS JOIN LATERAL (SELECT id FROM gate WHERE shape_id = s.id AND id > $1 ORDER BY id LIMIT $2) g
+WHERE ($4 = '' OR s.kind = $4) AND ($5 = '' OR starts_with(s.kind, $5))
+ORDER BY g.id LIMIT $2

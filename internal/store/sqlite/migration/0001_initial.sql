@@ -138,6 +138,7 @@ CREATE TABLE gate (
     dirty    INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX gate_dirty ON gate (id) WHERE dirty;
+CREATE INDEX gate_shape ON gate (shape_id, id); -- for lists
 CREATE TABLE gate_delta (
     seq     INTEGER PRIMARY KEY,
     gate_id INTEGER NOT NULL,

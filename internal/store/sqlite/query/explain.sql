@@ -45,10 +45,21 @@ ORDER BY task_id LIMIT ?2;
 -- name: tally_holders
 SELECT task_id FROM tally WHERE gate_id = ?1 ORDER BY task_id LIMIT ?2;
 
--- A page of gates by their primary key; with a kind it walks over those of the others.
+-- A page of gates, which one of those that follow picks, in the order of their ids.
 -- name: limits
 SELECT g.id, g.shape_id, g.vals, g.used, g.lanes, g.dirty, s.type, s.kind, s.status, s.fields,
-       (SELECT count(*) FROM (SELECT 1 FROM parked p WHERE p.gate_id = g.id LIMIT ?5))
-FROM gate g CROSS JOIN shape s ON s.id = g.shape_id
-WHERE g.id > ?1 AND (?2 = '' OR s.kind = ?2) AND (?3 = '' OR instr(s.kind, ?3) = 1)
-ORDER BY g.id LIMIT ?4;
+       (SELECT count(*) FROM (SELECT 1 FROM parked p WHERE p.gate_id = g.id LIMIT ?3))
+FROM (
+%s
+) p CROSS JOIN gate g ON g.id = p.id CROSS JOIN shape s ON s.id = g.shape_id
+ORDER BY p.id;
+
+-- name: limits_by_id
+SELECT id FROM gate WHERE id > ?1 ORDER BY id LIMIT ?2
+
+-- The first of each shape of a kind, of which a page is sorted: index gate_shape. There are few shapes.
+-- name: limits_by_kind
+SELECT g.id
+FROM shape s CROSS JOIN gate g ON g.id IN (SELECT id FROM gate WHERE shape_id = s.id AND id > ?1 ORDER BY id LIMIT ?2)
+WHERE (?4 = '' OR s.kind = ?4) AND (?5 = '' OR instr(s.kind, ?5) = 1)
+ORDER BY g.id LIMIT ?2
