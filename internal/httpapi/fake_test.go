@@ -136,11 +136,12 @@ func (f *fake) Task(_ context.Context, id task.ID) (*store.Detail, error) {
 	return d, nil
 }
 
-func (f *fake) Tasks(_ context.Context, filter store.Filter) ([]store.Item, error) {
+func (f *fake) Tasks(_ context.Context, filter store.Filter) (store.Page[store.Item], error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.filter = filter
 	var items []store.Item
+	var walked task.ID
 	for _, id := range slices.Backward(f.ids) {
 		d := f.tasks[id]
 		before := bytes.Compare(id[:], filter.Before[:]) < 0
@@ -159,14 +160,15 @@ func (f *fake) Tasks(_ context.Context, filter store.Filter) ([]store.Item, erro
 		slices.SortStableFunc(items, func(a, b store.Item) int { return b.State.LastUpdated.Compare(a.State.LastUpdated) })
 	}
 	items = items[min(filter.Offset, len(items)):]
-	return items[:min(filter.Limit, len(items))], f.err
+	return store.NewPage(items[:min(filter.Limit, len(items))], walked, &filter), f.err
 }
 
-func (f *fake) Batches(_ context.Context, filter store.Filter) ([]store.BatchItem, error) {
+func (f *fake) Batches(_ context.Context, filter store.Filter) (store.Page[store.BatchItem], error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.filter = filter
 	var items []store.BatchItem
+	var walked task.ID
 	for _, id := range slices.SortedFunc(maps.Keys(f.batch), func(a, b task.ID) int { return bytes.Compare(b[:], a[:]) }) {
 		if filter.Before != (task.ID{}) && bytes.Compare(id[:], filter.Before[:]) >= 0 {
 			continue
@@ -182,7 +184,7 @@ func (f *fake) Batches(_ context.Context, filter store.Filter) ([]store.BatchIte
 		items = append(items, item)
 	}
 	items = items[min(filter.Offset, len(items)):]
-	return items[:min(filter.Limit, len(items))], f.err
+	return store.NewPage(items[:min(filter.Limit, len(items))], walked, &filter), f.err
 }
 
 func (f *fake) Batch(_ context.Context, id task.ID) (*store.BatchSummary, error) {

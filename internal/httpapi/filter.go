@@ -120,6 +120,9 @@ func (l *list) page() (wrong []string) {
 	if l.filter.Before == (task.ID{}) {
 		l.filter.Offset = page * size
 	}
+	if l.known.Get("page") == "" || l.filter.Before != (task.ID{}) { // numbers say where a page begins only if each is full
+		l.filter.Walk = store.MaxWalk
+	}
 	return wrong
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"taskrunner/api"
 	"taskrunner/internal/store"
+	"taskrunner/internal/task"
 )
 
 // listTasks is GET /task.
@@ -44,10 +45,11 @@ func (s *server) listBatches(w http.ResponseWriter, r *http.Request) error {
 }
 
 // readPage reads the page of a list that r asks for, and links to the next one: the same filters, continued after the
-// last item. A page's number would count twice. One item more than asked for is read, to know whether there is a next.
+// last item, or where the walk over what it does not show ended. A page's number would count twice. One item more than asked
+// for is read, to know whether there is a next.
 func readPage[T any](
 	w http.ResponseWriter, r *http.Request, filters filters,
-	read func(ctx context.Context, f store.Filter) ([]T, error), cursor func(*T, store.Sort) string,
+	read func(ctx context.Context, f store.Filter) (store.Page[T], error), cursor func(*T, store.Sort) string,
 ) ([]T, error) {
 	l, err := parseList(r.URL.RawQuery, filters)
 	if err != nil {
@@ -55,14 +57,21 @@ func readPage[T any](
 	}
 	size := l.filter.Limit
 	l.filter.Limit++
-	items, err := read(r.Context(), l.filter)
-	if err != nil || len(items) <= size {
-		return items, err
-	}
-	items = items[:size]
+	page, err := read(r.Context(), l.filter)
+	items := page.Items
 	query := maps.Clone(l.known)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(items) > size:
+		items = items[:size]
+		query.Set("cursor", cursor(&items[size-1], l.filter.Sort))
+	case page.Walked != task.ID{}:
+		query.Set("cursor", page.Walked.String())
+	default:
+		return items, nil
+	}
 	query.Del("page")
-	query.Set("cursor", cursor(&items[size-1], l.filter.Sort))
 	w.Header().Set("Link", "<"+r.URL.EscapedPath()+"?"+query.Encode()+`>; rel="next"`)
 	return items, nil
 }

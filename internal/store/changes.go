@@ -37,8 +37,8 @@ type Changes struct {
 	Ended []Ended
 	// BatchEnds tells the batches of these tasks.
 	BatchEnds []BatchEnd
-	// Futile tasks have ended otherwise than by Success: their parents may be dead ends now. A store that does not look
-	// for those writes nothing.
+	// Futile tasks have ended otherwise than by Success, which lists look for. Their parents may be dead ends now; a store
+	// that does not look for those writes nothing of it.
 	Futile []task.ID
 	// Deliveries adds to the outbox what is not there yet.
 	Deliveries []Delivery

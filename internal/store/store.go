@@ -62,12 +62,12 @@ type Store interface {
 	// it has the newest MaxHistory.
 	History(ctx context.Context, id task.ID) ([]task.Step, error)
 	// Tasks lists tasks in the order of f.Sort. Their metadata, rules, actions and dependencies are left out.
-	Tasks(ctx context.Context, f Filter) ([]Item, error)
+	Tasks(ctx context.Context, f Filter) (Page[Item], error)
 	// ToEdit lists the tasks of that kind of a batch that have not ended, oldest first, and up to MaxLacking things that
 	// they lack for rules. ErrNotFound: there is no such batch.
 	ToEdit(ctx context.Context, batch task.ID, kind string, rules []task.Rule) (ToEdit, error)
 	// Batches lists batches, newest first: those with a task that f selects. Before and Offset count batches.
-	Batches(ctx context.Context, f Filter) ([]BatchItem, error)
+	Batches(ctx context.Context, f Filter) (Page[BatchItem], error)
 	// Batch sums a batch up, or ErrNotFound.
 	Batch(ctx context.Context, id task.ID) (*BatchSummary, error)
 	// ToStop lists the tasks of a batch that have not ended, or answers ErrNotFound. They stand in the order of
@@ -270,6 +270,34 @@ type Filter struct {
 	BeforeUpdate time.Time
 	Offset       int
 	Limit        int
+	// Walk is about how many tasks are looked at for one page when no index knows what f selects; 0: as many as it takes.
+	// It is not for an Offset, nor for SortUpdated.
+	Walk int
+}
+
+// MaxWalk is a Walk that takes some ten milliseconds.
+const MaxWalk = 10_000
+
+// Page is a part of a list.
+type Page[T any] struct {
+	Items []T
+	// Walked is where Filter.Walk ended the page, for Filter.Before: others may follow though Items are fewer than asked
+	// for, or none. Zero: Items are as many as asked for, or there are no others.
+	Walked task.ID
+}
+
+// NewPage makes the page of what a walk found that ended at walked; zero: at the end of the list.
+func NewPage[T any](items []T, walked task.ID, f *Filter) Page[T] {
+	if len(items) == f.Limit {
+		walked = task.ID{}
+	}
+	return Page[T]{items, walked}
+}
+
+// Walks reports whether a list may pass over tasks that f does not select, so that Walk is for it.
+func (f *Filter) Walks() bool {
+	return f.Walk > 0 && f.Sort == SortCreated && f.IDs == nil && (len(f.Statuses) > 0 || f.KindPrefix != "" || f.NamePart != "" ||
+		f.Metadata != nil || f.Timeout != 0 || !f.CreatedAfter.IsZero() || !f.CreatedBefore.IsZero())
 }
 
 // Sort is the order of a list.

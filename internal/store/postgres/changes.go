@@ -39,8 +39,11 @@ func (t *tx) write(c *store.Changes) {
 		t.exec("insert_events", ids, succeeded)
 	}
 	t.insertBatchDeltas(c.BatchEnds)
-	if t.s.deadEnds && len(c.Futile) > 0 {
-		t.exec("insert_dead_ends", uuids(c.Futile))
+	if len(c.Futile) > 0 {
+		t.exec("insert_unsuccessful", uuids(c.Futile))
+		if t.s.deadEnds {
+			t.exec("insert_dead_ends", uuids(c.Futile))
+		}
 	}
 	t.insertDeliveries(c.Deliveries)
 	t.insertHistory(c)

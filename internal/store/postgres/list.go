@@ -167,68 +167,96 @@ func (w *where) page(order string, f *store.Filter) string {
 
 // Where a list is walked from the newest on.
 const (
-	byFacts   = "tasks_by_facts"
-	byState   = "tasks_by_state"
-	byPlace   = "tasks_by_place"
-	byRunning = "tasks_by_running"
-	byIDs     = "tasks_by_ids"
+	byFacts = "tasks_by_facts"
+	byState = "tasks_by_state"
+	byIDs   = "tasks_by_ids"
+	inPlace = "tasks_in_place"
 
-	batchesByAge     = "batches_by_age"
-	batchesByScope   = "batches_by_scope"
-	batchesByKind    = "batches_by_kind"
-	batchesByPlace   = "batches_by_place"
-	batchesByRunning = "batches_by_running"
+	batchesByAge   = "batches_by_age"
+	batchesByScope = "batches_by_scope"
+	batchesByKind  = "batches_by_kind"
+	batchesInPlace = "batches_in_place"
 )
 
 // fewReady is up to how many ready tasks a list sorts.
 const fewReady = 10_000
 
+// walk is where a list looks.
+type walk struct {
+	from  string
+	place string // the statement of inPlace and batchesInPlace
+	// last is where it ends; zero: it goes on to the end.
+	last task.ID
+}
+
 // Tasks is as in store.Store.
-func (s *Store) Tasks(ctx context.Context, f store.Filter) ([]store.Item, error) {
-	var items []store.Item
-	from, err := s.tasksFrom(ctx, &f)
-	if err == nil {
-		sql, args := s.tasksQuery(from, &f)
-		err = s.list(ctx, sql, args, func(rows pgx.Rows) error {
-			items, err = pgx.CollectRows(rows, scanItem)
-			return err
-		})
-	}
+func (s *Store) Tasks(ctx context.Context, f store.Filter) (store.Page[store.Item], error) {
+	walk, err := s.tasksFrom(ctx, &f)
 	if err != nil {
-		return nil, fmt.Errorf("list tasks: %w", err)
+		return store.Page[store.Item]{}, fmt.Errorf("list tasks: %w", redact(err))
 	}
-	return items, nil
+	items, walked, err := list(ctx, s, &f, walk, s.tasksEnd, s.tasksQuery, scanItem)
+	if err != nil {
+		return store.Page[store.Item]{}, fmt.Errorf("list tasks: %w", err)
+	}
+	return store.NewPage(items, walked, &f), nil
 }
 
 // tasksFrom chooses where to look. No index has the status, which changes too often for that.
-func (s *Store) tasksFrom(ctx context.Context, f *store.Filter) (string, error) {
+func (s *Store) tasksFrom(ctx context.Context, f *store.Filter) (walk, error) {
 	switch {
 	case f.IDs != nil:
-		return byIDs, nil
+		return walk{from: byIDs}, nil
 	case f.Only(task.Claimed, task.Running):
-		return byRunning, nil
-	case f.Batch != (task.ID{}) || f.Kind != "" && !f.Only(task.Pending, task.Claimed, task.Running):
-		return byFacts, nil
+		return walk{from: inPlace, place: s.queries.Get("place_running")}, nil
+	case f.Batch != (task.ID{}):
+		return walk{from: byFacts}, nil
+	case f.Only(task.Failure, task.Canceled):
+		return walk{from: inPlace, place: s.unsuccessful(f)}, nil
 	case f.Only(task.Pending, task.Claimed, task.Running):
-		few := false
-		if err := s.pool.QueryRow(ctx, s.queries.Get("few_ready"), fewReady).Scan(&few); err != nil || few {
-			return byPlace, redact(err)
+		few, err := s.few(ctx, "few_ready")
+		if err != nil || few {
+			return walk{from: inPlace, place: s.queries.Get("place_live")}, err
 		}
 	}
 	if f.Kind == "" && (len(f.Statuses) > 0 || f.Timeout != 0) {
-		return byState, nil
+		return walk{from: byState}, nil
 	}
-	return byFacts, nil
+	return walk{from: byFacts}, nil
 }
 
-func (s *Store) tasksQuery(from string, f *store.Filter) (sql string, args []any) {
+// unsuccessful is the place of what ended as f wants it.
+func (s *Store) unsuccessful(f *store.Filter) string {
+	var parts []string
+	for _, status := range f.Statuses {
+		parts = append(parts, fmt.Sprintf(s.queries.Get("place_unsuccessful"), status))
+	}
+	return strings.Join(parts, " UNION ALL ")
+}
+
+func numbers(statuses []task.Status) []int16 {
+	n := make([]int16, len(statuses))
+	for i, status := range statuses {
+		n[i] = int16(status)
+	}
+	return n
+}
+
+// few asks the statement name whether there is little enough to sort.
+func (s *Store) few(ctx context.Context, name string, args ...any) (few bool, err error) {
+	err = s.pool.QueryRow(ctx, s.queries.Get(name), append([]any{fewReady}, args...)...).Scan(&few)
+	return few, err
+}
+
+func (s *Store) tasksQuery(walk walk, f *store.Filter) (sql string, args []any) {
 	if f.IDs != nil {
 		args = append(args, f.IDs)
 	}
-	id := map[string]string{byFacts: "t.id", byIDs: "t.id", byState: "s.id", byPlace: "p.task_id", byRunning: "p.task_id"}[from]
+	id := map[string]string{byFacts: "t.id", byIDs: "t.id", byState: "s.id", inPlace: "p.task_id"}[walk.from]
 	w := &where{args: &args}
 	w.between(id, f)
-	w.tasks(from, f)
+	w.notBehind(id, walk)
+	w.tasks(walk.from, f)
 	if !f.CreatedAfter.IsZero() {
 		w.add("t.created_at > %s", f.CreatedAfter)
 	}
@@ -239,8 +267,44 @@ func (s *Store) tasksQuery(from string, f *store.Filter) (sql string, args []any
 	if f.Sort == store.SortUpdated {
 		order = "s.last_updated DESC, " + id
 	}
-	sql = s.queries.Get("tasks") + "\n" + s.queries.Get(from) + w.sql() + w.page(order, f)
-	return sql, args
+	return s.queries.Get("tasks") + "\n" + s.source(walk.from, walk) + w.sql() + w.page(order, f), args
+}
+
+// source is the statement name, in the place of the walk if it has any.
+func (s *Store) source(name string, walk walk) string {
+	if walk.place == "" {
+		return s.queries.Get(name)
+	}
+	return fmt.Sprintf(s.queries.Get(name), walk.place)
+}
+
+// tasksEnd asks for the end of a walk of f.Walk tasks.
+func (s *Store) tasksEnd(walk walk, f *store.Filter) (sql string, args []any) {
+	id, from := "t.id", "walk_facts"
+	if walk.from == inPlace {
+		id, from = "p.task_id", "walk_place"
+	}
+	w := &where{args: &args}
+	w.between(id, f)
+	if walk.from != inPlace && f.Kind != "" {
+		w.add("t.kind = %s", f.Kind)
+	}
+	if walk.from != inPlace && f.Batch != (task.ID{}) {
+		w.add("t.batch_id = %s", f.Batch)
+	}
+	return s.source(from, walk) + w.sql() + w.last(id, f), args
+}
+
+// last is the last one of a walk.
+func (w *where) last(id string, f *store.Filter) string {
+	return "\nORDER BY " + id + " DESC LIMIT 1 OFFSET " + w.arg(f.Walk-1)
+}
+
+// notBehind ends the walk.
+func (w *where) notBehind(id string, walk walk) {
+	if walk.last != (task.ID{}) {
+		w.add(id+" >= %s", walk.last)
+	}
 }
 
 // between adds the bounds of ids.
@@ -268,11 +332,7 @@ func (w *where) tasks(from string, f *store.Filter) {
 		kind = "t.kind"
 	}
 	if len(f.Statuses) > 0 {
-		statuses := make([]int16, len(f.Statuses))
-		for i, status := range f.Statuses {
-			statuses[i] = int16(status)
-		}
-		w.add("s.status = ANY(%s::smallint[])", statuses)
+		w.add("s.status = ANY(%s::smallint[])", numbers(f.Statuses))
 	}
 	if f.Kind != "" {
 		w.add(kind+" = %s", f.Kind)
@@ -294,45 +354,51 @@ func (w *where) tasks(from string, f *store.Filter) {
 	}
 }
 
-// list runs the statement of a list.
-func (s *Store) list(ctx context.Context, sql string, args []any, collect func(rows pgx.Rows) error) error {
-	return s.read(ctx, func(t *tx) {
-		t.exec("open_list")
-		t.batch.Queue(sql, args...).Query(collect)
-	})
-}
+// query makes a statement of a walk.
+type query func(walk walk, f *store.Filter) (sql string, args []any)
 
-// Batches is as in store.Store.
-func (s *Store) Batches(ctx context.Context, f store.Filter) ([]store.BatchItem, error) {
-	var items []store.BatchItem
-	from, err := s.batchesFrom(ctx, &f)
-	if err == nil {
-		sql, args := s.batchesQuery(from, &f)
-		err = s.snapshot(ctx, func(ctx context.Context, t *tx) error {
-			t.exec("open_list")
-			t.batch.Queue(sql, args...).Query(func(rows pgx.Rows) error {
-				groups, err := pgx.CollectRows(rows, scanGroup)
-				items = store.BatchItems(groups)
-				return err
-			})
+// list runs the statements of a list: where its walk ends, if it has to, and those that it finds.
+func list[T any](
+	ctx context.Context, s *Store, f *store.Filter, walk walk, end, found query, scan pgx.RowToFunc[T],
+) (rows []T, walked task.ID, err error) {
+	err = s.snapshot(ctx, func(ctx context.Context, t *tx) error {
+		t.exec("open_list")
+		if f.Walks() && walk.from != batchesInPlace {
+			sql, args := end(walk, f)
+			t.query("walk", sql, args, func(rows pgx.Rows) error { return rows.Scan((*[16]byte)(&walk.last)) })
 			if err := t.flush(ctx); err != nil {
 				return err
 			}
-			t.addLabels(items)
-			return nil
+		}
+		sql, args := found(walk, f)
+		t.batch.Queue(sql, args...).Query(func(found pgx.Rows) error {
+			rows, err = pgx.CollectRows(found, scan)
+			return err
 		})
+		return nil
+	})
+	return rows, walk.last, err
+}
+
+// Batches is as in store.Store.
+func (s *Store) Batches(ctx context.Context, f store.Filter) (store.Page[store.BatchItem], error) {
+	walk, err := s.batchesFrom(ctx, &f)
+	if err != nil {
+		return store.Page[store.BatchItem]{}, fmt.Errorf("list batches: %w", redact(err))
+	}
+	groups, walked, err := list(ctx, s, &f, walk, s.batchesEnd, s.batchesQuery, scanGroup)
+	items := store.BatchItems(groups)
+	if err == nil && len(items) > 0 {
+		err = s.read(ctx, func(t *tx) { t.addLabels(items) }) // which never change
 	}
 	if err != nil {
-		return nil, fmt.Errorf("list batches: %w", err)
+		return store.Page[store.BatchItem]{}, fmt.Errorf("list batches: %w", err)
 	}
-	return items, nil
+	return store.NewPage(items, walked, &f), nil
 }
 
 // addLabels queues the reading of the labels of batches.
 func (t *tx) addLabels(items []store.BatchItem) {
-	if len(items) == 0 {
-		return
-	}
 	t.rows("batch_labels", []any{uuids(store.BatchIDs(items))}, func(rows pgx.Rows) error {
 		var id task.ID
 		var labels store.BatchLabels
@@ -351,41 +417,46 @@ func scanGroup(rows pgx.CollectableRow) (store.BatchGroup, error) {
 }
 
 // batchesFrom chooses where to look.
-func (s *Store) batchesFrom(ctx context.Context, f *store.Filter) (string, error) {
+func (s *Store) batchesFrom(ctx context.Context, f *store.Filter) (walk, error) {
+	place, few := "", true
+	var err error
 	switch {
 	case f.Only(task.Claimed, task.Running):
-		return batchesByRunning, nil
+		place = s.queries.Get("place_running")
 	case f.Only(task.Pending, task.Claimed, task.Running):
-		few := false
-		if err := s.pool.QueryRow(ctx, s.queries.Get("few_queued"), fewReady).Scan(&few); err != nil || few {
-			return batchesByPlace, redact(err)
-		}
+		place = s.queries.Get("place_live")
+		few, err = s.few(ctx, "few_queued")
+	case f.Only(task.Failure, task.Canceled):
+		place = s.unsuccessful(f)
+		few, err = s.few(ctx, "few_unsuccessful", numbers(f.Statuses))
 	}
 	switch {
+	case place != "" && few:
+		return walk{from: batchesInPlace, place: place}, err
 	case f.Scope != "":
-		return batchesByScope, nil
+		return walk{from: batchesByScope}, err
 	case f.Kind != "":
-		return batchesByKind, nil
+		return walk{from: batchesByKind}, err
 	}
-	return batchesByAge, nil
+	return walk{from: batchesByAge}, err
 }
 
-func (s *Store) batchesQuery(from string, f *store.Filter) (sql string, args []any) {
-	id, page := "b.id", s.queries.Get(from)
+func (s *Store) batchesQuery(walk walk, f *store.Filter) (sql string, args []any) {
+	id, page := "b.id", s.queries.Get(walk.from)
 	w, tasks := &where{args: &args}, &where{args: &args}
 	ofTasks := *f
 	ofTasks.Metadata = nil
 	rest := ofTasks // what is not known yet of the batches that are walked
-	switch from {
-	case batchesByPlace, batchesByRunning:
-		tasks.tasks(from, &ofTasks)
-		page, rest = fmt.Sprintf(page, tasks.sql()), store.Filter{}
+	switch walk.from {
+	case batchesInPlace:
+		tasks.tasks(walk.from, &ofTasks)
+		page, rest = fmt.Sprintf(page, walk.place, tasks.sql()), store.Filter{}
 	case batchesByKind:
 		id, rest.Kind = "k.batch_id", ""
 		w.add("k.kind = %s", f.Kind)
 	}
 	if rest.OfTasks() {
-		tasks.tasks(from, &ofTasks)
+		tasks.tasks(walk.from, &ofTasks)
 		w.conditions = append(w.conditions, fmt.Sprintf(s.queries.Get("batch_has"), tasks.all()))
 	}
 	if f.Scope != "" {
@@ -395,6 +466,7 @@ func (s *Store) batchesQuery(from string, f *store.Filter) (sql string, args []a
 		w.add("b.metadata::jsonb @> %s::text::jsonb", string(f.Metadata))
 	}
 	w.between(id, f)
+	w.notBehind(id, walk)
 	if !f.CreatedAfter.IsZero() {
 		w.add("b.created_at > %s", f.CreatedAfter)
 	}
@@ -403,6 +475,13 @@ func (s *Store) batchesQuery(from string, f *store.Filter) (sql string, args []a
 	}
 	page += w.sql() + w.page(id, f)
 	return fmt.Sprintf(s.queries.Get("batches"), page), args
+}
+
+// batchesEnd asks for the end of a walk of f.Walk tasks. The last batch is looked at whole.
+func (s *Store) batchesEnd(_ walk, f *store.Filter) (sql string, args []any) {
+	w := &where{args: &args}
+	w.between("t.batch_id", f)
+	return s.queries.Get("walk_batches") + w.sql() + w.last("t.batch_id", f), args
 }
 
 func scanItem(rows pgx.CollectableRow) (store.Item, error) {

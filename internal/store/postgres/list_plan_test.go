@@ -39,6 +39,7 @@ FROM task t CROSS JOIN LATERAL (SELECT CASE WHEN n % 200 = 1 THEN 2 WHEN n % 100
 INSERT INTO ready SELECT 'h', 0, s.id FROM task_state s JOIN task t ON t.id = s.id WHERE s.status = 2 AND t.kind = 'kind-1';
 INSERT INTO parked SELECT s.id, 1, 1, 0 FROM task_state s JOIN task t ON t.id = s.id WHERE s.status = 2 AND t.kind = 'kind-2';
 INSERT INTO running SELECT s.id, s.id, '{}' FROM task_state s WHERE s.status = 4;
+INSERT INTO unsuccessful SELECT status, id FROM task_state WHERE status IN (7, 8);
 INSERT INTO batch_kind SELECT DISTINCT kind, batch_id FROM task`
 
 // work is what a plan did, as EXPLAIN ANALYZE tells it.
@@ -88,7 +89,7 @@ func TestListsAtSize(t *testing.T) {
 	}
 	for _, analyzed := range []bool{false, true} { // the planner must not need to know
 		if analyzed {
-			for _, table := range []string{"batch", "batch_kind", "task", "task_state", "ready", "parked", "running"} {
+			for _, table := range []string{"batch", "batch_kind", "task", "task_state", "ready", "parked", "running", "unsuccessful"} {
 				if _, err := s.pool.Exec(t.Context(), "VACUUM ANALYZE "+table); err != nil {
 					t.Fatal(err)
 				}
@@ -159,26 +160,26 @@ func lists(t *testing.T, s *Store) {
 		{"kind prefix that nothing has", store.Filter{KindPrefix: "nothing"}, all + 10, 3 * all},
 	} {
 		c.f.Limit = 51
-		from, err := s.tasksFrom(t.Context(), &c.f)
+		walk, err := s.tasksFrom(t.Context(), &c.f)
 		if err != nil {
 			t.Fatal(err)
 		}
-		sql, args := s.tasksQuery(from, &c.f)
+		sql, args := s.tasksQuery(walk, &c.f)
 		s.checkWork(t, "tasks by "+c.name, "open_list", c.tasks, sql, args)
 		if c.f.Sort != store.SortCreated {
 			continue
 		}
-		if from, err = s.batchesFrom(t.Context(), &c.f); err != nil {
+		if walk, err = s.batchesFrom(t.Context(), &c.f); err != nil {
 			t.Fatal(err)
 		}
-		sql, args = s.batchesQuery(from, &c.f)
+		sql, args = s.batchesQuery(walk, &c.f)
 		s.checkWork(t, "batches by "+c.name, "open_list", c.batches, sql, args)
 	}
 }
 
 // manyGates are 200 000 gates of 100 kinds with two shapes each, but for one that is rare.
 const manyGates = `
-INSERT INTO shape SELECT n, CASE WHEN n = 77 THEN 'rare' ELSE 'kind-' || n / 2 END, 4, '[]', 1 FROM generate_series(0, 199) n;
+INSERT INTO shape (id, type, kind, status, fields, version) SELECT n, 0, CASE WHEN n = 77 THEN 'rare' ELSE 'kind-' || n / 2 END, 4, '[]', 1 FROM generate_series(0, 199) n;
 INSERT INTO gate SELECT n, CASE WHEN n = 100000 THEN 77 WHEN n % 200 = 77 THEN 78 ELSE n % 200 END, '', 1, '{}', false
 FROM generate_series(0, 199999) n`
 

@@ -32,7 +32,7 @@ func TestPlansDoNotTrustStatistics(t *testing.T) {
 	}
 	t.Cleanup(conn.Release)
 	tables := []string{"task", "task_state", "link", "ready", "parked", "running", "gate", "gate_delta", "dep_event", "delivery",
-		"idempotency_key", "tally", "tally_event", "batch", "batch_progress", "batch_delta"}
+		"unsuccessful", "idempotency_key", "tally", "tally_event", "batch", "batch_progress", "batch_delta"}
 	do(t, conn, "INSERT INTO shape (id, type, kind, status, fields) VALUES (1, 0, 'k', 4, '[]')")
 	lookEmpty(t, conn.Conn())
 	for _, table := range tables {
@@ -53,8 +53,9 @@ func TestPlansDoNotTrustStatistics(t *testing.T) {
 		"task", "parents", "deliveries", "tasks_by_ids", "batch", "batch_counts", "batch_sums",
 		"dag_links", "drift", "life", "history", "to_edit",
 		"limits", "limits_by_id", "limits_by_kind",
-		"open_list", "few_ready", "few_queued", "tasks", "tasks_by_facts", "tasks_by_state", "tasks_by_place", "tasks_by_running",
-		"batches", "batches_by_age", "batches_by_kind", "batches_by_scope", "batches_by_place", "batches_by_running", "batch_has",
+		"open_list", "few_ready", "few_queued", "tasks", "tasks_by_facts", "tasks_by_state", "tasks_in_place",
+		"place_running", "place_live", "place_unsuccessful", "few_unsuccessful", "walk_facts", "walk_place", "walk_batches",
+		"batches", "batches_by_age", "batches_by_kind", "batches_by_scope", "batches_in_place", "batch_has",
 		"batch_size", "to_stop", "to_stop_links",
 	}
 	do(t, conn, "begin")
@@ -92,6 +93,7 @@ func lookEmpty(t *testing.T, conn *pgx.Conn) {
 		"batch":           "(id, requester, created_at, scope, metadata) SELECT gen_random_uuid(), '', now(), '', '{}'",
 		"batch_progress":  "SELECT gen_random_uuid(), 1",
 		"batch_delta":     "(batch_id, success, failure, canceled, ended_at) SELECT gen_random_uuid(), 1, 0, 0, now()",
+		"unsuccessful":    "SELECT 7, gen_random_uuid()",
 		"link":            "SELECT gen_random_uuid(), gen_random_uuid(), false, false",
 		"ready":           "SELECT 'h', 0, gen_random_uuid()",
 		"parked":          "SELECT gen_random_uuid(), 1, 1, 0",

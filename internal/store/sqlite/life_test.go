@@ -409,12 +409,12 @@ func testLists(h *harness, b *task.Batch) {
 		if test.f.Limit == 0 {
 			test.f.Limit = 100
 		}
-		items, err := h.Tasks(ctx, test.f)
-		if err != nil || len(items) != test.want {
-			h.t.Errorf("%s: %d items, want %d; %v", name, len(items), test.want, err)
+		page, err := h.Tasks(ctx, test.f)
+		if err != nil || len(page.Items) != test.want {
+			h.t.Errorf("%s: %d page.Items, want %d; %v", name, len(page.Items), test.want, err)
 		}
-		for i := 1; i < len(items); i++ {
-			if items[i-1].Task.ID.String() <= items[i].Task.ID.String() {
+		for i := 1; i < len(page.Items); i++ {
+			if page.Items[i-1].Task.ID.String() <= page.Items[i].Task.ID.String() {
 				h.t.Errorf("%s: not newest first", name)
 			}
 		}

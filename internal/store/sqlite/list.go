@@ -129,12 +129,10 @@ func (w *where) page(f *store.Filter) string {
 
 // Where a list is walked from the newest task on.
 const (
-	byFacts   = "tasks_by_facts"
-	byIDs     = "tasks_by_ids"
-	byState   = "tasks_by_state"
-	byPlace   = "tasks_by_place"
-	byRest    = "tasks_by_rest"
-	byRunning = "tasks_by_running"
+	byFacts = "tasks_by_facts"
+	byIDs   = "tasks_by_ids"
+	byState = "tasks_by_state"
+	inPlace = "tasks_in_place"
 
 	batchesByAge     = "batches_by_age"
 	batchesByScope   = "batches_by_scope"
@@ -144,6 +142,14 @@ const (
 	batchesByRunning = "batches_by_running"
 )
 
+// walk is where a list looks.
+type walk struct {
+	from  string
+	place string // the statement of inPlace
+	// last is where it ends; empty: it goes on to the end.
+	last string
+}
+
 const (
 	// afterAll is greater than every id.
 	afterAll = "g"
@@ -152,37 +158,52 @@ const (
 )
 
 // Tasks is as in store.Store.
-func (s *Store) Tasks(ctx context.Context, f store.Filter) ([]store.Item, error) {
+func (s *Store) Tasks(ctx context.Context, f store.Filter) (store.Page[store.Item], error) {
 	var items []store.Item
+	var walked task.ID
 	err := s.read(ctx, func(t *tx) error {
-		from := t.from(&f)
-		sql, args := s.tasksQuery(from, &f)
-		t.query(from, sql, appendItems(&items), args...)
+		walk := t.from(&f)
+		if f.Walks() {
+			sql, args := s.tasksEnd(walk, &f)
+			walked = t.end(&walk, sql, args)
+		}
+		sql, args := s.tasksQuery(walk, &f)
+		t.query(walk.from, sql, appendItems(&items), args...)
 		return t.err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list tasks: %w", err)
+		return store.Page[store.Item]{}, fmt.Errorf("list tasks: %w", err)
 	}
-	return items, nil
+	return store.NewPage(items, walked, &f), nil
+}
+
+// end finds where walk ends.
+func (t *tx) end(walk *walk, sql string, args []driver.Value) (last task.ID) {
+	t.query("walk", sql, func(r *row) error {
+		last = r.id()
+		walk.last = last.String()
+		return nil
+	}, args...)
+	return last
 }
 
 // from chooses where to look. No index has every status, so a rare one is searched for where there is least else.
-func (t *tx) from(f *store.Filter) string {
+func (t *tx) from(f *store.Filter) walk {
 	switch {
 	case f.IDs != nil:
-		return byIDs
+		return walk{from: byIDs}
 	case f.Only(task.Claimed, task.Running):
-		return byRunning
+		return walk{from: inPlace, place: "place_running"}
 	case f.Batch != (task.ID{}):
-		return byFacts
+		return walk{from: byFacts}
 	case f.Only(task.Waiting, task.Paused, task.Failure, task.Canceled):
-		return byRest
+		return walk{from: inPlace, place: "place_rest"}
 	case f.Only(task.Pending, task.Claimed, task.Running) && t.few("few_ready"):
-		return byPlace
+		return walk{from: inPlace, place: "place_live"}
 	case f.Kind == "" && (len(f.Statuses) > 0 || f.Timeout != 0):
-		return byState
+		return walk{from: byState}
 	}
-	return byFacts
+	return walk{from: byFacts}
 }
 
 // few asks the statement name whether there is little enough to sort.
@@ -195,34 +216,66 @@ func (t *tx) few(name string, args ...driver.Value) bool {
 	return few
 }
 
-func (s *Store) tasksQuery(from string, f *store.Filter) (sql string, args []driver.Value) {
+func (s *Store) tasksQuery(walk walk, f *store.Filter) (sql string, args []driver.Value) {
 	w := &where{args: &args}
-	order := w.begin(from, f)
-	w.tasks(from, f)
+	order := w.begin(walk, f)
+	w.tasks(walk.from, f)
 	w.created("t", f)
-	sql = s.queries.Get("tasks") + "\n" + s.queries.Get(from) + w.sql() + order + w.page(f)
+	sql = s.queries.Get("tasks") + "\n" + s.source(walk.from, walk) + w.sql() + order + w.page(f)
 	return sql, args
 }
 
+// source is the statement name, in the place of the walk if it has any.
+func (s *Store) source(name string, walk walk) string {
+	if walk.place == "" {
+		return s.queries.Get(name)
+	}
+	return fmt.Sprintf(s.queries.Get(name), s.queries.Get(walk.place))
+}
+
+// tasksEnd asks for the end of a walk of f.Walk tasks.
+func (s *Store) tasksEnd(walk walk, f *store.Filter) (sql string, args []driver.Value) {
+	w := &where{args: &args}
+	if walk.from == inPlace {
+		order := w.begin(walk, f)
+		return s.source("walk_place", walk) + w.sql() + order + w.last(f), args
+	}
+	w.between("t.id", f)
+	if f.Kind != "" {
+		w.add("t.kind = %s", f.Kind)
+	}
+	if f.Batch != (task.ID{}) {
+		w.add("t.batch_id = %s", f.Batch.String())
+	}
+	return s.queries.Get("walk_facts") + w.sql() + "\nORDER BY t.id DESC" + w.last(f), args
+}
+
+// last is the last one of a walk.
+func (w *where) last(f *store.Filter) string { return "\nLIMIT 1 OFFSET " + w.arg(int64(f.Walk-1)) }
+
 // begin adds where to begin and to end, and returns the order.
-func (w *where) begin(from string, f *store.Filter) string {
-	after, before := idBounds(f)
+func (w *where) begin(walk walk, f *store.Filter) string {
 	id := "t.id"
-	switch from {
-	case byPlace, byRest:
-		*w.args = append(*w.args, before, array(f.Statuses))
+	switch walk.from {
+	case inPlace:
+		after, before := idBounds(f)
+		*w.args = append(*w.args, before, max(after, walk.last), array(f.Statuses))
 		if after != "" {
-			w.add(map[string]string{byPlace: "p.task_id", byRest: "p.id"}[from]+" > %s", after)
+			w.add("p.task_id > %s", after)
 		}
-		return ""
-	case byRunning:
+		if f.Sort == store.SortCreated {
+			return ""
+		}
 		id = "p.task_id"
 	case byState:
 		id = "s.id"
 	case byIDs:
 		*w.args = append(*w.args, array(f.IDs))
 	}
-	w.between(id, f)
+	if walk.from != inPlace {
+		w.between(id, f)
+		w.notBehind(id, walk)
+	}
 	if f.Sort == store.SortUpdated {
 		if f.Before != (task.ID{}) {
 			w.add("(s.last_updated, "+id+") < ("+w.arg(micros(f.BeforeUpdate))+", %s)", f.Before.String())
@@ -230,6 +283,13 @@ func (w *where) begin(from string, f *store.Filter) string {
 		return "\nORDER BY s.last_updated DESC, " + id + " DESC"
 	}
 	return "\nORDER BY " + id + " DESC"
+}
+
+// notBehind ends the walk.
+func (w *where) notBehind(id string, walk walk) {
+	if walk.last != "" {
+		w.add(id+" >= %s", walk.last)
+	}
 }
 
 // between adds the bounds of ids.
@@ -297,13 +357,18 @@ func (w *where) tasks(from string, f *store.Filter) {
 }
 
 // Batches is as in store.Store.
-func (s *Store) Batches(ctx context.Context, f store.Filter) ([]store.BatchItem, error) {
+func (s *Store) Batches(ctx context.Context, f store.Filter) (store.Page[store.BatchItem], error) {
 	var items []store.BatchItem
+	var walked task.ID
 	err := s.read(ctx, func(t *tx) error {
 		var groups []store.BatchGroup
-		from := t.batchesFrom(&f)
-		sql, args := s.batchesQuery(from, &f)
-		t.query(from, sql, func(r *row) error {
+		walk := t.batchesFrom(&f)
+		if f.Walks() && (walk.from == batchesByAge || walk.from == batchesByKind || walk.from == batchesByScope) {
+			sql, args := s.batchesEnd(&f)
+			walked = t.end(&walk, sql, args)
+		}
+		sql, args := s.batchesQuery(walk, &f)
+		t.query(walk.from, sql, func(r *row) error {
 			groups = append(groups, store.BatchGroup{
 				Batch: r.id(), CreatedAt: r.time(), Kind: r.text(), Status: task.Status(r.int()), Tasks: r.int(), UpdatedAt: r.time(),
 			})
@@ -317,9 +382,9 @@ func (s *Store) Batches(ctx context.Context, f store.Filter) ([]store.BatchItem,
 		return t.err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list batches: %w", err)
+		return store.Page[store.BatchItem]{}, fmt.Errorf("list batches: %w", err)
 	}
-	return items, nil
+	return store.NewPage(items, walked, &f), nil
 }
 
 func (r *row) labels() store.BatchLabels {
@@ -327,29 +392,29 @@ func (r *row) labels() store.BatchLabels {
 }
 
 // batchesFrom chooses where to look.
-func (t *tx) batchesFrom(f *store.Filter) string {
+func (t *tx) batchesFrom(f *store.Filter) walk {
 	switch {
 	case f.Only(task.Claimed, task.Running):
-		return batchesByRunning
+		return walk{from: batchesByRunning}
 	case f.Only(task.Pending, task.Claimed, task.Running) && t.few("few_queued"):
-		return batchesByPlace
+		return walk{from: batchesByPlace}
 	case f.Only(task.Waiting, task.Paused, task.Failure, task.Canceled) && t.few("few_rest", array(f.Statuses)):
-		return batchesByRest
+		return walk{from: batchesByRest}
 	case f.Scope != "":
-		return batchesByScope
+		return walk{from: batchesByScope}
 	case f.Kind != "":
-		return batchesByKind
+		return walk{from: batchesByKind}
 	}
-	return batchesByAge
+	return walk{from: batchesByAge}
 }
 
-func (s *Store) batchesQuery(from string, f *store.Filter) (sql string, args []driver.Value) {
-	id, page := "b.id", s.queries.Get(from)
+func (s *Store) batchesQuery(walk walk, f *store.Filter) (sql string, args []driver.Value) {
+	id, page := "b.id", s.queries.Get(walk.from)
 	w, tasks := &where{args: &args}, &where{args: &args}
 	ofTasks := *f
 	ofTasks.Metadata = nil
 	rest := ofTasks // what is not known yet of the batches that are walked
-	switch from {
+	switch walk.from {
 	case batchesByRest:
 		tasks.conditions = []string{"s.status IN (1, 5, 7, 8)"} // what the index is for
 		fallthrough
@@ -371,9 +436,17 @@ func (s *Store) batchesQuery(from string, f *store.Filter) (sql string, args []d
 		w.add("metadata_contains(b.metadata, %s)", string(f.Metadata))
 	}
 	w.between(id, f)
+	w.notBehind(id, walk)
 	w.created("b", f)
 	page += w.sql() + "\nORDER BY " + id + " DESC" + w.page(f)
 	return fmt.Sprintf(s.queries.Get("batches"), page), args
+}
+
+// batchesEnd asks for the end of a walk of f.Walk tasks. The last batch is looked at whole.
+func (s *Store) batchesEnd(f *store.Filter) (sql string, args []driver.Value) {
+	w := &where{args: &args}
+	w.between("t.batch_id", f)
+	return s.queries.Get("walk_batches") + w.sql() + "\nORDER BY t.batch_id DESC" + w.last(f), args
 }
 
 func appendItems(to *[]store.Item) func(*row) error {

@@ -190,11 +190,11 @@ func (c *crowd) meddle(ctx context.Context) {
 
 func (c *crowd) resumeAll() {
 	paused, err := c.Tasks(c.ctx, store.Filter{Statuses: []task.Status{task.Paused}, Limit: 1000})
-	if err != nil || len(paused) == 0 {
+	if err != nil || len(paused.Items) == 0 {
 		return
 	}
 	var outcomes []task.Outcome
-	for _, item := range paused {
+	for _, item := range paused.Items {
 		outcomes = append(outcomes, task.Outcome{ID: item.Task.ID, Kind: task.Resume})
 	}
 	c.settleCtx(c.ctx, outcomes...)
@@ -203,7 +203,7 @@ func (c *crowd) resumeAll() {
 func (c *crowd) allEnded() bool {
 	live := []task.Status{task.Waiting, task.Pending, task.Claimed, task.Running, task.Paused}
 	items, err := c.Tasks(c.ctx, store.Filter{Statuses: live, Limit: 1})
-	return err == nil && len(items) == 0
+	return err == nil && len(items.Items) == 0
 }
 
 // watch looks at moments: who holds slots by the rows, and whether gates agree with them.

@@ -266,11 +266,11 @@ func (e *env) list(f store.Filter) []store.Item {
 	if f.Limit == 0 {
 		f.Limit = 1000
 	}
-	items, err := e.Tasks(e.ctx, f)
+	page, err := e.Tasks(e.ctx, f)
 	if err != nil {
 		e.Fatalf("Tasks: %v", err)
 	}
-	return items
+	return page.Items
 }
 
 func (e *env) batches(f store.Filter) []store.BatchItem {
@@ -278,9 +278,9 @@ func (e *env) batches(f store.Filter) []store.BatchItem {
 	if f.Limit == 0 {
 		f.Limit = 1000
 	}
-	items, err := e.Batches(e.ctx, f)
+	page, err := e.Batches(e.ctx, f)
 	if err != nil {
 		e.Fatalf("Batches: %v", err)
 	}
-	return items
+	return page.Items
 }

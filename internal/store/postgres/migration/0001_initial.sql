@@ -80,6 +80,13 @@ CREATE TABLE task_state (
     CHECK (status <> 4 OR started_at IS NOT NULL)
 ) WITH (fillfactor = 50);
 
+-- Tasks that ended otherwise than by Success, for lists: an end is final, so a row is written once.
+CREATE TABLE unsuccessful (
+    status  smallint NOT NULL CHECK (status IN (7, 8)),
+    task_id uuid NOT NULL,
+    PRIMARY KEY (status, task_id)
+);
+
 -- A child waits for its parent.
 CREATE TABLE link (
     parent_id        uuid NOT NULL,

@@ -56,18 +56,38 @@ FROM (SELECT DISTINCT id FROM unnest($1::uuid[]) AS given(id)) given
 FROM task_state s
 CROSS JOIN LATERAL (SELECT * FROM task WHERE id = s.id OFFSET 0) t
 
--- name: tasks_by_running
-FROM running p
-CROSS JOIN LATERAL (SELECT * FROM task_state WHERE id = p.task_id OFFSET 0) s
-CROSS JOIN LATERAL (SELECT * FROM task WHERE id = p.task_id OFFSET 0) t
-
--- When only tasks in a place are wanted. The parts are merged, each in order; ready, of which there are few, is sorted.
--- name: tasks_by_place
+-- Those in one of the places that follow.
+-- name: tasks_in_place
 FROM (
-    SELECT task_id FROM running UNION ALL SELECT task_id FROM parked UNION ALL SELECT task_id FROM ready
+%s
 ) p
 CROSS JOIN LATERAL (SELECT * FROM task_state WHERE id = p.task_id OFFSET 0) s
 CROSS JOIN LATERAL (SELECT * FROM task WHERE id = p.task_id OFFSET 0) t
+
+-- name: place_running
+SELECT task_id FROM running
+
+-- The parts are merged, each in order; ready, of which there are few, is sorted.
+-- name: place_live
+SELECT task_id FROM running UNION ALL SELECT task_id FROM parked UNION ALL SELECT task_id FROM ready
+
+-- Those with one of two statuses; of both they are merged, too.
+-- name: place_unsuccessful
+SELECT task_id FROM unsuccessful WHERE status = %d
+
+-- How far a list that passes over tasks goes for one page: it looks at those that follow in its order, of any kind or of one,
+-- as far as this one. An index alone has them.
+-- name: walk_facts
+SELECT t.id FROM task t
+
+-- name: walk_place
+SELECT p.task_id FROM (
+%s
+) p
+
+-- Batch by batch.
+-- name: walk_batches
+SELECT t.batch_id FROM task t
 
 -- Whether there are few ready tasks: they have to be sorted by age for a list.
 -- name: few_ready
@@ -95,22 +115,13 @@ SELECT b.id, b.created_at FROM batch_kind k JOIN batch b ON b.id = k.batch_id
 -- name: batches_by_scope
 SELECT b.id, b.created_at FROM batch b
 
--- Those with a task in a place. There are few tasks to look at, so their batches are sorted.
--- name: batches_by_running
-SELECT b.id, b.created_at
-FROM (
-    SELECT DISTINCT t.batch_id
-    FROM running p
-    CROSS JOIN LATERAL (SELECT * FROM task_state WHERE id = p.task_id OFFSET 0) s
-    CROSS JOIN LATERAL (SELECT * FROM task WHERE id = p.task_id OFFSET 0) t%s
-) p JOIN batch b ON b.id = p.batch_id
-
--- name: batches_by_place
+-- Those with a task in a place, where there are few tasks to look at; their batches are sorted.
+-- name: batches_in_place
 SELECT b.id, b.created_at
 FROM (
     SELECT DISTINCT t.batch_id
     FROM (
-        SELECT task_id FROM running UNION ALL SELECT task_id FROM parked UNION ALL SELECT task_id FROM ready
+%s
     ) p
     CROSS JOIN LATERAL (SELECT * FROM task_state WHERE id = p.task_id OFFSET 0) s
     CROSS JOIN LATERAL (SELECT * FROM task WHERE id = p.task_id OFFSET 0) t%s
@@ -126,6 +137,9 @@ EXISTS (
 -- Whether few tasks are in a place but running.
 -- name: few_queued
 SELECT (SELECT count(*) < $1 FROM (SELECT FROM ready LIMIT $1) r) AND (SELECT count(*) < $1 FROM (SELECT FROM parked LIMIT $1) p);
+
+-- name: few_unsuccessful
+SELECT count(*) < $1 FROM (SELECT FROM unsuccessful WHERE status = ANY($2::smallint[]) LIMIT $1) u;
 
 -- name: to_edit
 SELECT t.id, t.metadata, t.expected_count

@@ -45,35 +45,50 @@ FROM (SELECT DISTINCT value AS id FROM json_each(?1)) p CROSS JOIN task t ON t.i
 -- name: tasks_by_state
 FROM task_state s CROSS JOIN task t ON t.id = s.id
 
--- The next two begin after ?1 and know the statuses as ?2. Their parts are merged, each in order but ready. The limit is
--- none; it keeps the order from being given up for one of the whole, which would read everything.
-
--- When only tasks in a place are wanted.
--- name: tasks_by_place
+-- Those in one of the places that follow.
+-- name: tasks_in_place
 FROM (
-    SELECT task_id FROM running WHERE task_id < ?1 AND (3 IN (SELECT value FROM json_each(?2))
-                                                        OR 4 IN (SELECT value FROM json_each(?2)))
-    UNION ALL SELECT task_id FROM parked WHERE task_id < ?1
-    UNION ALL SELECT task_id FROM ready WHERE task_id < ?1
-    ORDER BY task_id DESC LIMIT -1
+%s
 ) p CROSS JOIN task_state s ON s.id = p.task_id CROSS JOIN task t ON t.id = p.task_id
 
--- When only what index task_state_rest has is wanted; its condition has to stand in every part.
--- name: tasks_by_rest
-FROM (
-    SELECT id FROM task_state INDEXED BY task_state_rest
-    WHERE status IN (1, 5, 7, 8) AND status = 1 AND 1 IN (SELECT value FROM json_each(?2)) AND id < ?1
-    UNION ALL SELECT id FROM task_state INDEXED BY task_state_rest
-    WHERE status IN (1, 5, 7, 8) AND status = 5 AND 5 IN (SELECT value FROM json_each(?2)) AND id < ?1
-    UNION ALL SELECT id FROM task_state INDEXED BY task_state_rest
-    WHERE status IN (1, 5, 7, 8) AND status = 7 AND 7 IN (SELECT value FROM json_each(?2)) AND id < ?1
-    UNION ALL SELECT id FROM task_state INDEXED BY task_state_rest
-    WHERE status IN (1, 5, 7, 8) AND status = 8 AND 8 IN (SELECT value FROM json_each(?2)) AND id < ?1
-    ORDER BY id DESC LIMIT -1
-) p CROSS JOIN task_state s ON s.id = p.id CROSS JOIN task t ON t.id = p.id
+-- The places begin behind ?1, end at ?2 and know the statuses as ?3. Their parts are merged, each in order but ready. The
+-- limit is none; it keeps the order from being given up for one of the whole, which would read everything.
 
--- name: tasks_by_running
-FROM running p CROSS JOIN task_state s ON s.id = p.task_id CROSS JOIN task t ON t.id = p.task_id
+-- name: place_running
+SELECT task_id FROM running WHERE task_id < ?1 AND task_id >= ?2 AND ?3 IS NOT NULL ORDER BY task_id DESC LIMIT -1
+
+-- name: place_live
+SELECT task_id FROM running WHERE task_id < ?1 AND task_id >= ?2 AND (3 IN (SELECT value FROM json_each(?3))
+                                                                      OR 4 IN (SELECT value FROM json_each(?3)))
+UNION ALL SELECT task_id FROM parked WHERE task_id < ?1 AND task_id >= ?2
+UNION ALL SELECT task_id FROM ready WHERE task_id < ?1 AND task_id >= ?2
+ORDER BY task_id DESC LIMIT -1
+
+-- When only what index task_state_rest has is wanted; its condition has to stand in every part.
+-- name: place_rest
+SELECT id AS task_id FROM task_state INDEXED BY task_state_rest
+WHERE status IN (1, 5, 7, 8) AND status = 1 AND 1 IN (SELECT value FROM json_each(?3)) AND id < ?1 AND id >= ?2
+UNION ALL SELECT id FROM task_state INDEXED BY task_state_rest
+WHERE status IN (1, 5, 7, 8) AND status = 5 AND 5 IN (SELECT value FROM json_each(?3)) AND id < ?1 AND id >= ?2
+UNION ALL SELECT id FROM task_state INDEXED BY task_state_rest
+WHERE status IN (1, 5, 7, 8) AND status = 7 AND 7 IN (SELECT value FROM json_each(?3)) AND id < ?1 AND id >= ?2
+UNION ALL SELECT id FROM task_state INDEXED BY task_state_rest
+WHERE status IN (1, 5, 7, 8) AND status = 8 AND 8 IN (SELECT value FROM json_each(?3)) AND id < ?1 AND id >= ?2
+ORDER BY task_id DESC LIMIT -1
+
+-- How far a list that passes over tasks goes for one page: it looks at those that follow in its order, of any kind or of one,
+-- as far as this one. An index alone has them.
+-- name: walk_facts
+SELECT t.id FROM task t
+
+-- name: walk_place
+SELECT p.task_id FROM (
+%s
+) p
+
+-- Batch by batch.
+-- name: walk_batches
+SELECT t.batch_id FROM task t
 
 -- Whether there are few ready tasks: they have to be sorted by age for a list.
 -- name: few_ready
