@@ -30,6 +30,7 @@ type fake struct {
 	tasks  map[task.ID]*store.Detail
 	batch  map[task.ID]*task.Batch
 	filter store.Filter // of the last list
+	walked task.ID      // where lists end their walk
 	// deliveries are those of every batch.
 	deliveries []store.DeliveryRecord
 	keys       map[string]fakeKey
@@ -141,7 +142,6 @@ func (f *fake) Tasks(_ context.Context, filter store.Filter) (store.Page[store.I
 	defer f.mu.Unlock()
 	f.filter = filter
 	var items []store.Item
-	var walked task.ID
 	for _, id := range slices.Backward(f.ids) {
 		d := f.tasks[id]
 		before := bytes.Compare(id[:], filter.Before[:]) < 0
@@ -160,7 +160,7 @@ func (f *fake) Tasks(_ context.Context, filter store.Filter) (store.Page[store.I
 		slices.SortStableFunc(items, func(a, b store.Item) int { return b.State.LastUpdated.Compare(a.State.LastUpdated) })
 	}
 	items = items[min(filter.Offset, len(items)):]
-	return store.NewPage(items[:min(filter.Limit, len(items))], walked, &filter), f.err
+	return store.NewPage(items[:min(filter.Limit, len(items))], f.walked, &filter), f.err
 }
 
 func (f *fake) Batches(_ context.Context, filter store.Filter) (store.Page[store.BatchItem], error) {
@@ -168,7 +168,6 @@ func (f *fake) Batches(_ context.Context, filter store.Filter) (store.Page[store
 	defer f.mu.Unlock()
 	f.filter = filter
 	var items []store.BatchItem
-	var walked task.ID
 	for _, id := range slices.SortedFunc(maps.Keys(f.batch), func(a, b task.ID) int { return bytes.Compare(b[:], a[:]) }) {
 		if filter.Before != (task.ID{}) && bytes.Compare(id[:], filter.Before[:]) >= 0 {
 			continue
@@ -184,7 +183,7 @@ func (f *fake) Batches(_ context.Context, filter store.Filter) (store.Page[store
 		items = append(items, item)
 	}
 	items = items[min(filter.Offset, len(items)):]
-	return store.NewPage(items[:min(filter.Limit, len(items))], walked, &filter), f.err
+	return store.NewPage(items[:min(filter.Limit, len(items))], f.walked, &filter), f.err
 }
 
 func (f *fake) Batch(_ context.Context, id task.ID) (*store.BatchSummary, error) {

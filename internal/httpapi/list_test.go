@@ -66,6 +66,7 @@ func TestParseList(t *testing.T) {
 			t.Errorf("%s: %v", query, err)
 			continue
 		}
+		want.Walk = l.filter.Walk // see TestShortPages
 		if diff := cmp.Diff(want, l.filter); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", query, diff)
 		}
@@ -305,6 +306,43 @@ func TestListNamed(t *testing.T) {
 	items = decode[[]api.TaskSummary](t, w)
 	if len(items) != 1 || items[0].ID != idA || w.Header().Get("Link") != "" {
 		t.Errorf("%+v %s", items, w.Header().Get("Link"))
+	}
+}
+
+// Where a walk ends before its page is full, the next page begins, however few this one has. Only who asks for pages by their
+// numbers gets each full.
+func TestShortPages(t *testing.T) {
+	t.Parallel()
+	s := withDiamond(t)
+	for query, c := range map[string]struct {
+		walk int
+		link string
+	}{
+		"name=x":                      {store.MaxWalk, "cursor=" + idA + "&name=x"},
+		"name=x&page=":                {store.MaxWalk, "cursor=" + idA + "&name=x"},
+		"per_page=9":                  {store.MaxWalk, "cursor=" + idA + "&per_page=9"},
+		"name=x&page=7&cursor=" + idB: {store.MaxWalk, "cursor=" + idA + "&name=x"},
+		"name=x&page=0":               {0, ""},
+		"name=x&page=3":               {0, ""},
+		"per_page=1":                  {store.MaxWalk, "cursor=-&per_page=1"}, // the page is full
+	} {
+		for _, path := range []string{"/task?", "/batches?"} {
+			if path == "/batches?" && query == "per_page=1" {
+				continue
+			}
+			s.walked = testID(2)
+			if c.link == "" {
+				s.walked = task.ID{}
+			}
+			w := s.do("GET", path+query, "")
+			link := c.link
+			if link != "" {
+				link = strings.Replace(path+link, "cursor=-", "cursor="+s.ids[len(s.ids)-1].String(), 1)
+			}
+			if w.Code != 200 || next(t, w.Header()) != link || s.filter.Walk != c.walk {
+				t.Errorf("%s%s: %d, walks %d, want %d; next %s, want %s", path, query, w.Code, s.filter.Walk, c.walk, next(t, w.Header()), link)
+			}
+		}
 	}
 }
 

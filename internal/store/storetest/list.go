@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -25,6 +26,8 @@ var listTests = []conformance{
 	{"a cursor is stable while tasks come in", testCursor},
 	{"Claimed and Pending apart", testListClaimed},
 	{"by update", testListUpdated},
+	{"a walk ends after so many tasks", testWalk},
+	{"a walk of batches ends after so many tasks", testBatchWalk},
 	{"created after and before", testListCreated},
 	{"batches by every filter alone and all combined", testBatchFilters},
 	{"batches by scope and metadata", testBatchLabels},
@@ -88,6 +91,9 @@ func testFilters(t *testing.T, e *env) {
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("%+v: %d tasks, want %d, newest first", f, len(got), len(want))
+		}
+		if got, _ := walkAlong(e, e.Tasks, f, func(i *store.Item) task.ID { return i.Task.ID }); !slices.Equal(got, want) {
+			t.Errorf("%+v: %d tasks in short walks, want %d, newest first", f, len(got), len(want))
 		}
 	}
 	choices := []func(f *store.Filter){
@@ -172,6 +178,9 @@ func testBatchFilters(t *testing.T, e *env) {
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("%+v: %d batches, want %d, newest first", f, len(got), len(want))
+		}
+		if got, _ := walkAlong(e, e.Batches, f, func(b *store.BatchItem) task.ID { return b.ID }); !slices.Equal(got, want) {
+			t.Errorf("%+v: %d batches in short walks, want %d, newest first", f, len(got), len(want))
 		}
 	}
 	choices := []func(f *store.Filter){
@@ -568,6 +577,113 @@ func testListUpdated(t *testing.T, e *env) {
 	e.settle(count(first[2].Task.ID, 1, 0))
 	if rest := e.list(f); len(rest) != 4 {
 		t.Errorf("%d tasks, want the 9 without the 4 shown and the one that went to the front", len(rest))
+	}
+}
+
+// walkAlong reads a list in walks of seven tasks, four items a page, and counts the pages.
+func walkAlong[T any](
+	e *env, read func(context.Context, store.Filter) (store.Page[T], error), f store.Filter, id func(*T) task.ID,
+) (ids []task.ID, pages int) {
+	e.Helper()
+	f.Limit, f.Walk = 4, 7
+	for pages < 1000 {
+		pages++
+		page, err := read(e.ctx, f)
+		if err != nil {
+			e.Fatalf("%+v: %v", f, err)
+		}
+		for i := range page.Items {
+			ids = append(ids, id(&page.Items[i]))
+		}
+		switch {
+		case page.Walked != task.ID{}:
+			if f.Before = page.Walked; len(page.Items) >= f.Limit {
+				e.Errorf("%+v: %d items, and a walk that ended before", f, len(page.Items))
+			}
+		case len(page.Items) == f.Limit:
+			f.Before = ids[len(ids)-1]
+		default:
+			return ids, pages
+		}
+	}
+	e.Errorf("%+v: does not end", f)
+	return ids, pages
+}
+
+func testWalk(t *testing.T, e *env) {
+	tasks := newTasks(30)
+	tasks[3].Name, tasks[3].Kind, tasks[3].Metadata, tasks[3].Timeout = "odd", "odd", []byte(`{"odd":1}`), time.Hour
+	e.create(tasks...)
+	e.claim()
+	e.settleAll(started(tasks[3].ID))
+	e.clock.Advance(time.Hour)
+	others := newTasks(2)
+	e.create(others...)
+	created := e.detail(tasks[0].ID).Task.CreatedAt
+	want := func(f store.Filter, atLeast, atMost int, want ...*task.Task) {
+		t.Helper()
+		got, pages := walkAlong(e, e.Tasks, f, func(i *store.Item) task.ID { return i.Task.ID })
+		e.sameTasks(fmt.Sprintf("%+v", f), got, want)
+		if pages < atLeast || pages > atMost {
+			t.Errorf("%+v: %d pages, want %d to %d", f, pages, atLeast, atMost)
+		}
+	}
+	for _, f := range []store.Filter{
+		{NamePart: "odd"}, {KindPrefix: "odd"}, {Metadata: []byte(`{"odd":1}`)}, {Timeout: time.Hour}, {KindPrefix: "o", NamePart: "d"},
+		{Statuses: []task.Status{task.Running, task.Success}}, {NamePart: "odd", CreatedBefore: created.Add(time.Minute)},
+	} {
+		want(f, 5, 5, tasks[3])
+	}
+	want(store.Filter{Statuses: []task.Status{task.Running}}, 5, 5, tasks[3]) // among those that are claimed
+	want(store.Filter{Kind: "odd", NamePart: "odd"}, 1, 1, tasks[3])          // there is one of that kind
+	want(store.Filter{Batch: others[0].BatchID, NamePart: "odd"}, 1, 1)
+	want(store.Filter{Batch: tasks[0].BatchID, NamePart: "odd"}, 5, 5, tasks[3])
+	want(store.Filter{NamePart: "nothing"}, 5, 5)
+	want(store.Filter{CreatedBefore: created}, 1, 5)
+	// These find at once what they show.
+	want(store.Filter{Kind: "odd"}, 1, 1, tasks[3])
+	want(store.Filter{IDs: idsOf(tasks[3], others[0]), NamePart: "odd"}, 1, 1, tasks[3])
+	want(store.Filter{Statuses: []task.Status{task.Failure}}, 1, 1)
+	e.settle(end(tasks[3].ID, task.Failure), cancel(tasks[4]))
+	want(store.Filter{Statuses: []task.Status{task.Failure}}, 1, 1, tasks[3])
+	want(store.Filter{Statuses: []task.Status{task.Canceled}, Kind: "work"}, 1, 1, tasks[4])
+	want(store.Filter{Statuses: []task.Status{task.Canceled, task.Failure}}, 1, 1, tasks[3], tasks[4])
+	// An offset and an order by update look at all.
+	for _, f := range []store.Filter{{NamePart: "odd", Batch: tasks[3].BatchID, Sort: store.SortUpdated, Walk: 7}, {NamePart: "odd"}} {
+		if items := e.list(f); len(items) != 1 {
+			t.Errorf("%+v: %d items, want 1", f, len(items))
+		}
+	}
+}
+
+func testBatchWalk(t *testing.T, e *env) {
+	var batches []*task.Batch
+	for i := range 20 {
+		tasks := newTasks(3)
+		if i == 4 {
+			tasks[1].Name = "odd"
+		}
+		batches = append(batches, e.create(tasks...))
+	}
+	large := e.create(newTasks(20)...)
+	for _, c := range []struct {
+		f     store.Filter
+		want  []task.ID
+		pages int
+	}{
+		{store.Filter{NamePart: "odd"}, []task.ID{batches[4].ID}, 8}, // the first looks at the whole of the large one, others at three
+		{store.Filter{NamePart: "nothing"}, nil, 8},
+		{store.Filter{Statuses: []task.Status{task.Success}}, nil, 8},
+		{store.Filter{NamePart: "odd", Kind: "work"}, []task.ID{batches[4].ID}, 8},
+		{store.Filter{Statuses: []task.Status{task.Running}}, nil, 1},
+	} {
+		got, pages := walkAlong(e, e.Batches, c.f, func(b *store.BatchItem) task.ID { return b.ID })
+		if !slices.Equal(got, c.want) || pages != c.pages {
+			t.Errorf("%+v: %v on %d pages, want %v on %d", c.f, got, pages, c.want, c.pages)
+		}
+	}
+	if got, _ := walkAlong(e, e.Batches, store.Filter{}, func(b *store.BatchItem) task.ID { return b.ID }); len(got) != 21 || got[0] != large.ID {
+		t.Errorf("%v", got)
 	}
 }
 
