@@ -2,11 +2,13 @@ package postgres
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"taskrunner/internal/store"
 	"taskrunner/internal/task"
@@ -166,6 +168,7 @@ func lists(t *testing.T, s *Store) {
 		}
 		sql, args := s.tasksQuery(walk, &c.f)
 		s.checkWork(t, "tasks by "+c.name, "open_list", c.tasks, sql, args)
+		s.checkWalk(t, c.name, walk, c.f)
 		if c.f.Sort != store.SortCreated {
 			continue
 		}
@@ -175,6 +178,34 @@ func lists(t *testing.T, s *Store) {
 		sql, args = s.batchesQuery(walk, &c.f)
 		s.checkWork(t, "batches by "+c.name, "open_list", c.batches, sql, args)
 	}
+}
+
+// checkWalk looks at what the statements of a list do that may not walk far.
+func (s *Store) checkWalk(t *testing.T, name string, walk walk, f store.Filter) {
+	t.Helper()
+	f.Walk = 1_000
+	if !f.Walks() {
+		return
+	}
+	const most = 3*1_000 + 2_100 // the tasks with their states, and those in a place
+	sql, args := s.tasksEnd(walk, &f)
+	s.checkWork(t, "end of tasks by "+name, "open_list", most, sql, args)
+	if err := s.pool.QueryRow(t.Context(), sql, args...).Scan((*[16]byte)(&walk.last)); errors.Is(err, pgx.ErrNoRows) {
+		return // there are fewer
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	sql, args = s.tasksQuery(walk, &f)
+	s.checkWork(t, "a walk of tasks by "+name, "open_list", most, sql, args)
+
+	walk.from, walk.place, walk.last = batchesByAge, "", task.ID{}
+	sql, args = s.batchesEnd(walk, &f)
+	s.checkWork(t, "end of batches by "+name, "open_list", most, sql, args)
+	if err := s.pool.QueryRow(t.Context(), sql, args...).Scan((*[16]byte)(&walk.last)); err != nil {
+		t.Fatal(err)
+	}
+	sql, args = s.batchesQuery(walk, &f)
+	s.checkWork(t, "a walk of batches by "+name, "open_list", 3*most, sql, args) // and what is counted
 }
 
 // manyGates are 200 000 gates of 100 kinds with two shapes each, but for one that is rare.
