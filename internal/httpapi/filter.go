@@ -28,6 +28,8 @@ type list struct {
 	filter store.Filter
 	// known are the parameters it came from. Others were ignored.
 	known url.Values
+	// numbered: a page is asked for by its number, which says where it begins only if each before it is full.
+	numbered bool
 }
 
 // filters reads each parameter into a filter, or returns what is wrong with it. An empty one counts as left out.
@@ -120,9 +122,7 @@ func (l *list) page() (wrong []string) {
 	if l.filter.Before == (task.ID{}) {
 		l.filter.Offset = page * size
 	}
-	if l.known.Get("page") == "" || l.filter.Before != (task.ID{}) { // numbers say where a page begins only if each is full
-		l.filter.Walk = store.MaxWalk
-	}
+	l.numbered = l.known.Get("page") != "" && l.filter.Before == (task.ID{})
 	return wrong
 }
 

@@ -12,7 +12,7 @@ import (
 
 // listTasks is GET /task.
 func (s *server) listTasks(w http.ResponseWriter, r *http.Request) error {
-	items, err := readPage(w, r, taskFilters, s.Store.Tasks, func(i *store.Item, sort store.Sort) string {
+	items, err := readPage(w, r, taskFilters, store.MaxWalk, s.Store.Tasks, func(i *store.Item, sort store.Sort) string {
 		return cursor(i.Task.ID, i.State.LastUpdated, sort)
 	})
 	if err != nil {
@@ -27,7 +27,7 @@ func (s *server) listTasks(w http.ResponseWriter, r *http.Request) error {
 
 // listBatches is GET /batches.
 func (s *server) listBatches(w http.ResponseWriter, r *http.Request) error {
-	items, err := readPage(w, r, batchFilters, s.Store.Batches, func(b *store.BatchItem, _ store.Sort) string {
+	items, err := readPage(w, r, batchFilters, store.MaxBatchWalk, s.Store.Batches, func(b *store.BatchItem, _ store.Sort) string {
 		return b.ID.String()
 	})
 	if err != nil {
@@ -48,7 +48,7 @@ func (s *server) listBatches(w http.ResponseWriter, r *http.Request) error {
 // last item, or where the walk over what it does not show ended. A page's number would count twice. One item more than asked
 // for is read, to know whether there is a next.
 func readPage[T any](
-	w http.ResponseWriter, r *http.Request, filters filters,
+	w http.ResponseWriter, r *http.Request, filters filters, walk int,
 	read func(ctx context.Context, f store.Filter) (store.Page[T], error), cursor func(*T, store.Sort) string,
 ) ([]T, error) {
 	l, err := parseList(r.URL.RawQuery, filters)
@@ -57,6 +57,9 @@ func readPage[T any](
 	}
 	size := l.filter.Limit
 	l.filter.Limit++
+	if !l.numbered {
+		l.filter.Walk = walk
+	}
 	page, err := read(r.Context(), l.filter)
 	items := page.Items
 	query := maps.Clone(l.known)

@@ -275,8 +275,11 @@ type Filter struct {
 	Walk int
 }
 
-// MaxWalk is a Walk that takes some ten milliseconds.
-const MaxWalk = 10_000
+// Walks that take some ten milliseconds. To look at a task of a batch costs less.
+const (
+	MaxWalk      = 5_000
+	MaxBatchWalk = 20_000
+)
 
 // Page is a part of a list.
 type Page[T any] struct {
