@@ -53,6 +53,7 @@ func TestListFilters(t *testing.T) {
 		s.finish(second["failure"].ID, "Failure")
 		s.want(200, "DELETE", "/task/"+second["canceled"].ID, nil)
 
+		s.want(202, "PUT", "/task/"+first["pending"].ID, obj{"new_success": 1})
 		named := strings.Join([]string{
 			second["canceled"].ID, first["running"].ID, second["claimed"].ID, first["paused"].ID, second["failure"].ID,
 		}, ",")
@@ -74,6 +75,8 @@ func TestListFilters(t *testing.T) {
 			{"kind=end*&ids=" + named, "canceled failure"}, {"name=hang&ids=" + named, "claimed"}, {"timeout=7&ids=" + named, "paused running"},
 			{"batch_id=" + other + "&ids=" + named, "canceled failure claimed"}, {"metadata=" + escape(`{"tenant":1}`) + "&ids=" + named, "canceled running"},
 			{"per_page=2&page=1&ids=" + named, "claimed paused"}, {"cursor=" + first["paused"].ID + "&ids=" + named, "running"},
+			{"sort=updated&ids=" + first["pending"].ID + "," + first["waiting"].ID, "pending waiting"}, {"sort=created&kind=import", "pending running"},
+			{"sort=updated&per_page=1&batch_id=" + batch, "pending"}, {"sort=updated&status=Running", "running"},
 			{"timeout=7", "paused running"}, {"timeout=60&kind=end", "failure success"},
 			{"kind=import&status=Running&name=A_&timeout=7&batch_id=" + batch + "&metadata=" + escape(`{"tenant":1}`), "running"},
 			{"kind=import&status=Running&name=A_&timeout=8", ""}, {"batch_id=0198c0de-5a10-7000-8000-00000000ffff", ""},
@@ -190,6 +193,7 @@ func TestListNamed(t *testing.T) {
 			}
 		}
 		wantDetail(t, s.want(400, "GET", "/task?ids="+strings.Join(append(ids, nobody), ","), nil), "ids: must be at most 100")
+		wantDetail(t, s.want(400, "GET", "/task?sort=updated&status=Failure", nil), "sort: updated needs batch_id, ids or status=Running")
 		wantDetail(t, s.want(400, "GET", "/task?timeout=x&ids="+ids[0]+",x", nil), `ids: "x" is not a UUID`, "timeout: ")
 	})
 }
