@@ -270,7 +270,8 @@ type Filter struct {
 	BeforeUpdate time.Time
 	Offset       int
 	Limit        int
-	// Walk is about how many tasks are looked at for one page when no index knows what f selects; 0: as many as it takes.
+	// Walk is about how many tasks are looked at for one page when no index knows what f selects, or batches when f asks
+	// nothing of their tasks; 0: as many as it takes.
 	// It is not for an Offset, nor for SortUpdated.
 	Walk int
 }

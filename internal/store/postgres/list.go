@@ -477,11 +477,16 @@ func (s *Store) batchesQuery(walk walk, f *store.Filter) (sql string, args []any
 	return fmt.Sprintf(s.queries.Get("batches"), page), args
 }
 
-// batchesEnd asks for the end of a walk of f.Walk tasks. The last batch is looked at whole.
+// batchesEnd asks for the end of a walk of f.Walk tasks, or batches when nothing is asked of tasks. The last batch is looked
+// at whole.
 func (s *Store) batchesEnd(_ walk, f *store.Filter) (sql string, args []any) {
+	id, from := "b.id", "walk_batches"
+	if f.OfTasks() {
+		id, from = "t.batch_id", "walk_tasks_of_batches"
+	}
 	w := &where{args: &args}
-	w.between("t.batch_id", f)
-	return s.queries.Get("walk_batches") + w.sql() + w.last("t.batch_id", f), args
+	w.between(id, f)
+	return s.queries.Get(from) + w.sql() + w.last(id, f), args
 }
 
 func scanItem(rows pgx.CollectableRow) (store.Item, error) {

@@ -54,7 +54,7 @@ func TestPlansDoNotTrustStatistics(t *testing.T) {
 		"dag_links", "drift", "life", "history", "to_edit",
 		"limits", "limits_by_id", "limits_by_kind",
 		"open_list", "few_ready", "few_queued", "tasks", "tasks_by_facts", "tasks_by_state", "tasks_in_place",
-		"place_running", "place_live", "place_unsuccessful", "few_unsuccessful", "walk_facts", "walk_place", "walk_batches",
+		"place_running", "place_live", "place_unsuccessful", "few_unsuccessful", "walk_facts", "walk_place", "walk_batches", "walk_tasks_of_batches",
 		"batches", "batches_by_age", "batches_by_kind", "batches_by_scope", "batches_in_place", "batch_has",
 		"batch_size", "to_stop", "to_stop_links",
 	}

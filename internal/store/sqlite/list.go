@@ -442,11 +442,16 @@ func (s *Store) batchesQuery(walk walk, f *store.Filter) (sql string, args []dri
 	return fmt.Sprintf(s.queries.Get("batches"), page), args
 }
 
-// batchesEnd asks for the end of a walk of f.Walk tasks. The last batch is looked at whole.
+// batchesEnd asks for the end of a walk of f.Walk tasks, or batches when nothing is asked of tasks. The last batch is looked
+// at whole.
 func (s *Store) batchesEnd(f *store.Filter) (sql string, args []driver.Value) {
+	id, from := "b.id", "walk_batches"
+	if f.OfTasks() {
+		id, from = "t.batch_id", "walk_tasks_of_batches"
+	}
 	w := &where{args: &args}
-	w.between("t.batch_id", f)
-	return s.queries.Get("walk_batches") + w.sql() + "\nORDER BY t.batch_id DESC" + w.last(f), args
+	w.between(id, f)
+	return s.queries.Get(from) + w.sql() + "\nORDER BY " + id + " DESC" + w.last(f), args
 }
 
 func appendItems(to *[]store.Item) func(*row) error {

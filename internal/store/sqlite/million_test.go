@@ -22,12 +22,12 @@ SELECT n, printf('%08x-%04x-7001-8000-000000000000', ((1767225600 + n / 1000 * 6
             WHEN n % 200 = 3 THEN 4 WHEN n % 1000 = 4 THEN 7 WHEN n % 100000 = 6 THEN 5 WHEN n % 1000 = 8 THEN 1 ELSE 6 END AS status
 FROM n;
 
-INSERT INTO batch SELECT batch_id, '', min(at) FROM made GROUP BY batch_id;
+INSERT INTO batch (id, requester, created_at, scope, metadata) SELECT batch_id, '', min(at), '', '{}' FROM made GROUP BY batch_id;
 INSERT INTO task (id, batch_id, local_id, name, kind, host, priority, dead_end_barrier, metadata, on_start, created_at)
 SELECT id, batch_id, n, 'task ' || n, kind, 'h', 0, 0, json_object('tenant', n % 50, 'run', n / 1000, 'n', n),
        '[{"kind":"Webhook","params":{"url":"http://h.test/run","verb":"Post"}}]', at FROM made;
-INSERT INTO task_state (id, status, unmet, claimed_at, started_at, ended_at, last_updated, kind, timeout, has_children, end_actions)
-SELECT id, status, status = 1, at, at, iif(status > 5, at, NULL), at, kind, CASE WHEN n = 70007 THEN 77 WHEN n % 10 = 0 THEN 120 ELSE 60 END, 0, 0 FROM made;
+INSERT INTO task_state (id, status, unmet, claimed_at, started_at, ended_at, last_updated, kind, timeout, has_children, end_actions, tells_batch)
+SELECT id, status, status = 1, at, at, iif(status > 5, at, NULL), at, kind, CASE WHEN n = 70007 THEN 77 WHEN n % 10 = 0 THEN 120 ELSE 60 END, 0, 0, 0 FROM made;
 INSERT INTO ready SELECT 'h', 0, id FROM made WHERE status = 2 AND n % 100 = 11;
 INSERT INTO parked SELECT id, 1, 1, 0 FROM made WHERE status = 2 AND n % 100 = 2;
 INSERT INTO running SELECT id, id, '[]', NULL FROM made WHERE status = 4;

@@ -682,6 +682,12 @@ func testBatchWalk(t *testing.T, e *env) {
 			t.Errorf("%+v: %v on %d pages, want %v on %d", c.f, got, pages, c.want, c.pages)
 		}
 	}
+	// What is asked of batches alone counts batches.
+	for _, f := range []store.Filter{{Metadata: []byte(`{"odd":1}`)}, {CreatedBefore: e.detail(batches[0].Tasks[0].ID).Task.CreatedAt}} {
+		if _, pages := walkAlong(e, e.Batches, f, func(b *store.BatchItem) task.ID { return b.ID }); pages != 4 {
+			t.Errorf("%+v: %d pages, want 4 for 21 batches", f, pages)
+		}
+	}
 	if got, _ := walkAlong(e, e.Batches, store.Filter{}, func(b *store.BatchItem) task.ID { return b.ID }); len(got) != 21 || got[0] != large.ID {
 		t.Errorf("%v", got)
 	}

@@ -85,9 +85,13 @@ SELECT p.task_id FROM (
 %s
 ) p
 
--- Batch by batch.
+-- Batch by batch, for the tasks in them.
+-- name: walk_tasks_of_batches
+SELECT t.batch_id AS id FROM task t
+
+-- For the batches themselves.
 -- name: walk_batches
-SELECT t.batch_id FROM task t
+SELECT b.id FROM batch b
 
 -- Whether there are few ready tasks: they have to be sorted by age for a list.
 -- name: few_ready
@@ -101,7 +105,8 @@ FROM (
 %s
 ) p CROSS JOIN LATERAL (
     SELECT s.kind, s.status, count(*)::integer AS tasks, max(s.last_updated) AS updated
-    FROM task t JOIN task_state s ON s.id = t.id WHERE t.batch_id = p.id GROUP BY s.kind, s.status
+    FROM task t CROSS JOIN LATERAL (SELECT kind, status, last_updated FROM task_state WHERE id = t.id OFFSET 0) s
+    WHERE t.batch_id = p.id GROUP BY s.kind, s.status
 ) g
 ORDER BY p.id DESC;
 
@@ -154,7 +159,8 @@ SELECT id, requester, scope, metadata FROM batch WHERE id = ANY($1::uuid[]);
 
 -- name: batch_counts
 SELECT s.status, count(*)::integer
-FROM task t JOIN task_state s ON s.id = t.id WHERE t.batch_id = $1 GROUP BY s.status;
+FROM task t CROSS JOIN LATERAL (SELECT status FROM task_state WHERE id = t.id OFFSET 0) s
+WHERE t.batch_id = $1 GROUP BY s.status;
 
 -- Sums stop at the greatest 64-bit number, like the counts themselves.
 -- name: batch_sums

@@ -86,9 +86,13 @@ SELECT p.task_id FROM (
 %s
 ) p
 
--- Batch by batch.
+-- Batch by batch, for the tasks in them.
+-- name: walk_tasks_of_batches
+SELECT t.batch_id AS id FROM task t
+
+-- For the batches themselves.
 -- name: walk_batches
-SELECT t.batch_id FROM task t
+SELECT b.id FROM batch b
 
 -- Whether there are few ready tasks: they have to be sorted by age for a list.
 -- name: few_ready
