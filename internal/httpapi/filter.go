@@ -28,8 +28,9 @@ type list struct {
 	filter store.Filter
 	// known are the parameters it came from. Others were ignored.
 	known url.Values
-	// numbered: a page is asked for by its number, which says where it begins only if each before it is full.
-	numbered bool
+	// linked: who asks goes from link to link, by a cursor, which is empty at the beginning. A page may be short then. All
+	// others want their page full, as the original's clients do, which know of no links.
+	linked bool
 }
 
 // filters reads each parameter into a filter, or returns what is wrong with it. An empty one counts as left out.
@@ -92,6 +93,7 @@ func parseList(rawQuery string, filters filters) (list, error) {
 		}
 	}
 	wrong.details = append(wrong.details, l.page()...)
+	l.linked = l.filter.Before != (task.ID{}) || query.Has("cursor") && l.known.Get("page") == ""
 	if len(wrong.details) == 0 {
 		wrong.details = l.order()
 	}
@@ -122,7 +124,6 @@ func (l *list) page() (wrong []string) {
 	if l.filter.Before == (task.ID{}) {
 		l.filter.Offset = page * size
 	}
-	l.numbered = l.known.Get("page") != "" && l.filter.Before == (task.ID{})
 	return wrong
 }
 

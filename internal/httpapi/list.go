@@ -57,7 +57,7 @@ func readPage[T any](
 	}
 	size := l.filter.Limit
 	l.filter.Limit++
-	if !l.numbered {
+	if l.linked {
 		l.filter.Walk = walk
 	}
 	page, err := read(r.Context(), l.filter)

@@ -308,8 +308,8 @@ func TestListNamed(t *testing.T) {
 	}
 }
 
-// Where a walk ends before its page is full, the next page begins, however few this one has. Only who asks for pages by their
-// numbers gets each full.
+// Where a walk ends before its page is full, the next page begins, however few this one has; but only for who goes from
+// link to link.
 func TestShortPages(t *testing.T) {
 	t.Parallel()
 	s := withDiamond(t)
@@ -317,16 +317,18 @@ func TestShortPages(t *testing.T) {
 		cut  bool
 		link string
 	}{
-		"name=x":                      {true, "cursor=" + idA + "&name=x"},
-		"name=x&page=":                {true, "cursor=" + idA + "&name=x"},
-		"per_page=9":                  {true, "cursor=" + idA + "&per_page=9"},
+		"name=x&cursor=":              {true, "cursor=" + idA + "&name=x"},
+		"name=x&page=&cursor=":        {true, "cursor=" + idA + "&name=x"},
+		"per_page=9&cursor=":          {true, "cursor=" + idA + "&per_page=9"},
+		"name=x":                      {false, ""},
+		"name=x&page=2&cursor=":       {false, ""},
 		"name=x&page=7&cursor=" + idB: {true, "cursor=" + idA + "&name=x"},
 		"name=x&page=0":               {false, ""},
 		"name=x&page=3":               {false, ""},
-		"per_page=1":                  {true, "cursor=-&per_page=1"}, // the page is full
+		"per_page=1&cursor=":          {true, "cursor=-&per_page=1"}, // the page is full
 	} {
 		for _, path := range []string{"/task?", "/batches?"} {
-			if path == "/batches?" && query == "per_page=1" {
+			if path == "/batches?" && query == "per_page=1&cursor=" {
 				continue
 			}
 			s.walked = testID(2)
