@@ -12,6 +12,8 @@ import (
 type Row struct {
 	task.State
 	Task *task.Task
+	// DeadEnd: it is one under the lock. Whoever looked for dead ends did so without, and it may have got a child since.
+	DeadEnd bool
 }
 
 // Changes is what a plan wants written. No task is named twice in one member.

@@ -82,7 +82,7 @@ func PlanCreate(b *task.Batch, params CreateParams) CreatePlan {
 	p.Adopted = sortIDs(p.Adopted)
 	for i, t := range b.Tasks {
 		if ended[i].n > 0 {
-			p.Changes.settle(&Row{p.States[i], t}, &p.States[i], ended[i], now)
+			p.Changes.settle(&Row{State: p.States[i], Task: t}, &p.States[i], ended[i], now)
 		}
 		if p.States[i].Status == task.Pending {
 			p.Ready = append(p.Ready, t.ID)

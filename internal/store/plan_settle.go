@@ -16,6 +16,18 @@ func IDs(outcomes []task.Outcome) []task.ID {
 	return sortIDs(ids)
 }
 
+// DeadEndsOf lists the tasks that may be canceled as dead ends. A driver has to look at them again, since a create may have
+// made others wait for them.
+func DeadEndsOf(outcomes []task.Outcome) []task.ID {
+	var ids []task.ID
+	for i := range outcomes {
+		if outcomes[i].Kind == task.DeadEnd {
+			ids = append(ids, outcomes[i].ID)
+		}
+	}
+	return sortIDs(ids)
+}
+
 // FactsFor lists the tasks whose facts PlanSettle will need.
 func FactsFor(outcomes []task.Outcome, rows map[task.ID]*Row) []task.ID {
 	var ids []task.ID
@@ -79,6 +91,9 @@ func PlanSettle(outcomes []task.Outcome, rows map[task.ID]*Row, tallied []string
 
 func (t *touched) apply(r *Row, o *task.Outcome, now time.Time) Result {
 	from := r.State
+	if o.Kind == task.DeadEnd && !r.DeadEnd {
+		return Result{From: from.Status, State: from}
+	}
 	hadCancel := r.Task != nil && len(r.Task.OnCancel) > 0
 	triggers, err := task.Apply(&r.State, r.Task, o, now)
 	if err != nil {

@@ -22,6 +22,15 @@ func (s *Store) Settle(ctx context.Context, outcomes []task.Outcome) (store.Sett
 		if err := t.flush(ctx); err != nil {
 			return err
 		}
+		if ids := store.DeadEndsOf(outcomes); len(ids) > 0 { // a statement of its own: it must see what the locks waited for
+			still, err := t.ids(ctx, "dead_ends", uuids(ids))
+			if err != nil {
+				return err
+			}
+			for _, id := range still {
+				rows[id].DeadEnd = true
+			}
+		}
 		if ids := store.FactsFor(outcomes, rows); len(ids) > 0 {
 			t.facts(ids, func(k *task.Task) { rows[k.ID].Task = k })
 			if err := t.flush(ctx); err != nil {

@@ -14,6 +14,10 @@ func (s *Store) Settle(ctx context.Context, outcomes []task.Outcome) (store.Sett
 	err := s.write(ctx, func(t *tx) error {
 		rows := make(map[task.ID]*store.Row, len(outcomes))
 		t.lockStates(store.IDs(outcomes), func(state task.State) { rows[state.ID] = &store.Row{State: state} })
+		t.find("dead_ends", store.DeadEndsOf(outcomes), func(r *row) error {
+			rows[r.id()].DeadEnd = true
+			return nil
+		})
 		t.facts(store.FactsFor(outcomes, rows), func(k *task.Task) { rows[k.ID].Task = k })
 		tallied := t.talliedKinds()
 		if t.err != nil {

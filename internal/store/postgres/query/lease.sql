@@ -32,7 +32,8 @@ CROSS JOIN LATERAL (SELECT status, last_updated, timeout FROM task_state WHERE i
 -- name: maybe_dead_ends
 SELECT seq, task_id FROM dead_end ORDER BY seq LIMIT $1 FOR UPDATE SKIP LOCKED;
 
--- Those of which no child has succeeded or may yet. An end is final, and children are never added, so it stays true.
+-- Those of which no child has succeeded or may yet. An end is final; but a create may add a child, so whoever cancels them
+-- asks again, under the lock on their states.
 -- name: dead_ends
 SELECT t.id FROM task t
 WHERE t.id = ANY($1::uuid[]) AND NOT t.dead_end_barrier
