@@ -18,11 +18,12 @@ type Dedupe struct {
 	Shapes []task.Shape
 	Keys   []LookupKey
 
-	batch *task.Batch
-	byKey map[LookupKey]int
-	gates map[task.GateID][]int // keys
-	keys  [][]int               // of each task of the batch
-	found map[int]Existing      // by key: the newest one
+	batch  *task.Batch
+	byKey  map[LookupKey]int
+	byKind map[string][]task.Shape
+	gates  map[task.GateID][]int // keys
+	keys   [][]int               // of each task of the batch
+	found  map[int]Existing      // by key: the newest one
 }
 
 // LookupKey finds the tasks at a gate of Lookup that are in one of some statuses.
@@ -43,8 +44,8 @@ type Existing struct {
 // NewDedupe says what has to be found for b; nil: nothing.
 func NewDedupe(b *task.Batch) *Dedupe {
 	d := &Dedupe{
-		batch: b, byKey: map[LookupKey]int{}, gates: map[task.GateID][]int{}, keys: make([][]int, len(b.Tasks)),
-		found: map[int]Existing{},
+		batch: b, byKey: map[LookupKey]int{}, byKind: map[string][]task.Shape{}, gates: map[task.GateID][]int{},
+		keys: make([][]int, len(b.Tasks)), found: map[int]Existing{},
 	}
 	for i, t := range b.Tasks {
 		if len(t.Dedupe) == 0 {
@@ -67,6 +68,9 @@ func NewDedupe(b *task.Batch) *Dedupe {
 		return nil
 	}
 	d.Shapes = distinct(d.Shapes)
+	for _, s := range d.Shapes {
+		d.byKind[s.Kind] = append(d.byKind[s.Kind], s)
+	}
 	return d
 }
 
@@ -90,12 +94,12 @@ func (d *Dedupe) key(k LookupKey) int {
 	return i
 }
 
-// Kinds are those of the tasks that are looked for by the shapes of ids.
-func (d *Dedupe) Kinds(ids []task.ShapeID) []string {
+// Kinds are those of the tasks that are looked for by the shapes that are not in known, each once.
+func (d *Dedupe) Kinds(known map[task.ShapeID]bool) []string {
 	var kinds []string
-	for _, s := range d.Shapes {
-		if slices.Contains(ids, s.ID) && !slices.Contains(kinds, s.Kind) {
-			kinds = append(kinds, s.Kind)
+	for kind, shapes := range d.byKind {
+		if slices.ContainsFunc(shapes, func(s task.Shape) bool { return !known[s.ID] }) {
+			kinds = append(kinds, kind)
 		}
 	}
 	return kinds
@@ -120,10 +124,7 @@ func (d *Dedupe) FoundByKey(key int, e Existing) {
 // Found takes a task that some keys may find.
 func (d *Dedupe) Found(e Existing, kind string, metadata []byte) {
 	md := task.ParseMetadata(metadata)
-	for _, s := range d.Shapes {
-		if s.Kind != kind {
-			continue
-		}
+	for _, s := range d.byKind[kind] {
 		gate, ok := s.Gate(md)
 		if !ok {
 			continue
@@ -157,8 +158,8 @@ func (d *Dedupe) Decide() (Deduped, error) {
 			continue
 		}
 		batch.Tasks = append(batch.Tasks, t)
-		for _, s := range d.Shapes {
-			if s.Kind != t.Kind || s.Status != 0 {
+		for _, s := range d.byKind[t.Kind] {
+			if s.Status != 0 {
 				continue
 			}
 			if gate, ok := s.Gate(task.ParseMetadata(t.Metadata)); ok {

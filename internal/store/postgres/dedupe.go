@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -33,11 +32,11 @@ func (t *tx) findDuplicates(ctx context.Context, d *store.Dedupe) error {
 	ids := d.ShapeIDs()
 	t.rows("lock_lookups", []any{bigints(ids)}, ignore)
 	t.insertShapes(d.Shapes)
-	unknown := slices.Clone(ids)
+	known := map[task.ShapeID]bool{}
 	t.rows("counted_shapes", []any{bigints(ids)}, func(rows pgx.Rows) error {
 		var id task.ShapeID
 		err := rows.Scan((*int64)(&id))
-		unknown = slices.DeleteFunc(unknown, func(u task.ShapeID) bool { return u == id })
+		known[id] = true
 		return err
 	})
 	n := len(d.Keys)
@@ -45,7 +44,7 @@ func (t *tx) findDuplicates(ctx context.Context, d *store.Dedupe) error {
 	for i, k := range d.Keys {
 		numbers[i], gates[i], statuses[i] = int32(i), int64(k.Gate), int32(k.Statuses)
 	}
-	t.rows("find_duplicates", []any{numbers, gates, statuses, d.Kinds(ids)}, func(rows pgx.Rows) error {
+	t.rows("find_duplicates", []any{numbers, gates, statuses, d.Kinds(nil)}, func(rows pgx.Rows) error {
 		var key int
 		e, kind, metadata, err := existing(rows, &key)
 		if key >= 0 {
@@ -55,10 +54,14 @@ func (t *tx) findDuplicates(ctx context.Context, d *store.Dedupe) error {
 		}
 		return err
 	})
-	if err := t.flush(ctx); err != nil || len(unknown) == 0 {
+	if err := t.flush(ctx); err != nil {
 		return err
 	}
-	t.rows("of_kinds", []any{d.Kinds(unknown)}, func(rows pgx.Rows) error {
+	unknown := d.Kinds(known)
+	if len(unknown) == 0 {
+		return nil
+	}
+	t.rows("of_kinds", []any{unknown}, func(rows pgx.Rows) error {
 		e, kind, metadata, err := existing(rows)
 		d.Found(e, kind, metadata)
 		return err

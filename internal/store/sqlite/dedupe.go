@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"database/sql/driver"
-	"slices"
 
 	"taskrunner/internal/store"
 	"taskrunner/internal/task"
@@ -29,10 +28,9 @@ func (t *tx) dedupe(b *task.Batch) (*task.Batch, map[task.ID]task.State, error) 
 
 func (t *tx) findDuplicates(d *store.Dedupe) {
 	t.put("insert_shapes", rowsOf(d.Shapes, givenShape))
-	unknown := d.ShapeIDs()
-	t.get("known_shapes_of", givenNumbers(unknown), func(r *row) error {
-		id := task.ShapeID(r.int64())
-		unknown = slices.DeleteFunc(slices.Clone(unknown), func(u task.ShapeID) bool { return u == id })
+	known := map[task.ShapeID]bool{}
+	t.get("known_shapes_of", givenNumbers(d.ShapeIDs()), func(r *row) error {
+		known[task.ShapeID(r.int64())] = true
 		return nil
 	})
 	numbers := make([]int, len(d.Keys))
@@ -50,7 +48,7 @@ func (t *tx) findDuplicates(d *store.Dedupe) {
 		return nil
 	}
 	t.rows("changed_tasks", found)
-	if len(unknown) > 0 {
-		t.get("of_kinds", givenTexts(d.Kinds(unknown)), found)
+	if unknown := d.Kinds(known); len(unknown) > 0 {
+		t.get("of_kinds", givenTexts(unknown), found)
 	}
 }

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -22,6 +23,9 @@ var dedupeTests = []conformance{
 	{"a parent's end is not told twice", testDedupeNotTwice},
 	{"many at once create one", testDedupeRace},
 	{"beside creates that do not ask", testDedupeBeside},
+	{"as many shapes as there may be", testDedupeManyShapes},
+	{"a dead end that got a child is none", testDedupeDeadEnd},
+	{"a task that would wait for itself is refused", testDedupeItself},
 }
 
 // unless is a dedupe strategy for tasks of the kind "work".
@@ -325,5 +329,49 @@ func testDedupeBeside(t *testing.T, e *env) {
 	e.claim()
 	for i := range tasks {
 		e.keep([]*task.Task{probe(i)})
+	}
+}
+
+// testDedupeManyShapes: as many shapes as a request can name must not use up what all of the database's users share.
+func testDedupeManyShapes(_ *testing.T, e *env) {
+	tasks := newTasks(size(6000))
+	for i, k := range tasks {
+		for m := range 10 {
+			k.Dedupe = append(k.Dedupe, task.Matcher{Kind: fmt.Sprintf("kind-%d-%d", i, m), Status: task.Pending})
+		}
+	}
+	e.keep(tasks, tasks...)
+}
+
+// testDedupeDeadEnd: who was a dead end when it was looked for is none when a task waits for it that was created since.
+func testDedupeDeadEnd(t *testing.T, e *env) {
+	there := newTask()
+	child := newTask(kind("child"), after(there))
+	e.create(there, child)
+	e.run()
+	e.settle(cancel(child))
+	ids, _, err := e.DeadEnds(e.ctx, 10)
+	if err != nil || !slices.Equal(ids, idsOf(there)) {
+		t.Fatalf("dead ends: %v, %v", ids, err)
+	}
+	dup := newTask(unless(task.Running))
+	late := newTask(kind("child"), after(dup))
+	e.keep([]*task.Task{dup, late}, late)
+	e.settle(task.Outcome{ID: there.ID, Kind: task.DeadEnd})
+	e.wantStatus(task.Running, there)
+	e.wantDeadEnds()
+	e.settle(cancel(late))
+	e.wantDeadEnds(there)
+}
+
+// testDedupeItself: a task that comes to depend on itself.
+func testDedupeItself(t *testing.T, e *env) {
+	a := newTask(unless(task.Waiting))
+	b := newTask(after(a))
+	_, err := e.Create(e.ctx, batchOf(b, a), nil)
+	problems, ok := errors.AsType[task.Problems](err)
+	want := "cycle " + b.LocalID + " → " + b.LocalID + ", with duplicates replaced by what they duplicate"
+	if !ok || len(problems) != 1 || problems[0].Message != want {
+		t.Fatalf("%v, want %s", err, want)
 	}
 }

@@ -38,9 +38,11 @@ WHERE ctid = ANY(ARRAY(SELECT (SELECT ctid FROM task_state WHERE id = u.id) FROM
   AND NOT has_children;
 
 -- Whoever looks for duplicates by the same shapes waits here, so that it sees what the other has created. In the order of
--- their ids.
+-- the locks, of which there are 256: one request may name 200 000 shapes, and the memory for locks, which all databases of
+-- a server share, has room for some thousand. Shapes that have one lock wait for each other in vain, for a commit.
 -- name: lock_lookups
-SELECT pg_advisory_xact_lock(u.id) FROM (SELECT id FROM unnest($1::bigint[]) AS u(id) ORDER BY id OFFSET 0) u;
+SELECT pg_advisory_xact_lock(u.lock)
+FROM (SELECT DISTINCT id & 255 AS lock FROM unnest($1::bigint[]) AS u(id) ORDER BY lock OFFSET 0) u;
 
 -- The newest task that each key finds. What has changed since its tallies were found is looked at whole: the last rows
 -- are tasks that may be found. It is one statement, so that the pump cannot fold a change between the two.
