@@ -1,10 +1,12 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -226,51 +228,59 @@ func TestTwoRulesTogether(t *testing.T) {
 func TestOrder(t *testing.T) {
 	rule := obj{"rules": []obj{limit("test", 1)}}
 	t.Run("rule", func(t *testing.T) {
-		onBoth(t, func(t *testing.T, s *service) { checkOrder(t, s, true, rule) })
+		onReplicas(t, func(t *testing.T, s replicas) { checkOrder(t, s, true, rule) })
 	})
 	t.Run("room", func(t *testing.T) {
-		onBothWith(t, map[string]string{"WEBHOOK_WINDOW": "1"}, func(t *testing.T, s *service) { checkOrder(t, s, true, nil) })
+		onBothWith(t, map[string]string{"WEBHOOK_WINDOW": "1"}, func(t *testing.T, s *service) { checkOrder(t, replicas{s}, true, nil) })
 	})
 	t.Run("at once", func(t *testing.T) {
-		onBoth(t, func(t *testing.T, s *service) { checkOrder(t, s, false, rule) })
+		onBoth(t, func(t *testing.T, s *service) { checkOrder(t, replicas{s}, false, rule) })
 	})
 }
 
 // checkOrder creates tasks, behind one that is at work or not, of which one may run at a time.
-func checkOrder(t *testing.T, s *service, behind bool, with obj) {
+func checkOrder(t *testing.T, s replicas, behind bool, with obj) {
 	r := newReceiver(t)
 	hang, release := r.hold(r.worker(0, "Success"))
 	r.handle("/first", hang)
 	r.handle("/run", r.worker(0, "Success"))
-	priorities, sizes := []int{0, 5, -1000, 1000, 0, 5, -1, 1000, 0, 7}, []int{10}
+	priorities, sizes := []int{0, 5, -1000, 1000, 0, 5, -1, 1000, 0, 7, 5, 0}, []int{12}
 	if behind {
-		s.create([]obj{r.newTask("first", "/first", with)})
+		s[0].create([]obj{r.newTask("first", "/first", with)})
 		r.wait(1, "the first on_start", to("/first"))
-		sizes = []int{7, 3} // age counts over batches
+		sizes = []int{6, 3, 3} // age counts over batches
 	}
 	var want []api.Task
-	for _, size := range sizes {
+	for i, size := range sizes {
 		var batch []obj
 		for i, p := range priorities[:size] {
 			task := r.newTask(fmt.Sprint(i), "/run", with)
 			task["priority"] = p
 			batch = append(batch, task)
 		}
-		want = append(want, decode[[]api.Task](t, s.want(201, "POST", "/task", batch))...)
+		want = append(want, decode[[]api.Task](t, s[i%len(s)].want(201, "POST", "/task", batch))...)
 		priorities = priorities[size:]
 	}
-	if behind { // the last one is moved to the front
-		want[9].Priority = 999
-		s.want(200, "PATCH", "/task/"+want[9].ID, obj{"priority": 999})
+	if with != nil && behind {
+		last := want[len(want)-1].ID
+		eventually(t, "they wait in line", func() bool { return s.any().explain(last).Rules[0].Place != nil })
 	}
-	slices.SortStableFunc(want, func(a, b api.Task) int { return b.Priority - a.Priority })
+	if behind { // some are moved
+		for i, p := range map[int]int{9: 999, 3: -1000, 2: 6, 11: 5} { // forward, to the end, and between others
+			want[i].Priority = p
+			s.any().want(200, "PATCH", "/task/"+want[i].ID, obj{"priority": p})
+		}
+	}
+	slices.SortFunc(want, func(a, b api.Task) int {
+		return cmp.Or(b.Priority-a.Priority, strings.Compare(a.ID, b.ID)) // replicas may make two of them in one millisecond
+	})
 	release()
 	starts := r.wait(len(want), "all have started", to("/run"))
 	for i, c := range starts {
 		if c.Task != want[i].ID {
 			t.Errorf("start %d is not that of the task with priority %d", i, want[i].Priority)
 		}
-		s.waitStatus(c.Task, "Success")
+		s.any().waitStatus(c.Task, "Success")
 	}
 	s.checkDrift()
 }
@@ -307,25 +317,25 @@ func TestChangesThatLetGo(t *testing.T) {
 // TestEditRules: the rules of a batch can be loosened, tightened and taken away while its tasks wait.
 func TestEditRules(t *testing.T) {
 	const tasks = 1000
-	onBoth(t, func(t *testing.T, s *service) {
+	onReplicas(t, func(t *testing.T, s replicas) {
 		r := newReceiver(t)
 		var batch []obj
 		for i := range tasks {
 			batch = append(batch, r.newTask(fmt.Sprint(i), "/run", obj{"metadata": obj{"tenant": i % 2}, "rules": []obj{limit("test", 1)}}))
 		}
 		batch = append(batch, r.newTask("other", "/other", obj{"kind": "other", "rules": []obj{limit("test", 1)}}))
-		created, id := s.create(batch)
+		created, id := s[0].create(batch)
 		starts := r.wait(1, "the first on_start", to("/run"))
 		edit := func(status int, kind string, rules ...obj) answer {
 			t.Helper()
 			if rules == nil {
 				rules = []obj{}
 			}
-			return s.want(status, "PATCH", "/batch/"+id+"/rules", obj{"kind": kind, "rules": rules})
+			return s.any().want(status, "PATCH", "/batch/"+id+"/rules", obj{"kind": kind, "rules": rules})
 		}
 		bad := edit(400, "test", limit("test", 5, "tenant", "project"))
 		wantDetail(t, bad, "project")
-		s.finish(starts[0].Task, "Success")
+		s.any().finish(starts[0].Task, "Success")
 		r.wait(2, "the refused edit changed nothing", to("/run"))
 
 		tagged := obj{"type": "Concurrency", "matcher": limit("test", 3, "tenant")["Concurency"].(obj)["matcher"], "max_concurrency": 3}
@@ -333,14 +343,144 @@ func TestEditRules(t *testing.T) {
 			t.Errorf("%d tasks were updated, want %d", n, tasks-1)
 		}
 		starts = r.wait(7, "three at once for each of two tenants", to("/run"))
-		if got := s.task(starts[6].Task); len(got.Rules) != 1 || !sameJSON(t, string(got.Rules[0]), jsonOf(tagged)) {
+		if got := s.any().task(starts[6].Task); len(got.Rules) != 1 || !sameJSON(t, string(got.Rules[0]), jsonOf(tagged)) {
 			t.Errorf("a task's rules are %s, want %s", got.Rules, jsonOf(tagged))
 		}
 		edit(200, "test")
 		r.wait(tasks, "without rules all start", to("/run"))
-		s.want(404, "PATCH", "/batch/"+starts[0].Task+"/rules", obj{"kind": "test", "rules": []obj{}})
-		if got := s.task(created["other"].ID); len(got.Rules) != 1 || !sameJSON(t, string(got.Rules[0]), jsonOf(limit("test", 1))) {
+		s.any().want(404, "PATCH", "/batch/"+starts[0].Task+"/rules", obj{"kind": "test", "rules": []obj{}})
+		if got := s.any().task(created["other"].ID); len(got.Rules) != 1 || !sameJSON(t, string(got.Rules[0]), jsonOf(limit("test", 1))) {
 			t.Errorf("the rules of a task of another kind are %s", got.Rules)
+		}
+		s.checkDrift()
+		seen := map[string]bool{}
+		for _, c := range r.got(to("/run")) {
+			if seen[c.Task] {
+				t.Errorf("%s was started twice", c.Task)
+			}
+			seen[c.Task] = true
+		}
+	})
+}
+
+// shift is workers that end their tasks when they are told to. They are at work from the arrival of on_start until just
+// before they report: never longer than their tasks hold slots.
+type shift struct {
+	t    *testing.T
+	done chan struct{} // each value lets one of them end
+
+	mu                    sync.Mutex
+	started, atWork, most int
+	last                  time.Time // when a task was started
+}
+
+func (w *shift) start(r *receiver, s replicas) func(http.ResponseWriter, call) {
+	return func(_ http.ResponseWriter, c call) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.started, w.atWork, w.last = w.started+1, w.atWork+1, c.At
+		if w.atWork > w.most {
+			w.t.Errorf("task %s is started: %d are at work, and %d may be", c.Task, w.atWork, w.most)
+		}
+		r.jobs.Go(func() {
+			select {
+			case <-w.done:
+			case <-r.life.Done():
+			}
+			w.mu.Lock()
+			w.atWork--
+			w.mu.Unlock()
+			report(r.life, http.MethodPatch, s.at(c.Handle), obj{"status": "Success"})
+		})
+	}
+}
+
+// allow sets how many may be at work when one is started.
+func (w *shift) allow(n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.most = n
+}
+
+// end lets n tasks end, and waits until others have been started in place of all but the first idle ones.
+func (w *shift) end(n, idle int) {
+	w.t.Helper()
+	begun := w.startedSoFar()
+	for range n {
+		eventually(w.t, "a task is at work", func() bool {
+			select {
+			case w.done <- struct{}{}:
+				return true
+			default:
+				return false
+			}
+		})
+	}
+	w.reach(begun + n - idle)
+}
+
+func (w *shift) startedSoFar() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.started
+}
+
+// reach waits until so many have been started, and returns when the last one was.
+func (w *shift) reach(started int) time.Time {
+	w.t.Helper()
+	eventually(w.t, fmt.Sprintf("%d tasks have been started", started), func() bool { return w.startedSoFar() >= started })
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.started != started {
+		w.t.Errorf("%d tasks have been started, want %d", w.started, started)
+	}
+	return w.last
+}
+
+// TestTightenAndLoosen: once an edit is answered that tightens a limit, no task starts beyond it; one that loosens it
+// starts tasks at once.
+func TestTightenAndLoosen(t *testing.T) {
+	const tasks, wide, tight, churn = 80, 8, 2, 15
+	onReplicas(t, func(t *testing.T, s replicas) {
+		r, w := newReceiver(t), &shift{t: t, done: make(chan struct{}), most: wide}
+		r.handle("/run", w.start(r, s))
+		var batch []obj
+		for i := range tasks {
+			batch = append(batch, r.newTask(fmt.Sprint(i), "/run", obj{"rules": []obj{limit("test", wide)}}))
+		}
+		_, id := s[0].create(batch)
+		edit := func(rules ...obj) {
+			t.Helper()
+			s.any().want(200, "PATCH", "/batch/"+id+"/rules", obj{"kind": "test", "rules": append([]obj{}, rules...)})
+		}
+		w.reach(wide)
+		w.end(churn, 0) // the limit is full again, so nothing is on its way
+
+		edit(limit("test", tight))
+		w.allow(tight)
+		w.end(wide-tight, wide-tight)
+		s.any().held(r)
+		w.end(churn, 0)
+
+		var gaps []time.Duration
+		for n := tight + 1; n <= tight+10; n++ {
+			begun, started := time.Now(), w.startedSoFar()
+			w.allow(n)
+			edit(limit("test", n))
+			gaps = append(gaps, w.reach(started+1).Sub(begun))
+		}
+		slices.Sort(gaps)
+		t.Logf("from an edit to the on_start that it allows: median %v, slowest %v", gaps[5], gaps[9])
+		if gaps[7] > 500*time.Millisecond {
+			t.Errorf("one in five takes more than %v", gaps[7])
+		}
+		w.end(churn, 0)
+		w.allow(tasks)
+		edit()
+		w.reach(tasks)
+		close(w.done)
+		if n := s.any().waitEnd(id); n.Success != tasks {
+			t.Errorf("ends %+v", n)
 		}
 		s.checkDrift()
 	})

@@ -13,6 +13,43 @@ import (
 	"taskrunner/internal/pgtest"
 )
 
+// replicas are processes of the service over one database.
+type replicas []*service
+
+// onReplicas runs a test on two processes over PostgreSQL and on one over SQLite, which has no more, in parallel.
+func onReplicas(t *testing.T, test func(t *testing.T, s replicas)) {
+	t.Helper()
+	t.Parallel()
+	for _, db := range databases {
+		t.Run(db, func(t *testing.T) {
+			t.Parallel()
+			url := databaseURL(t, db)
+			s := replicas{startService(t, url, nil)}
+			if db == "postgres" {
+				s = append(s, startService(t, url, nil))
+			}
+			test(t, s)
+		})
+	}
+}
+
+// any is one of them, by chance.
+func (s replicas) any() *service { return s[rand.IntN(len(s))] }
+
+// at is a handle at any of them.
+func (s replicas) at(handle string) string {
+	return s.any().url + strings.TrimPrefix(handle, base(handle))
+}
+
+// checkDrift stops them, and compares what the gates say with what holds slots.
+func (s replicas) checkDrift() {
+	s[0].t.Helper()
+	for _, other := range s[1:] {
+		other.stop()
+	}
+	s[0].checkDrift()
+}
+
 // senders counts the tasks by the process that started them.
 type senders map[string]int
 
