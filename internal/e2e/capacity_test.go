@@ -80,10 +80,10 @@ func (s *scales) wait(ctx context.Context, lane string) {
 
 // TestCapacity: whatever is reported wherever, no task starts while the others have as much left as the rule allows.
 func TestCapacity(t *testing.T) {
-	const lanes, size, most, heaviest = 3, 40, 12, 8
+	const lanes, size, most, heaviest = 3, 40, 6, 3
 	onReplicas(t, func(t *testing.T, s replicas) {
 		r, w := newReceiver(t), newScales(most)
-		expected := func(i int) int { return 1 + i*5%heaviest }
+		expected := func(i int) int { return 1 + i%5%heaviest }
 		r.handle("/run", func(_ http.ResponseWriter, c call) {
 			i, _ := strconv.Atoi(string(c.Body))
 			lane, left := fmt.Sprint(i%lanes), expected(i)
