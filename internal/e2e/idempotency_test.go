@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -146,7 +148,40 @@ func TestOneKeyOfManyClients(t *testing.T) {
 	})
 }
 
-// The process dies after the commit, and its client does not know: it sends the same again.
+// ask sends a create and does not read the answer.
+func (p *process) ask(key, body string) {
+	p.t.Helper()
+	host := strings.TrimPrefix(p.url, "http://")
+	conn, err := net.Dial("tcp", host)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { _ = conn.Close() })
+	_, err = fmt.Fprintf(conn, "POST /task HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nIdempotency-Key: %s\r\nContent-Length: %d\r\n\r\n%s",
+		host, key, len(body), body)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// replayed starts a process that was killed again, sends the create again, and wants each task of the one batch to be
+// worked off.
+func (p *process) replayed(w *crew, key, body string, size int) {
+	p.t.Helper()
+	p.start()
+	again := p.post(http.StatusOK, key, body)
+	if got := decode[[]api.Task](p.t, again); len(got) != size {
+		p.t.Errorf("%d tasks, want %d", len(got), size)
+	}
+	allEnded(w, &p.client)
+	w.finish(size)
+	w.checkCounts(&p.client, again.header.Get("X-Batch-ID"), size)
+	if batches := p.batches(""); len(batches) != 1 {
+		p.t.Errorf("there are %d batches, want 1", len(batches))
+	}
+}
+
+// The process is killed after the commit, and its client has heard nothing: it sends the same again.
 func TestReplayAfterACrash(t *testing.T) {
 	t.Parallel()
 	for _, db := range databases {
@@ -156,25 +191,37 @@ func TestReplayAfterACrash(t *testing.T) {
 			w := newCrew(t)
 			p := startProcess(t, databaseURL(t, db), map[string]string{"CLAIM_LEASE": "1s"})
 			body := jsonOf(mixed(w, 0, size))
-			// The first webhook says that the batch is committed; whether the client had its answer is chance.
-			answered := make(chan struct{})
-			go func() {
-				defer close(answered)
-				_, _ = p.try(t.Context(), http.MethodPost, "/task", body, "Idempotency-Key", "key") // is cut off, or not
-			}()
-			w.reach("a task is started", 1, func() int { return w.count(func(*job) bool { return true }) })
+			p.ask("key", body)
+			w.reach("a task is started", 1, func() int { return w.count(func(*job) bool { return true }) }) // so it is committed
 			w.kill(p)
-			<-answered
-			p.start()
-			again := p.post(http.StatusOK, "key", body)
-			if got := decode[[]api.Task](t, again); len(got) != size {
-				t.Errorf("%d tasks, want %d", len(got), size)
-			}
-			allEnded(w, &p.client)
-			w.finish(size)
-			w.checkCounts(&p.client, again.header.Get("X-Batch-ID"), size)
+			p.replayed(w, "key", body, size)
 		})
 	}
+}
+
+// The process is killed when the commit is done and it does not know: it cannot have answered.
+func TestReplayAfterACrashBetweenCommitAndAnswer(t *testing.T) {
+	t.Parallel()
+	const size = 50
+	url := pgtest.URL(t)
+	proxy, silentURL := through(t, url)
+	w := newCrew(t)
+	p := startProcess(t, silentURL, map[string]string{"CLAIM_LEASE": "1s"})
+	body := jsonOf(mixed(w, 0, size))
+	proxy.silence(true)
+	answered := make(chan int, 1)
+	go func() {
+		a, _ := p.try(t.Context(), http.MethodPost, "/task", body, "Idempotency-Key", "key") // breaks off
+		answered <- a.status
+	}()
+	eventually(t, "it is committed", func() bool { return rows(t, url, "task") == size })
+	p.kill()
+	if status := <-answered; status != 0 {
+		t.Errorf("it was answered with %d before it was killed", status)
+	}
+	proxy.silence(false)
+	w.crashed()
+	p.replayed(w, "key", body, size)
 }
 
 // Connections that break at COMMIT: whatever a client is told, sending the same again makes one batch of each.

@@ -32,6 +32,8 @@ const (
 	// cutAnswers: after the commit, before any answer to what was sent with it.
 	cutAnswers
 	cutKinds
+	// cutNothing: nothing comes back from COMMIT on, and the connection stays open.
+	cutNothing
 )
 
 func (c cut) String() string {
@@ -47,6 +49,7 @@ type wire struct {
 	mu      sync.Mutex
 	random  *rand.Rand
 	commits float64 // the share of COMMITs to cut at; 0: none
+	silent  bool
 	conns   map[net.Conn]bool
 	closed  bool
 	cuts    [cutKinds]int
@@ -105,11 +108,20 @@ func (p *wire) cutting(share float64) {
 	p.commits = share
 }
 
+// silence sets whether commits are carried out and never answered, their connections staying open.
+func (p *wire) silence(silent bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.silent = silent
+}
+
 func (p *wire) choose(commit bool) cut {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	kind := noCut
 	switch {
+	case p.silent && commit:
+		return cutNothing
 	case p.commits == 0:
 		return noCut
 	case commit:
@@ -161,7 +173,7 @@ type link struct {
 	client, server net.Conn
 	queries        map[string]string // prepared statements
 	mu             sync.Mutex
-	cut            cut // cutAnswer or cutAnswers, once it is to be done
+	cut            cut // cutAnswer, cutAnswers or cutNothing, once it is to be done
 }
 
 func (p *wire) serve(client net.Conn) {
@@ -209,7 +221,7 @@ func (l *link) up() {
 			write(l.server, append(before, commit...))
 			time.Sleep(50 * time.Millisecond) // for the server to carry it out; it is the same to the test if it is not
 			return
-		case cutAnswer, cutAnswers:
+		case cutAnswer, cutAnswers, cutNothing:
 			l.mu.Lock()
 			l.cut = kind
 			l.mu.Unlock()
@@ -263,6 +275,7 @@ func (l *link) down() {
 		cut := l.cut
 		l.mu.Unlock()
 		switch {
+		case cut == cutNothing:
 		case cut != noCut && (kind == 'Z' || kind == 'C' && bytes.Equal(raw[5:], []byte("COMMIT\x00"))):
 			return
 		case cut == cutAnswers:
