@@ -12,13 +12,14 @@ var deadEndTests = []conformance{
 	{"a child that failed with its other parent counts", testDeadEndByOtherParent},
 	{"those of many children come in several rounds", testManyDeadEnds},
 	{"canceling one sends its cancel action", testDeadEndCancels},
+	{"one is found until it has been canceled", testDeadEndAfterCrash},
 }
 
-// deadEnds looks for dead ends in small steps until there are no others, and settles them.
+// deadEnds looks for dead ends in small steps until there are no others, and settles them. Then nothing is left to look at.
 func (e *env) deadEnds() []task.ID {
 	e.Helper()
 	var all []task.ID
-	for {
+	for range 100 {
 		ids, more, err := e.DeadEnds(e.ctx, 3)
 		if err != nil {
 			e.Fatalf("DeadEnds: %v", err)
@@ -32,10 +33,15 @@ func (e *env) deadEnds() []task.ID {
 		}
 		all = append(all, ids...)
 		if len(ids) == 0 && !more {
+			if ids, more, err := e.DeadEnds(e.ctx, 1); err != nil || more || len(ids) > 0 {
+				e.Errorf("when there are no others: %v, and more: %t, %v", ids, more, err)
+			}
 			return all
 		}
 		e.claim()
 	}
+	e.Fatalf("there are always others: %v", all)
+	return nil
 }
 
 func (e *env) wantDeadEnds(want ...*task.Task) {
@@ -117,4 +123,19 @@ func testDeadEndCancels(t *testing.T, e *env) {
 	if r := e.settle(task.Outcome{ID: parent.ID, Kind: task.DeadEnd}).Results[0]; r.From != task.Canceled {
 		t.Errorf("again, from %s", r.From)
 	}
+}
+
+func testDeadEndAfterCrash(t *testing.T, e *env) {
+	parent, other := newTask(), newTask()
+	child, waits := newTask(after(parent)), newTask(after(other))
+	e.create(parent, other, child, waits, newTask(after(other)))
+	e.settle(cancel(child), cancel(waits))
+	for range 2 { // whoever found it first died
+		ids, _, err := e.DeadEnds(e.ctx, 10)
+		if err != nil {
+			t.Error(err)
+		}
+		e.sameTasks("dead ends", ids, []*task.Task{parent})
+	}
+	e.wantDeadEnds(parent)
 }

@@ -67,8 +67,10 @@ func testEditEnded(t *testing.T, e *env) {
 	e.wantClaims(k)
 	e.finish(task.Success, k)
 	before := e.detail(k.ID)
-	if r := e.settle(edited(k)).Results[0]; r.From != task.Success {
-		t.Errorf("from %s", r.From)
+	for _, rules := range []task.Outcome{edited(k), edited(k, limit(1, "nowhere"))} {
+		if r := e.settle(rules).Results[0]; r.From != task.Success || r.Err != nil {
+			t.Errorf("from %s: %v", r.From, r.Err)
+		}
 	}
 	if diff := cmp.Diff(before, e.detail(k.ID)); diff != "" {
 		t.Errorf("the edit changed it:\n%s", diff)
