@@ -10,13 +10,8 @@ import (
 	"taskrunner/internal/task"
 )
 
-// statusName is the status as clients see it: a claimed task is Pending, and its claimed_at says the rest.
-func statusName(s task.Status) string {
-	if s == task.Claimed {
-		s = task.Pending
-	}
-	return s.String()
-}
+// statusName is the status as clients see it.
+func statusName(s task.Status) string { return s.Shown().String() }
 
 func summary(t *task.Task, s *task.State) api.TaskSummary {
 	return api.TaskSummary{

@@ -8,60 +8,43 @@ import (
 	"taskrunner/internal/task"
 )
 
-// Dedupe decides which tasks of a batch are duplicates. A driver that holds the lock of every shape of Lookups calls Found
-// with the tasks there are, and then Decide.
+// Dedupe decides which tasks of a batch are duplicates. A driver that holds the lock of every shape of Shapes calls Found
+// or FoundAt with the tasks there are, and then Decide.
 //
 // Two creates that look for the same wait for each other, so that the second finds what the first made. What a create
 // without a dedupe strategy makes at the same moment is not seen, as if it came later.
 type Dedupe struct {
-	// Shapes are those by which tasks are looked for, each once, by their ids. Keys are what they are looked for by.
+	// Shapes are those by which tasks are looked for, each once, by their ids; Gates are where they are looked for.
 	Shapes []task.Shape
-	Keys   []LookupKey
+	Gates  []task.GateID
 
 	batch  *task.Batch
-	byKey  map[LookupKey]int
 	byKind map[string][]task.Shape
-	gates  map[task.GateID][]int // keys
-	keys   [][]int               // of each task of the batch
-	found  map[int]Existing      // by key: the newest one
-}
-
-// LookupKey finds the tasks at a gate of Lookup that are in one of some statuses.
-type LookupKey struct {
-	Gate task.GateID
-	// Statuses has the bit 1<<s for each status s.
-	Statuses int
-}
-
-func (k LookupKey) has(s task.Status) bool { return k.Statuses>>s&1 == 1 }
-
-// Existing is a task that another one duplicates.
-type Existing struct {
-	ID     task.ID
-	Status task.Status
+	gates  [][]task.GateID             // of each task of the batch
+	found  map[task.GateID]task.ID     // the newest one; zero: none
+	status map[task.GateID]task.Status // of those who are found there
 }
 
 // NewDedupe says what has to be found for b; nil: nothing.
 func NewDedupe(b *task.Batch) *Dedupe {
 	d := &Dedupe{
-		batch: b, byKey: map[LookupKey]int{}, byKind: map[string][]task.Shape{}, gates: map[task.GateID][]int{},
-		keys: make([][]int, len(b.Tasks)), found: map[int]Existing{},
+		batch: b, byKind: map[string][]task.Shape{}, gates: make([][]task.GateID, len(b.Tasks)),
+		found: map[task.GateID]task.ID{}, status: map[task.GateID]task.Status{},
 	}
 	for i, t := range b.Tasks {
-		if len(t.Dedupe) == 0 {
-			continue
-		}
-		statuses := map[task.GateID]int{}
 		md := task.ParseMetadata(t.Metadata)
 		for _, m := range t.Dedupe {
 			shape := m.Lookup()
 			d.Shapes = append(d.Shapes, shape)
-			if gate, ok := shape.Gate(md); ok {
-				statuses[gate.ID] |= bits(m.Status)
+			gate, ok := shape.Gate(md)
+			if !ok {
+				continue
 			}
-		}
-		for gate, mask := range statuses {
-			d.keys[i] = append(d.keys[i], d.key(LookupKey{gate, mask}))
+			d.gates[i] = append(d.gates[i], gate.ID)
+			if _, known := d.found[gate.ID]; !known {
+				d.found[gate.ID], d.status[gate.ID] = task.ID{}, shape.Status
+				d.Gates = append(d.Gates, gate.ID)
+			}
 		}
 	}
 	if len(d.Shapes) == 0 {
@@ -72,26 +55,6 @@ func NewDedupe(b *task.Batch) *Dedupe {
 		d.byKind[s.Kind] = append(d.byKind[s.Kind], s)
 	}
 	return d
-}
-
-// bits has that of the status, and with Pending that of Claimed, which shows as Pending.
-func bits(s task.Status) int {
-	mask := 1 << s
-	if s == task.Pending {
-		mask |= 1 << task.Claimed
-	}
-	return mask
-}
-
-func (d *Dedupe) key(k LookupKey) int {
-	i, ok := d.byKey[k]
-	if !ok {
-		i = len(d.Keys)
-		d.byKey[k] = i
-		d.gates[k.Gate] = append(d.gates[k.Gate], i)
-		d.Keys = append(d.Keys, k)
-	}
-	return i
 }
 
 // Kinds are those of the tasks that are looked for by the shapes that are not in known, each once.
@@ -114,24 +77,23 @@ func (d *Dedupe) ShapeIDs() []task.ShapeID {
 	return ids
 }
 
-// FoundByKey takes a task that a key finds.
-func (d *Dedupe) FoundByKey(key int, e Existing) {
-	if before, ok := d.found[key]; !ok || bytes.Compare(e.ID[:], before.ID[:]) > 0 {
-		d.found[key] = e
+// FoundAt takes a task that is tallied at one of Gates.
+func (d *Dedupe) FoundAt(gate task.GateID, id task.ID) {
+	if before := d.found[gate]; bytes.Compare(id[:], before[:]) > 0 {
+		d.found[gate] = id
 	}
 }
 
-// Found takes a task that some keys may find.
-func (d *Dedupe) Found(e Existing, kind string, metadata []byte) {
+// Found takes a task that may have to be found at some of Gates.
+func (d *Dedupe) Found(id task.ID, status task.Status, kind string, metadata []byte) {
 	md := task.ParseMetadata(metadata)
 	for _, s := range d.byKind[kind] {
-		gate, ok := s.Gate(md)
-		if !ok {
+		if s.Status != status.Shown() {
 			continue
 		}
-		for _, i := range d.gates[gate.ID] {
-			if d.Keys[i].has(e.Status) {
-				d.FoundByKey(i, e)
+		if gate, ok := s.Gate(md); ok {
+			if _, wanted := d.found[gate.ID]; wanted {
+				d.FoundAt(gate.ID, id)
 			}
 		}
 	}
@@ -150,22 +112,14 @@ type Deduped struct {
 func (d *Dedupe) Decide() (Deduped, error) {
 	batch := *d.batch
 	batch.Tasks = nil
-	within := map[LookupKey]task.ID{} // of one status each
 	instead := map[task.ID]task.ID{}
 	for i, t := range d.batch.Tasks {
-		if other, ok := d.duplicate(i, within); ok {
+		if other, ok := d.duplicate(i); ok {
 			instead[t.ID] = other
 			continue
 		}
 		batch.Tasks = append(batch.Tasks, t)
-		for _, s := range d.byKind[t.Kind] {
-			if s.Status != 0 {
-				continue
-			}
-			if gate, ok := s.Gate(task.ParseMetadata(t.Metadata)); ok {
-				within[LookupKey{gate.ID, int(atFirst(t))}] = t.ID
-			}
-		}
+		d.Found(t.ID, atFirst(t), t.Kind, t.Metadata)
 	}
 	return d.rewire(&batch, instead)
 }
@@ -179,22 +133,12 @@ func atFirst(t *task.Task) task.Status {
 }
 
 // duplicate finds what the task i duplicates: the newest task that has not ended, or else the newest.
-func (d *Dedupe) duplicate(i int, within map[LookupKey]task.ID) (task.ID, bool) {
-	var best task.ID
+func (d *Dedupe) duplicate(i int) (best task.ID, ok bool) {
 	live := false
-	take := func(id task.ID, alive bool) {
-		if alive && !live || alive == live && bytes.Compare(id[:], best[:]) > 0 {
+	for _, gate := range d.gates[i] {
+		id, alive := d.found[gate], !d.status[gate].Terminal()
+		if id != (task.ID{}) && (alive && !live || alive == live && bytes.Compare(id[:], best[:]) > 0) {
 			best, live = id, alive
-		}
-	}
-	for _, key := range d.keys[i] {
-		for _, s := range []task.Status{task.Waiting, task.Pending} {
-			if id, ok := within[LookupKey{d.Keys[key].Gate, int(s)}]; ok && d.Keys[key].has(s) {
-				take(id, true)
-			}
-		}
-		if e, ok := d.found[key]; ok {
-			take(e.ID, !e.Status.Terminal())
 		}
 	}
 	return best, best != task.ID{}

@@ -11,7 +11,7 @@ const (
 	// MaxTallyEvents bounds the tasks whose tallies are found anew because they changed.
 	MaxTallyEvents = 2000
 	// TallyChunk bounds the tasks that are looked at for a tallied shape that is new.
-	TallyChunk = 5000
+	TallyChunk = 1000
 )
 
 // NewTally is a tallied shape that is new. The tasks of its kind are tallied some at a time, in the order of their ids,

@@ -58,30 +58,21 @@ func (m Matcher) shape(what RuleType) Shape {
 func (s Shape) Tallied() bool { return s.Type != Concurrency || s.Status != Running }
 
 // Tally is what the task in state adds to its gate of a tallied shape; expected is its ExpectedCount. It is false when the
-// task is nothing that the shape counts. Of Lookup the shape of no status has every task that has not ended, and what is
-// added is 0.
+// task is nothing that the shape counts. Of Lookup what is added is 0.
 func (s Shape) Tally(state *State, expected *int64) (n int, counted bool) {
 	switch {
 	case state.Kind != s.Kind:
 	case s.Type == Capacity:
 		n = state.Left(expected)
 		return n, n > 0 && state.HoldsSlots()
-	case s.Type == Lookup && s.Status == 0:
-		return 0, !state.Status.Terminal()
 	case s.Type == Lookup:
-		return 0, state.Status == s.Status
+		return 0, state.Status.Shown() == s.Status
 	}
 	return 1, state.Kind == s.Kind && state.Status == s.Status
 }
 
-// Lookup is the shape by which tasks are found that the matcher matches. Those that have not ended, in whatever status,
-// have one shape together.
-func (m Matcher) Lookup() Shape {
-	if !m.Status.Terminal() {
-		m.Status = 0
-	}
-	return m.shape(Lookup)
-}
+// Lookup is the shape by which tasks are found that the matcher matches. A claimed task is found as Pending.
+func (m Matcher) Lookup() Shape { return m.shape(Lookup) }
 
 // Gate is where a task with the metadata md counts. It is false when md lacks one of the fields: then the task is
 // nothing that the shape counts. A field that is null has the value null.

@@ -74,18 +74,16 @@ func TestTally(t *testing.T) {
 			t.Errorf("%+v of %+v: %d, %t, want %d", c.shape, c.state, got, counted, c.want)
 		}
 	}
-	live, failed := Matcher{"k", Pending, nil}.Lookup(), Matcher{"k", Failure, nil}.Lookup()
-	if live.ID != (Matcher{"k", Running, nil}).Lookup().ID || live.ID == failed.ID || !live.Tallied() || !failed.Tallied() {
-		t.Errorf("%+v, %+v", live, failed)
-	}
-	for _, s := range Statuses() {
-		n, counted := live.Tally(&State{Kind: "k", Status: s}, nil)
-		m, ended := failed.Tally(&State{Kind: "k", Status: s}, nil)
-		if n+m != 0 || counted == s.Terminal() || ended != (s == Failure) {
-			t.Errorf("%s: %d, %t; %d, %t", s, n, counted, m, ended)
-		}
-		if _, counted := live.Tally(&State{Kind: "other", Status: s}, nil); counted {
-			t.Errorf("%s of another kind is counted", s)
+	for _, of := range []Status{Waiting, Pending, Running, Paused, Success, Failure, Canceled} {
+		lookup := Matcher{"k", of, nil}.Lookup()
+		for _, s := range Statuses() {
+			n, counted := lookup.Tally(&State{Kind: "k", Status: s}, nil)
+			if want := s == of || s == Claimed && of == Pending; n != 0 || counted != want || !lookup.Tallied() {
+				t.Errorf("%s by %s: %d, %t", s, of, n, counted)
+			}
+			if _, counted := lookup.Tally(&State{Kind: "other", Status: s}, nil); counted {
+				t.Errorf("%s of another kind is found", s)
+			}
 		}
 	}
 }

@@ -45,6 +45,14 @@ func (s Status) String() string {
 	return statusNames[s]
 }
 
+// Shown is the status as clients see it: a claimed task is Pending, and its claimed_at says the rest.
+func (s Status) Shown() Status {
+	if s == Claimed {
+		return Pending
+	}
+	return s
+}
+
 // ParseStatus reads the wire spelling, which is case-sensitive as in the original.
 func ParseStatus(name string) (Status, bool) {
 	i := slices.Index(statusNames[:], name)

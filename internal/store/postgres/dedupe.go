@@ -39,18 +39,13 @@ func (t *tx) findDuplicates(ctx context.Context, d *store.Dedupe) error {
 		known[id] = true
 		return err
 	})
-	n := len(d.Keys)
-	numbers, gates, statuses := make([]int32, n), make([]int64, n), make([]int32, n)
-	for i, k := range d.Keys {
-		numbers[i], gates[i], statuses[i] = int32(i), int64(k.Gate), int32(k.Statuses)
-	}
-	t.rows("find_duplicates", []any{numbers, gates, statuses, d.Kinds(nil)}, func(rows pgx.Rows) error {
-		var key int
-		e, kind, metadata, err := existing(rows, &key)
-		if key >= 0 {
-			d.FoundByKey(key, e)
+	t.rows("find_duplicates", []any{bigints(d.Gates), d.Kinds(nil)}, func(rows pgx.Rows) error {
+		var gate task.GateID
+		id, status, kind, metadata, err := candidate(rows, (*int64)(&gate))
+		if status == 0 {
+			d.FoundAt(gate, id)
 		} else {
-			d.Found(e, kind, metadata)
+			d.Found(id, status, kind, metadata)
 		}
 		return err
 	})
@@ -62,17 +57,15 @@ func (t *tx) findDuplicates(ctx context.Context, d *store.Dedupe) error {
 		return nil
 	}
 	t.rows("of_kinds", []any{unknown}, func(rows pgx.Rows) error {
-		e, kind, metadata, err := existing(rows)
-		d.Found(e, kind, metadata)
+		id, status, kind, metadata, err := candidate(rows)
+		d.Found(id, status, kind, metadata)
 		return err
 	})
 	return t.flush(ctx)
 }
 
-// existing reads the columns of more, and then those of a task that may be duplicated.
-func existing(rows pgx.Rows, more ...any) (e store.Existing, kind string, metadata []byte, err error) {
-	var status int16
-	err = rows.Scan(append(more, (*[16]byte)(&e.ID), &status, &kind, &metadata)...)
-	e.Status = task.Status(status)
-	return e, kind, metadata, err
+// candidate reads the columns of more, and then those of a task that may be duplicated.
+func candidate(rows pgx.Rows, more ...any) (id task.ID, status task.Status, kind string, metadata []byte, err error) {
+	err = rows.Scan(append(more, (*[16]byte)(&id), (*int16)(&status), &kind, &metadata)...)
+	return id, status, kind, metadata, err
 }

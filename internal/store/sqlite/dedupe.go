@@ -1,8 +1,6 @@
 package sqlite
 
 import (
-	"database/sql/driver"
-
 	"taskrunner/internal/store"
 	"taskrunner/internal/task"
 )
@@ -33,18 +31,12 @@ func (t *tx) findDuplicates(d *store.Dedupe) {
 		known[task.ShapeID(r.int64())] = true
 		return nil
 	})
-	numbers := make([]int, len(d.Keys))
-	for i := range numbers {
-		numbers[i] = i
-	}
-	t.get("find_duplicates", rowsOf(numbers, func(i *int, to []driver.Value) []driver.Value {
-		return append(to, int64(*i), int64(d.Keys[*i].Gate), int64(d.Keys[*i].Statuses))
-	}), func(r *row) error {
-		d.FoundByKey(r.int(), store.Existing{ID: r.id(), Status: task.Status(r.int())})
+	t.get("find_duplicates", givenNumbers(d.Gates), func(r *row) error {
+		d.FoundAt(task.GateID(r.int64()), r.id())
 		return nil
 	})
 	found := func(r *row) error {
-		d.Found(store.Existing{ID: r.id(), Status: task.Status(r.int())}, r.text(), r.raw())
+		d.Found(r.id(), task.Status(r.int()), r.text(), r.raw())
 		return nil
 	}
 	t.rows("changed_tasks", found)

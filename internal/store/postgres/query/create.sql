@@ -44,24 +44,22 @@ WHERE ctid = ANY(ARRAY(SELECT (SELECT ctid FROM task_state WHERE id = u.id) FROM
 SELECT pg_advisory_xact_lock(u.lock)
 FROM (SELECT DISTINCT id & 255 AS lock FROM unnest($1::bigint[]) AS u(id) ORDER BY lock OFFSET 0) u;
 
--- The newest task that each key finds. What has changed since its tallies were found is looked at whole: the last rows
--- are tasks that may be found. It is one statement, so that the pump cannot fold a change between the two.
+-- The newest task at each gate. What has changed since its tallies were found is looked at whole: the last rows, which have
+-- a status, are tasks that may be found. It is one statement, so that the pump cannot fold a change between the two.
 -- name: find_duplicates
-SELECT w.n, d.id, d.status, '', NULL::json
-FROM unnest($1::integer[], $2::bigint[], $3::integer[]) AS w(n, gate_id, statuses)
+SELECT g.id, y.task_id, 0::smallint, '', NULL::json
+FROM unnest($1::bigint[]) AS g(id)
 CROSS JOIN LATERAL (
-    SELECT s.id, s.status
-    FROM (SELECT task_id FROM tally WHERE gate_id = w.gate_id ORDER BY task_id DESC OFFSET 0) y
-    CROSS JOIN LATERAL (SELECT id, status FROM task_state WHERE id = y.task_id OFFSET 0) s
-    WHERE (w.statuses >> s.status) & 1 = 1 AND NOT EXISTS (SELECT FROM tally_event e WHERE e.task_id = y.task_id OFFSET 0)
-    ORDER BY y.task_id DESC LIMIT 1
-) d
+    SELECT task_id FROM tally y
+    WHERE gate_id = g.id AND NOT EXISTS (SELECT FROM tally_event e WHERE e.task_id = y.task_id OFFSET 0)
+    ORDER BY task_id DESC LIMIT 1
+) y
 UNION ALL
-SELECT -1, s.id, s.status, t.kind, t.metadata
+SELECT 0, s.id, s.status, t.kind, t.metadata
 FROM (SELECT DISTINCT task_id FROM tally_event) e
 CROSS JOIN LATERAL (SELECT kind, metadata FROM task WHERE id = e.task_id OFFSET 0) t
 CROSS JOIN LATERAL (SELECT id, status FROM task_state WHERE id = e.task_id OFFSET 0) s
-WHERE t.kind = ANY($4::text[]);
+WHERE t.kind = ANY($2::text[]);
 
 -- All tasks of kinds, for shapes that the pump has not walked yet. Index task_kind.
 -- name: of_kinds

@@ -30,18 +30,17 @@ UPDATE task_state SET has_children = 1 WHERE id IN (SELECT id FROM given_id) AND
 -- name: known_shapes_of
 SELECT s.id FROM given_id g CROSS JOIN shape s ON s.id = g.id WHERE s.version > 0;
 
--- The newest task that each key finds, but for what has changed since its tallies were found.
+-- The newest task at each gate, but for what has changed since its tallies were found.
 -- name: find_duplicates
-SELECT f.n, s.id, s.status
+SELECT f.id, f.task_id
 FROM (
-    SELECT g.n, (
-        SELECT y.task_id FROM tally y CROSS JOIN task_state s ON s.id = y.task_id
-        WHERE y.gate_id = g.gate_id AND (g.statuses >> s.status) & 1 = 1
-          AND NOT EXISTS (SELECT 1 FROM tally_event e WHERE e.task_id = y.task_id)
+    SELECT g.id, (
+        SELECT y.task_id FROM tally y
+        WHERE y.gate_id = g.id AND NOT EXISTS (SELECT 1 FROM tally_event e WHERE e.task_id = y.task_id)
         ORDER BY y.task_id DESC LIMIT 1
     ) AS task_id
-    FROM given_lookup g
-) f CROSS JOIN task_state s ON s.id = f.task_id;
+    FROM given_id g
+) f WHERE f.task_id IS NOT NULL;
 
 -- name: changed_tasks
 SELECT s.id, s.status, t.kind, t.metadata

@@ -12,7 +12,6 @@ CREATE VIRTUAL TABLE temp.given_shape USING given(id, type, kind, status, fields
 CREATE VIRTUAL TABLE temp.given_edit USING given(id, metadata, rules, priority, expected_count, on_cancel);
 CREATE VIRTUAL TABLE temp.given_delta USING given(gate_id, delta);
 CREATE VIRTUAL TABLE temp.given_tally USING given(task_id, gate_id, n);
-CREATE VIRTUAL TABLE temp.given_lookup USING given(n, gate_id, statuses);
 CREATE VIRTUAL TABLE temp.given_check USING given(id, check_at);
 CREATE VIRTUAL TABLE temp.given_event USING given(parent_id, succeeded);
 CREATE VIRTUAL TABLE temp.given_end USING given(id, status, ended_at);
