@@ -2,10 +2,12 @@ package postgres
 
 import (
 	"encoding/json"
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"taskrunner/internal/store"
 	"taskrunner/internal/task"
@@ -75,20 +77,40 @@ func TestBusyTickLearnsNothing(t *testing.T) {
 	do(t, conn, "rollback")
 }
 
-// A transaction that began before a rule was there leaves no event for it. The rule is counted only after such a
-// transaction is over, or what it did would be missed.
+// A transaction that read which kinds are tallied before a rule was there leaves no event for it. The rule is counted only
+// after such a transaction is over, or what it did would be missed; also if it got its id after the one that brought the
+// rule.
 func TestNewRuleWaitsForWhoDoesNotKnowIt(t *testing.T) {
 	t.Parallel()
+	for _, later := range []bool{false, true} {
+		t.Run(fmt.Sprintf("later=%t", later), func(t *testing.T) {
+			t.Parallel()
+			testNewRule(t, later)
+		})
+	}
+}
+
+func testNewRule(t *testing.T, later bool) {
 	s := openForCommits(t)
 	p := pumpParams(t, s)
 	old := createTasks(t, s, 1)
 	if pumped, err := s.Pump(t.Context(), p); err != nil || len(pumped.Claims) != 1 {
 		t.Fatalf("%+v, %v", pumped, err)
 	}
-	before, _ := begun(t, s)
-	waiter := createTasks(t, s, 1, task.Rule{Max: 1, Matcher: task.Matcher{Kind: "work", Status: task.Failure}})
-	for i := range 3 {
-		if pumped, err := s.Pump(t.Context(), p); err != nil || len(pumped.Claims) != 0 || i > 0 && !pumped.Uncounted {
+	rule := task.Rule{Max: 1, Matcher: task.Matcher{Kind: "work", Status: task.Failure}}
+	var before *pgxpool.Conn
+	if !later {
+		before, _ = begun(t, s)
+	}
+	creator, _ := begun(t, s)
+	do(t, creator, "INSERT INTO shape (id, type, kind, status, fields) VALUES ($1, 0, 'work', 7, '[]')", int64(rule.Shape().ID))
+	if later {
+		before, _ = begun(t, s)
+	}
+	do(t, creator, "commit")
+	waiter := createTasks(t, s, 1, rule)
+	for i := range 5 {
+		if pumped, err := s.Pump(t.Context(), p); err != nil || len(pumped.Claims) != 0 || i > 1 && !pumped.Uncounted {
 			t.Fatalf("tick %d: %+v, %v", i, pumped, err)
 		}
 	}

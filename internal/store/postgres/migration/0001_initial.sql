@@ -128,8 +128,8 @@ CREATE TABLE shape (
     status  smallint NOT NULL,
     fields  json NOT NULL,
     version bigint NOT NULL DEFAULT 0,
-    -- Of a tallied shape that is new: transactions below the horizon may not know it; null: not set yet. And up to which
-    -- task its kind was walked.
+    -- Of a tallied shape that is new: transactions up to the horizon may not know it; null: no tick has seen it, 0: one has.
+    -- And up to which task its kind was walked.
     horizon   xid8,
     walked_to uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000'
 );

@@ -10,16 +10,17 @@ SELECT set_config('taskrunner.pump', 'locked', true),
 FROM (SELECT shard FROM pump WHERE shard = 0 FOR UPDATE SKIP LOCKED) l;
 
 -- name: unknown_shapes
-SELECT id, type, kind, status, fields, version, horizon IS NOT NULL,
-       coalesce(pg_snapshot_xmin(pg_current_snapshot()) >= horizon, false), walked_to
+SELECT id, type, kind, status, fields, version, coalesce(horizon > '0'::xid8, false),
+       coalesce(horizon > '0'::xid8 AND pg_snapshot_xmin(pg_current_snapshot()) > horizon, false), walked_to
 FROM shape WHERE version = 0
 UNION ALL
 SELECT id, type, kind, status, fields, version, false, false, walked_to FROM shape WHERE version > $1;
 
--- The shapes are committed, so every transaction that gets its id from now on sees them in all that it reads later. Those
--- that have theirs may not.
+-- Two ticks mark a shape. The first one has seen it committed; the second one got its id after that, and so did every
+-- transaction with a greater id: all that those read later has the shape. Once the ids up to it are over, everybody knows.
+-- (The snapshot's xmax would not do: it is the first id that is not over yet, and others may have been given.)
 -- name: mark_horizons
-UPDATE shape SET horizon = pg_snapshot_xmax(pg_current_snapshot()) WHERE id = ANY($1::bigint[]);
+UPDATE shape SET horizon = CASE WHEN horizon IS NULL THEN '0'::xid8 ELSE pg_current_xact_id() END WHERE id = ANY($1::bigint[]);
 
 -- Index task_kind.
 -- name: walk_kind
