@@ -122,7 +122,7 @@ func limit(g *store.LimitSituation) api.Limit {
 	l.Used, l.Load = usage(&g.Shape, g.Used)
 	for _, lane := range g.Lanes {
 		most := lane.Limit()
-		if lane < 0 && g.Shape.Type == task.Concurrency { // those that are not counted may start while no more than Max are
+		if lane < 0 {
 			most--
 		}
 		if g.Waiting > 0 && (l.Max == nil || most < *l.Max) {

@@ -2,7 +2,6 @@ package store
 
 import (
 	"net/url"
-	"slices"
 	"time"
 
 	"taskrunner/internal/task"
@@ -77,16 +76,13 @@ func (c *Changes) tell(s *task.State, cause task.Cause, now time.Time) {
 	}
 }
 
-// tally names the tasks that have changed, of kinds that are tallied.
-func (c *Changes) tally(kinds []string) {
-	if len(kinds) == 0 {
-		return
-	}
-	for i := range c.States {
-		if slices.Contains(kinds, c.States[i].Kind) {
-			c.Tally = append(c.Tally, c.States[i].ID)
-		}
-	}
+// Tallied has the kinds of which there is a tallied shape, and whether one of them is of Capacity.
+type Tallied map[string]bool
+
+// changed reports whether what a task adds to gates of tallied shapes may have changed. edited: its facts have.
+func (t Tallied) changed(before, after *task.State, edited bool) bool {
+	capacity, tallied := t[after.Kind]
+	return tallied && (edited || before.Status != after.Status || capacity && after.HoldsSlots())
 }
 
 // Check is when a running task is looked at for its time-out.

@@ -31,8 +31,8 @@ type CreatePlan struct {
 type CreateParams struct {
 	// Now becomes the CreatedAt of the tasks.
 	Now time.Time
-	// Tallied are the kinds of which there is a tallied shape.
-	Tallied []string
+	// Tallied has the kinds of the tasks.
+	Tallied Tallied
 	// Parents are the tasks of other batches on which tasks of this one depend, under lock.
 	Parents map[task.ID]task.State
 }
@@ -42,7 +42,6 @@ func PlanCreate(b *task.Batch, params CreateParams) CreatePlan {
 	now := params.Now
 	p := CreatePlan{States: make([]task.State, len(b.Tasks))}
 	index := make(map[task.ID]int, len(b.Tasks))
-	kinds := map[string]bool{}
 	tells := len(b.OnComplete) > 0
 	for i, t := range b.Tasks {
 		t.CreatedAt = now
@@ -55,14 +54,10 @@ func PlanCreate(b *task.Batch, params CreateParams) CreatePlan {
 		if s.Unmet > 0 {
 			s.Status = task.Waiting
 		}
-		if slices.Contains(params.Tallied, t.Kind) {
+		if _, tallied := params.Tallied[t.Kind]; tallied {
 			p.Changes.Tally = append(p.Changes.Tally, t.ID)
 		}
 		p.Shapes = append(p.Shapes, shapesOf(t.Rules)...)
-		if !kinds[t.Kind] {
-			kinds[t.Kind] = true
-			p.Kinds = append(p.Kinds, t.Kind)
-		}
 	}
 	ended := make([]endedParents, len(b.Tasks))
 	for i, t := range b.Tasks {
@@ -82,12 +77,13 @@ func PlanCreate(b *task.Batch, params CreateParams) CreatePlan {
 	p.Adopted = sortIDs(p.Adopted)
 	for i, t := range b.Tasks {
 		if ended[i].n > 0 {
-			p.Changes.settle(&Row{State: p.States[i], Task: t}, &p.States[i], ended[i], now)
+			p.Changes.settle(&p.States[i], t, ended[i], now)
 		}
 		if p.States[i].Status == task.Pending {
 			p.Ready = append(p.Ready, t.ID)
 		}
 	}
+	p.Kinds = Kinds(b)
 	p.Shapes = distinct(p.Shapes)
 	if tells {
 		p.Awaited = len(p.States)
@@ -109,17 +105,29 @@ func (e *endedParents) add(d task.Dependency, status task.Status) {
 }
 
 // settle tells a task that was just created of parents that have ended.
-func (c *Changes) settle(r *Row, s *task.State, parents endedParents, now time.Time) {
+func (c *Changes) settle(s *task.State, t *task.Task, parents endedParents, now time.Time) {
 	_, triggers := task.SettleDependencies(s, parents.n, parents.failed, now)
-	r.State = *s
 	switch s.Status {
 	case task.Pending:
 		c.tell(s, task.DependenciesMet, now)
 	case task.Failure:
 		c.tell(s, task.ParentFailed, now)
 		c.ended(s)
-		c.send(r, triggers)
+		c.send(&Row{State: *s, Task: t}, triggers)
 	}
+}
+
+// Kinds are those of the tasks of b, each once.
+func Kinds(b *task.Batch) []string {
+	var kinds []string
+	seen := map[string]bool{}
+	for _, t := range b.Tasks {
+		if !seen[t.Kind] {
+			seen[t.Kind] = true
+			kinds = append(kinds, t.Kind)
+		}
+	}
+	return kinds
 }
 
 func shapesOf(rules []task.Rule) []task.Shape {

@@ -9,7 +9,7 @@ import (
 )
 
 // Dedupe decides which tasks of a batch are duplicates. A driver that holds the lock of every shape of Shapes calls Found
-// or FoundAt with the tasks there are, and then Decide.
+// with the tasks there are, and then Decide.
 //
 // Two creates that look for the same wait for each other, so that the second finds what the first made. What a create
 // without a dedupe strategy makes at the same moment is not seen, as if it came later.
@@ -20,16 +20,16 @@ type Dedupe struct {
 
 	batch  *task.Batch
 	byKind map[string][]task.Shape
-	gates  [][]task.GateID             // of each task of the batch
-	found  map[task.GateID]task.ID     // the newest one; zero: none
-	status map[task.GateID]task.Status // of those who are found there
+	gates  [][]task.Gate             // of each task of the batch
+	found  map[task.Gate]task.ID     // the newest one; zero: none
+	status map[task.Gate]task.Status // of those who are found there
 }
 
 // NewDedupe says what has to be found for b; nil: nothing.
 func NewDedupe(b *task.Batch) *Dedupe {
 	d := &Dedupe{
-		batch: b, byKind: map[string][]task.Shape{}, gates: make([][]task.GateID, len(b.Tasks)),
-		found: map[task.GateID]task.ID{}, status: map[task.GateID]task.Status{},
+		batch: b, byKind: map[string][]task.Shape{}, gates: make([][]task.Gate, len(b.Tasks)),
+		found: map[task.Gate]task.ID{}, status: map[task.Gate]task.Status{},
 	}
 	for i, t := range b.Tasks {
 		md := task.ParseMetadata(t.Metadata)
@@ -40,9 +40,9 @@ func NewDedupe(b *task.Batch) *Dedupe {
 			if !ok {
 				continue
 			}
-			d.gates[i] = append(d.gates[i], gate.ID)
-			if _, known := d.found[gate.ID]; !known {
-				d.found[gate.ID], d.status[gate.ID] = task.ID{}, shape.Status
+			d.gates[i] = append(d.gates[i], gate)
+			if _, known := d.found[gate]; !known {
+				d.found[gate], d.status[gate] = task.ID{}, shape.Status
 				d.Gates = append(d.Gates, gate.ID)
 			}
 		}
@@ -77,11 +77,15 @@ func (d *Dedupe) ShapeIDs() []task.ShapeID {
 	return ids
 }
 
-// FoundAt takes a task that is tallied at one of Gates.
-func (d *Dedupe) FoundAt(gate task.GateID, id task.ID) {
-	if before := d.found[gate]; bytes.Compare(id[:], before[:]) > 0 {
-		d.found[gate] = id
+// Statuses are those in which the tasks are that are looked for.
+func (d *Dedupe) Statuses() []task.Status {
+	var statuses []task.Status
+	for _, s := range task.Statuses() {
+		if slices.ContainsFunc(d.Shapes, func(shape task.Shape) bool { return shape.Status == s.Shown() }) {
+			statuses = append(statuses, s)
+		}
 	}
+	return statuses
 }
 
 // Found takes a task that may have to be found at some of Gates.
@@ -92,8 +96,9 @@ func (d *Dedupe) Found(id task.ID, status task.Status, kind string, metadata []b
 			continue
 		}
 		if gate, ok := s.Gate(md); ok {
-			if _, wanted := d.found[gate.ID]; wanted {
-				d.FoundAt(gate.ID, id)
+			before, wanted := d.found[gate]
+			if wanted && bytes.Compare(id[:], before[:]) > 0 {
+				d.found[gate] = id
 			}
 		}
 	}

@@ -52,8 +52,8 @@ type touched struct {
 }
 
 // PlanSettle applies outcomes in their order to rows, which hold every task of [IDs] that exists, with the facts that
-// [FactsFor] asks for. tallied are the kinds of which there is a tallied shape.
-func PlanSettle(outcomes []task.Outcome, rows map[task.ID]*Row, tallied []string, now time.Time) (Changes, Settled) {
+// [FactsFor] asks for. tallied has the kinds of their tasks.
+func PlanSettle(outcomes []task.Outcome, rows map[task.ID]*Row, tallied Tallied, now time.Time) (Changes, Settled) {
 	settled := Settled{Results: make([]Result, len(outcomes))}
 	seen := make(map[task.ID]*touched, len(rows))
 	var order []task.ID
@@ -80,10 +80,9 @@ func PlanSettle(outcomes []task.Outcome, rows map[task.ID]*Row, tallied []string
 		}
 	}
 	for _, id := range sortIDs(order) { // every statement takes its rows in the same order
-		seen[id].follow(&c, rows[id])
+		seen[id].follow(&c, rows[id], tallied)
 	}
 	c.Shapes = distinct(c.Shapes)
-	c.tally(tallied)
 	settled.Outbox = len(c.Deliveries) > 0
 	settled.Pump = len(c.Release)+len(c.Unqueue)+len(c.Enqueue)+len(c.Ended)+len(c.BatchEnds)+len(c.Tally) > 0 || anyPending(rows)
 	return c, settled
@@ -112,7 +111,7 @@ func (t *touched) apply(r *Row, o *task.Outcome, now time.Time) Result {
 	return Result{From: from.Status, State: r.State}
 }
 
-func (t *touched) follow(c *Changes, r *Row) {
+func (t *touched) follow(c *Changes, r *Row, tallied Tallied) {
 	if t.edited {
 		c.Edits = append(c.Edits, r.Task)
 	}
@@ -121,6 +120,9 @@ func (t *touched) follow(c *Changes, r *Row) {
 	}
 	if !t.matters && !t.edited {
 		return
+	}
+	if tallied.changed(&t.before, &r.State, t.edited) {
+		c.Tally = append(c.Tally, r.ID)
 	}
 	before := len(c.Unqueue)
 	c.follow(&t.before, r, t.triggers, t.requeue)

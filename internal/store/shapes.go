@@ -19,13 +19,13 @@ type Shapes struct {
 
 	byKind map[string][]task.Shape
 	ids    map[task.ShapeID]task.RuleType
-	kinds  []string // of tallied shapes
+	kinds  map[string]bool // whether there is a tallied shape
 	parsed map[string][]task.Rule
 }
 
 // NewShapes knows none.
 func NewShapes() *Shapes {
-	return &Shapes{Dirty: math.MinInt64, byKind: map[string][]task.Shape{}, ids: map[task.ShapeID]task.RuleType{}, parsed: map[string][]task.Rule{}}
+	return &Shapes{Dirty: math.MinInt64, byKind: map[string][]task.Shape{}, ids: map[task.ShapeID]task.RuleType{}, parsed: map[string][]task.Rule{}, kinds: map[string]bool{}}
 }
 
 // Add makes shapes known, up to version.
@@ -34,9 +34,7 @@ func (s *Shapes) Add(version int64, shapes ...task.Shape) {
 		if _, known := s.ids[shape.ID]; !known {
 			s.ids[shape.ID] = shape.Type
 			s.byKind[shape.Kind] = append(s.byKind[shape.Kind], shape)
-			if shape.Tallied() && !slices.Contains(s.kinds, shape.Kind) {
-				s.kinds = append(s.kinds, shape.Kind)
-			}
+			s.kinds[shape.Kind] = s.kinds[shape.Kind] || shape.Tallied()
 		}
 	}
 	s.Version = max(s.Version, version)
@@ -64,15 +62,6 @@ func (s *Shapes) tallied(kind string, fresh []NewTally) []task.Shape {
 		}
 	}
 	return shapes
-}
-
-// talliedKinds are the kinds of tallied shapes, those that are new included.
-func (s *Shapes) talliedKinds(fresh []NewTally) []string {
-	kinds := slices.Clip(s.kinds)
-	for i := range fresh {
-		kinds = append(kinds, fresh[i].Kind)
-	}
-	return kinds
 }
 
 func (s *Shapes) ofKind(kind string, fresh []task.Shape) []task.Shape {

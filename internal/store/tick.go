@@ -31,14 +31,14 @@ const (
 //	FoldBatches the batches that are complete, once what they were told is folded
 //	Ready       the heads of ready, locked as far as that needs no waiting
 //	TallyEvents the tasks that changed, of kinds that are tallied
-//	Walked      the next tasks of the kind of Walk(), if there is one
+//	Walked      the next tasks of the kinds of Walks(), if there are any
 //	Facts       of the tasks that Missing() names
 //	Count       the running rows of the kinds in NewShapes, if there are any
 //	Woken       the parked tasks that Wakes() asks for, locked like ready ones
 //	FoldTallies the tasks that Tallies() names, and their tallies
 //	Admit       the gates that Wanted() names
 //
-// Everything up to TallyEvents can be loaded at once, then what Walk asks for, then everything up to FoldTallies, then
+// Everything up to TallyEvents can be loaded at once, then what Walks asks for, then everything up to FoldTallies, then
 // the gates.
 type Tick struct {
 	Params PumpParams
@@ -64,8 +64,8 @@ type Tick struct {
 	NewShapes []task.Shape
 	// NewTallies are set by the driver, too. Of those that are not Marked it writes down what has to end.
 	NewTallies []NewTally
-	// WalkedTo is how far the kind of a new tallied shape was walked; nil: it was not, or is walked whole.
-	WalkedTo *TallyCursor
+	// WalkedTo is how far the kinds of new tallied shapes were walked that are not walked whole.
+	WalkedTo []TallyCursor
 	// SetTallies writes rows of tally, DropTallies removes them.
 	SetTallies  []TallyRow
 	DropTallies []TallyKey

@@ -13,6 +13,7 @@ func (t *Tick) Wanted() []task.GateID {
 		c, ok := t.candidate(w)
 		if !ok {
 			t.keep(c)
+			t.more = true
 			continue
 		}
 		t.candidates = append(t.candidates, c)
@@ -26,8 +27,7 @@ func (t *Tick) Wanted() []task.GateID {
 	return ids
 }
 
-// candidate is false when a rule cannot be judged: its shape was committed after this tick read them, its kind is still
-// being walked, or more has changed than the tick takes.
+// candidate is false when the shape of a rule was committed after this tick read them.
 func (t *Tick) candidate(w *waiting) (*task.Candidate, bool) {
 	f := w.facts
 	c := &task.Candidate{ID: f.ID, Priority: f.Priority, Host: f.Host}
@@ -52,16 +52,16 @@ func (t *Tick) candidate(w *waiting) (*task.Candidate, bool) {
 		if !ok {
 			continue // validated when it came in
 		}
-		if !t.shapes.known(check.Gate.Shape, t.NewShapes) {
-			walked := slices.ContainsFunc(t.NewTallies, func(n NewTally) bool { return n.ID == check.Gate.Shape })
-			t.more = t.more || !walked
-			return c, false
-		}
-		if t.late && r.Shape().Tallied() {
+		known := t.shapes.known(check.Gate.Shape, t.NewShapes)
+		walked := !known && slices.ContainsFunc(t.NewTallies, func(n NewTally) bool { return n.ID == check.Gate.Shape })
+		if !known && !walked {
 			return c, false
 		}
 		t.want(check.Gate)
 		c.Checks = append(c.Checks, check)
+		if walked || t.late && r.Shape().Tallied() {
+			c.Unjudged = &check
+		}
 	}
 	return c, true
 }
@@ -77,6 +77,7 @@ func (t *Tick) Admit(gates []GateRow) error {
 	// Two keys with one hash: it takes somebody who looks for them. Only their own tasks do not start.
 	t.candidates = slices.DeleteFunc(t.candidates, func(c *task.Candidate) bool {
 		return slices.ContainsFunc(c.Counts, func(id task.GateID) bool { return t.gates[id].other }) ||
+			slices.ContainsFunc(c.Loads, func(l task.Load) bool { return t.gates[l.Gate].other }) ||
 			slices.ContainsFunc(c.Checks, func(k task.Check) bool { return t.gates[k.Gate.ID].other })
 	})
 	a := task.Admit(t.candidates, t.used, t.Params.Room)
@@ -96,7 +97,6 @@ func (t *Tick) Admit(gates []GateRow) error {
 	for i, s := range t.changed {
 		t.Changes.States[i] = *s
 	}
-	t.Changes.tally(t.shapes.talliedKinds(t.NewTallies))
 	t.finishResult(a)
 	return nil
 }
@@ -117,6 +117,9 @@ func (t *Tick) start(c *task.Candidate) error {
 		t.changed = append(t.changed, w.state)
 	}
 	t.Claim = append(t.Claim, ClaimRow{ID: c.ID, Gates: c.Counts, Check: t.Now.Add(w.state.Timeout)})
+	if t.tallied(w.state.Kind) { // it is no longer what it was when its tallies were found
+		t.Changes.Tally = append(t.Changes.Tally, c.ID)
+	}
 	for _, l := range c.Loads {
 		if l.N > 0 {
 			t.SetTallies = append(t.SetTallies, TallyRow{c.ID, l.Gate, l.N})

@@ -57,6 +57,9 @@ func (t *Tick) wake() {
 	left := maxWoken
 	for _, id := range t.order {
 		g := t.gates[id]
+		if slices.ContainsFunc(t.NewTallies, func(n NewTally) bool { return n.ID == g.Shape }) {
+			continue // nobody can be judged there
+		}
 		for _, lane := range g.Lanes {
 			n := lane.Limit() - t.used[id]
 			if n <= 0 {

@@ -10,7 +10,7 @@ import (
 const (
 	// MaxTallyEvents bounds the tasks whose tallies are found anew because they changed.
 	MaxTallyEvents = 2000
-	// TallyChunk bounds the tasks that are looked at for a tallied shape that is new.
+	// TallyChunk bounds the tasks that are looked at for tallied shapes that are new.
 	TallyChunk = 1000
 )
 
@@ -62,36 +62,64 @@ func (t *Tick) TallyEvents(ids []task.ID) {
 	t.tallies = append(t.tallies, ids...)
 }
 
-// Walk is the new tallied shape of which tasks are to be walked in this tick; nil: none.
-func (t *Tick) Walk() *NewTally {
-	var walk *NewTally
-	for i := range t.NewTallies {
-		switch n := &t.NewTallies[i]; {
-		case n.Seen && walk == nil:
-			walk = n
-		case n.Marked && !n.Seen:
-			t.Result.Uncounted = true
-		default:
-			t.more = true // its turn comes in another tick
-		}
-	}
-	return walk
+// Walk is the walk of a kind, for the tallied shapes of it that are new and have come as far.
+type Walk struct {
+	Kind  string
+	After task.ID
+	// Limit is how many tasks are to be looked at.
+	Limit int
 }
 
-// Walked takes the next tasks of the kind of n, which is [Tick.Walk], up to TallyChunk, in the order of their ids.
-func (t *Tick) Walked(n *NewTally, states []task.State) {
-	for i := range states {
-		states[i].Kind = n.Kind
-		if _, counted := n.Tally(&states[i], new(int64(1))); counted {
-			t.tallies = append(t.tallies, states[i].ID)
+// maxWalks bounds the kinds that are walked in one tick.
+const maxWalks = 100
+
+// Walks are those to be gone on with in this tick.
+func (t *Tick) Walks() []Walk {
+	var walks []Walk
+	for i := range t.NewTallies {
+		switch n := &t.NewTallies[i]; {
+		case !n.Seen && n.Marked:
+			t.Result.Uncounted = true
+		case !n.Seen:
+			t.more = true // it is marked now
+		case slices.ContainsFunc(walks, n.goes):
+		case len(walks) == maxWalks:
+			t.more = true
+		default:
+			walks = append(walks, Walk{Kind: n.Kind, After: n.After})
 		}
 	}
-	if len(states) < TallyChunk {
-		t.NewShapes = append(t.NewShapes, n.Shape)
-		return
+	for i := range walks {
+		walks[i].Limit = TallyChunk / len(walks)
 	}
-	t.WalkedTo = &TallyCursor{n.ID, states[len(states)-1].ID}
-	t.more = true
+	return walks
+}
+
+// goes reports whether w is a walk for n.
+func (n *NewTally) goes(w Walk) bool { return n.Seen && n.Kind == w.Kind && n.After == w.After }
+
+// Walked takes what walks found: of each the next tasks of its kind, up to its limit, in the order of their ids.
+func (t *Tick) Walked(walks []Walk, found [][]task.State) {
+	for i, w := range walks {
+		last := len(found[i]) < w.Limit
+		for k := range t.NewTallies {
+			n := &t.NewTallies[k]
+			if !n.goes(w) {
+				continue
+			}
+			for j := range found[i] {
+				if _, counted := n.Tally(&found[i][j], new(int64(1))); counted {
+					t.tallies = append(t.tallies, found[i][j].ID)
+				}
+			}
+			if last {
+				t.NewShapes = append(t.NewShapes, n.Shape)
+			} else {
+				t.WalkedTo = append(t.WalkedTo, TallyCursor{n.ID, found[i][len(found[i])-1].ID})
+			}
+		}
+	}
+	t.more = t.more || len(walks) > 0
 }
 
 // TallyCursor says up to which task the kind of a new tallied shape was walked.
@@ -103,9 +131,8 @@ type TallyCursor struct {
 // Tallies names the tasks whose tallies are to be found anew, each once: those that changed, and the children that this
 // tick changes, so that what it admits is judged by how they are now.
 func (t *Tick) Tallies() []task.ID {
-	kinds := t.shapes.talliedKinds(t.NewTallies)
 	for _, s := range t.changed {
-		if slices.Contains(kinds, s.Kind) {
+		if t.tallied(s.Kind) {
 			t.tallies = append(t.tallies, s.ID)
 		}
 	}
@@ -136,7 +163,7 @@ func (t *Tick) FoldTallies(tasks []TalliedTask, stored []StoredTally) {
 }
 
 // tallyOf is what a task adds to the gates of tallied shapes. A task that has started keeps its load at the gate where it
-// was when it started, whatever becomes of its metadata.
+// is, whatever becomes of its metadata, as long as it has any left.
 func (t *Tick) tallyOf(k *TalliedTask, before []StoredTally) map[task.GateID]int {
 	now := map[task.GateID]int{}
 	md := task.ParseMetadata(k.Metadata)
@@ -181,6 +208,11 @@ func (t *Tick) addTally(gate task.GateID, n int) {
 		t.used[gate] += n
 		t.gates[gate].moved = true // if there is room now, the next tick looks who can use it
 	}
+}
+
+// tallied reports whether there is a tallied shape of the kind.
+func (t *Tick) tallied(kind string) bool {
+	return t.shapes.kinds[kind] || slices.ContainsFunc(t.NewTallies, func(n NewTally) bool { return n.Kind == kind })
 }
 
 // loads is what a task with the state s adds to gates of Capacity when it starts.

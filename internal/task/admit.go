@@ -6,8 +6,8 @@ import (
 )
 
 // Lane is a place to park at a gate. Its absolute value is the limit: tasks there may start while less than that much of
-// the gate is used. It is negative for tasks that add nothing to the gate when they start, so that once there is room all
-// of them may go.
+// the gate is used. It is negative for checks that are Inclusive: these tasks add nothing to the gate when they start, so
+// that once there is room all of them may go.
 type Lane int
 
 // Limit is how much of the gate is used when the lane is held back.
@@ -25,6 +25,8 @@ type Candidate struct {
 	// adds to gates of Capacity then.
 	Counts []GateID
 	Loads  []Load
+	// Unjudged is one of Checks of which nobody knows yet how much is used; nil: there is none. The task waits there.
+	Unjudged *Check
 }
 
 // Load is what a task adds to a gate of Capacity.
@@ -37,12 +39,24 @@ func (c *Candidate) before(d *Candidate) int {
 	return cmp.Or(cmp.Compare(d.Priority, c.Priority), slices.Compare(c.ID[:], d.ID[:]))
 }
 
-func (c *Candidate) lane(check *Check) Lane {
-	loads := func(l Load) bool { return l.Gate == check.Gate.ID }
-	if slices.Contains(c.Counts, check.Gate.ID) || slices.ContainsFunc(c.Loads, loads) {
-		return Lane(check.Limit)
+func (c *Check) lane() Lane {
+	if c.Inclusive {
+		return Lane(-c.Limit)
 	}
-	return Lane(-check.Limit)
+	return Lane(c.Limit)
+}
+
+// heldAt is the check at which c has to wait; nil: none.
+func (c *Candidate) heldAt(used map[GateID]int) *Check {
+	if c.Unjudged != nil {
+		return c.Unjudged
+	}
+	for i := range c.Checks {
+		if k := &c.Checks[i]; used[k.Gate.ID] >= k.Limit {
+			return k
+		}
+	}
+	return nil
 }
 
 // Room is how many more on_start requests may go out. The zero value is none.
@@ -81,8 +95,8 @@ func Admit(candidates []*Candidate, used map[GateID]int, room Room) Admission {
 	var a Admission
 	total, hosts := room.Total, map[string]int{}
 	for _, c := range candidates {
-		if i := slices.IndexFunc(c.Checks, func(k Check) bool { return used[k.Gate.ID] >= k.Limit }); i >= 0 {
-			a.Park = append(a.Park, Parking{c.ID, c.Checks[i].Gate, c.lane(&c.Checks[i])})
+		if check := c.heldAt(used); check != nil {
+			a.Park = append(a.Park, Parking{c.ID, check.Gate, check.lane()})
 			continue
 		}
 		if total <= 0 || hosts[c.Host] >= room.Host(c.Host) {

@@ -32,6 +32,8 @@ type Gate struct {
 type Check struct {
 	Gate  Gate
 	Limit int
+	// Inclusive: Limit is one more than the rule's Max, so that the task may start while no more than Max are there.
+	Inclusive bool
 }
 
 // Shape is what the matcher counts by. The order of its fields does not matter.
@@ -60,15 +62,17 @@ func (s Shape) Tallied() bool { return s.Type != Concurrency || s.Status != Runn
 // Tally is what the task in state adds to its gate of a tallied shape; expected is its ExpectedCount. It is false when the
 // task is nothing that the shape counts. Of Lookup what is added is 0.
 func (s Shape) Tally(state *State, expected *int64) (n int, counted bool) {
-	switch {
-	case state.Kind != s.Kind:
-	case s.Type == Capacity:
+	if state.Kind != s.Kind {
+		return 0, false
+	}
+	switch s.Type {
+	case Capacity:
 		n = state.Left(expected)
 		return n, n > 0 && state.HoldsSlots()
-	case s.Type == Lookup:
+	case Lookup:
 		return 0, state.Status.Shown() == s.Status
 	}
-	return 1, state.Kind == s.Kind && state.Status == s.Status
+	return 1, state.Status == s.Status
 }
 
 // Lookup is the shape by which tasks are found that the matcher matches. A claimed task is found as Pending.
@@ -107,15 +111,13 @@ func (t Rule) Check(kind string, md Metadata) (Check, bool) {
 	if !ok {
 		return Check{}, false
 	}
-	limit := t.Max
-	switch {
-	case t.Type == Capacity:
-	case kind != t.Matcher.Kind:
-		limit++ // its own start adds nothing to the count, so it may start while the count is Max
-	case t.Matcher.Status == Pending:
-		limit++ // it is counted itself for as long as it waits
+	check := Check{Gate: gate, Limit: t.Max}
+	// The start of a task of another kind adds nothing to the count; one that waits is itself counted as Pending.
+	if t.Type == Concurrency && (kind != t.Matcher.Kind || t.Matcher.Status == Pending) {
+		check.Limit++
+		check.Inclusive = true
 	}
-	return Check{Gate: gate, Limit: limit}, true
+	return check, true
 }
 
 // appendKey appends a text so that no two lists of texts come out as the same bytes.

@@ -32,7 +32,7 @@ type Limit struct {
 	// chains along direct dependencies, and of each chain only one counts, the one that brings most. It may be more than
 	// there can be, since dependencies by way of tasks that do not count here are not followed; never less.
 	AtOnce int
-	// least is what the chain brings that brings least.
+	// least is what the chain brings that brings least; 0 if a task of another kind carries the rule, which is in no chain.
 	least int
 }
 
@@ -74,7 +74,7 @@ func (b *Batch) Outline() Outline {
 	for i := range o.Limits {
 		l, gate := &o.Limits[i], limits.gates[o.Limits[i].Gate]
 		l.Tasks, l.AtOnce = len(gate.tasks), sum(gate.chains)
-		if len(gate.chains) > 0 {
+		if len(gate.chains) > 0 && !gate.foreign {
 			l.least = slices.Min(gate.chains)
 		}
 	}
@@ -95,6 +95,8 @@ type crowd struct {
 	shape  Shape
 	tasks  []int
 	chains []int // the most that a task of each brings
+	// foreign: a task of another kind carries a rule about it.
+	foreign bool
 }
 
 // weight is what a task brings.
@@ -120,6 +122,9 @@ func (o *outliner) find() (omitted int) {
 		for _, rule := range t.Rules {
 			shape := rule.Shape()
 			gate, ok := shape.Gate(md)
+			if at := o.gates[gate]; at != nil && t.Kind != shape.Kind {
+				at.foreign = true
+			}
 			switch {
 			case !ok || known[limit{gate, rule.Max}]:
 				continue
@@ -132,7 +137,7 @@ func (o *outliner) find() (omitted int) {
 			}
 			known[limit{gate, rule.Max}] = true
 			if o.gates[gate] == nil {
-				o.gates[gate] = &crowd{shape: shape}
+				o.gates[gate] = &crowd{shape: shape, foreign: t.Kind != shape.Kind}
 			}
 			o.list = append(o.list, Limit{Shape: shape, Gate: gate, Max: rule.Max})
 		}

@@ -74,8 +74,8 @@ func TestOutlineOfTheGraph(t *testing.T) {
 }
 
 // otherTask is a task of the kind "other".
-func otherTask(id string) string {
-	return strings.Replace(taskWith(id), `"kind":"k"`, `"kind":"other"`, 1)
+func otherTask(id string, members ...string) string {
+	return strings.Replace(taskWith(id, members...), `"kind":"k"`, `"kind":"other"`, 1)
 }
 
 func outlineOf(t *testing.T, tasks ...string) Outline {
@@ -130,6 +130,7 @@ func TestOutlineOfLimits(t *testing.T) {
 		{"one may bring more than there is room for", []string{taskWith("a", loaded(k, 5, 100)), taskWith("b", loaded(k, 5, 4))},
 			[]limit{{k, "[]", 5, 2, 104, true}}},
 		{"work that always fits", []string{taskWith("a", loaded(k, 5, 4)), taskWith("b", loaded(k, 5, 4))}, []limit{{k, "[]", 5, 2, 8, false}}},
+		{"work of another kind", []string{otherTask("a", `"expected_count":10`), taskWith("b", loaded("other", 10, 0))}, []limit{{"other", "[]", 10, 1, 10, true}}},
 		{"work in a chain", []string{taskWith("a", loaded(k, 5, 4)), taskWith("b", loaded(k, 5, 9), parents("a")), taskWith("c", loaded(k, 5, 6), parents("b"))},
 			[]limit{{k, "[]", 5, 3, 9, false}}},
 		{"failures add up along a chain", []string{taskWith("a", failing(k, 1)), taskWith("b", failing(k, 1), parents("a"))}, []limit{{k, "[]", 1, 2, 2, true}}},

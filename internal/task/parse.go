@@ -28,6 +28,7 @@ const (
 	MaxFields  = 100 // of a matcher
 	MaxActions = 20  // of a trigger
 	MaxDedupe  = 20  // matchers of a dedupe_strategy
+	MaxLookups = 100 // different ones of a batch: whoever asks for the same waits, and each is an index of a kind
 	// MaxExpectedCount keeps the sum over a batch of a million tasks within 64 bits.
 	MaxExpectedCount = 1_000_000_000_000
 )
@@ -185,6 +186,17 @@ func (p *parser) task(v jsonread.Value, t *Task) (dependencies jsonread.Value) {
 	return f[fieldDependencies]
 }
 
+// lookups counts the different shapes by which duplicates are looked for.
+func lookups(tasks []*Task) int {
+	shapes := map[ShapeID]bool{}
+	for _, t := range tasks {
+		for _, m := range t.Dedupe {
+			shapes[m.Lookup().ID] = true
+		}
+	}
+	return len(shapes)
+}
+
 // label reads a text that is not blank and has at most limit characters.
 func (p *parser) label(name string, v jsonread.Value, limit int) string {
 	if v.IsNull() {
@@ -250,5 +262,8 @@ func (b *batchParser) tasks(v jsonread.Value, p ParseParams) ([]*Task, error) {
 		tasks = append(tasks, t)
 	}
 	b.dependencies(tasks, dependencies)
+	if n := lookups(tasks); n > MaxLookups {
+		b.Addf("", "must have at most %d different matchers in their dedupe_strategy, have %d", MaxLookups, n)
+	}
 	return tasks, b.Err()
 }

@@ -69,6 +69,7 @@ var badTasks = []struct {
 		`tasks[0].dedupe_strategy[0].kind: is required`, `tasks[0].dedupe_strategy[0].status: is required`,
 		`tasks[0].dedupe_strategy[1].status: must not be Claimed, which no task shows: a rule counts what is claimed as Running`,
 		`tasks[0].dedupe_strategy[2]: unknown field "feilds", did you mean "fields"?`}},
+	{"dedupe shapes", dedupeKinds(MaxLookups + 1), []string{`tasks: must have at most 100 different matchers in their dedupe_strategy, have 101`}},
 	{"dedupe kind", taskWith("a", `"dedupe_strategy":{}`), []string{`tasks[0].dedupe_strategy: must be an array, is object`}},
 	{"dedupe many", taskWith("a", `"dedupe_strategy":[`+strings.Repeat(`{"kind":"k","status":"Pending"},`, MaxDedupe)+`{}]`), []string{
 		`tasks[0].dedupe_strategy: must have at most 20 matchers`}},
@@ -346,6 +347,16 @@ func TestParseBatch(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
+}
+
+// dedupeKinds has tasks that look for n kinds, two each.
+func dedupeKinds(n int) string {
+	var tasks []string
+	for i := 0; i < n; i += 2 {
+		tasks = append(tasks, taskWith(fmt.Sprint("t", i),
+			fmt.Sprintf(`"dedupe_strategy":[{"kind":"k%d","status":"Pending"},{"kind":"k%d","status":"Pending"}]`, i, min(i+1, n-1))))
+	}
+	return strings.Join(tasks, ",")
 }
 
 // TestBodyIsNotKept: a body may be read into a buffer that is used again.

@@ -46,17 +46,13 @@ const (
 	Concurrency RuleType = iota
 	// Capacity limits their load: the sum of [State.Left]. Its matcher's status is Running.
 	Capacity
-	// Lookup is no rule. Its shapes limit nothing; they let tasks be found by kind, status and fields.
+	// Lookup is no rule. Its shapes limit nothing; they let tasks be found by kind, status and fields. Their gates are
+	// stored nowhere, so whoever finds a task by one compares its key.
 	Lookup
 )
 
-// String is the original's spelling on the wire.
-func (t RuleType) String() string {
-	if t == Capacity {
-		return "Capacity"
-	}
-	return "Concurency"
-}
+// String is the original's spelling on the wire; Lookup is never there.
+func (t RuleType) String() string { return [...]string{"Concurency", "Capacity", "Lookup"}[t] }
 
 // RuleForm is the spelling of a rule on the wire. The zero value is the original's.
 type RuleForm struct {

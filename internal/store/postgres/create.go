@@ -15,9 +15,13 @@ const createChunk = 10_000
 // Create is as in store.Store.
 func (s *Store) Create(ctx context.Context, b *task.Batch, key *store.Idempotency) (store.Created, error) {
 	var created store.Created
+	if err := s.registerLookups(ctx, b); err != nil {
+		return created, fmt.Errorf("create batch: %w", err)
+	}
 	err := s.runOn(ctx, s.pool, func(ctx context.Context, t *tx) error {
 		taken := t.takeKey(key, b.ID)
-		tallied := t.talliedKinds()
+		tallied := store.Tallied{}
+		t.tallied("tallied_kinds", store.Kinds(b), tallied)
 		t.clock()
 		if err := t.flush(ctx); err != nil {
 			return err
@@ -36,7 +40,7 @@ func (s *Store) Create(ctx context.Context, b *task.Batch, key *store.Idempotenc
 		if created = (store.Created{Batch: b.ID, Kept: b.Tasks}); len(b.Tasks) == 0 {
 			return nil
 		}
-		plan := store.PlanCreate(b, store.CreateParams{Now: t.now, Tallied: *tallied, Parents: parents})
+		plan := store.PlanCreate(b, store.CreateParams{Now: t.now, Tallied: tallied, Parents: parents})
 		created.Finish(&plan, parents)
 		t.exec("insert_batch", b.ID, b.Requester, t.now, b.Scope, string(b.Metadata), actionsJSON(b.OnComplete))
 		if plan.Awaited > 0 {

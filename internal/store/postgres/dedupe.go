@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -28,10 +29,35 @@ func (t *tx) dedupe(ctx context.Context, b *task.Batch) (*task.Batch, map[task.I
 	return left.Batch, parents, t.flush(ctx)
 }
 
+// registerLookups makes the shapes known by which duplicates of b are looked for, so that the pump learns them, whatever
+// becomes of the create.
+func (s *Store) registerLookups(ctx context.Context, b *task.Batch) error {
+	d := store.NewDedupe(b)
+	if d == nil {
+		return nil
+	}
+	fresh := slices.DeleteFunc(slices.Clone(d.Shapes), func(shape task.Shape) bool {
+		_, registered := s.lookups.Load(shape.ID)
+		return registered
+	})
+	if len(fresh) == 0 {
+		return nil
+	}
+	err := s.runOn(ctx, s.pool, func(_ context.Context, t *tx) error {
+		t.insertShapes(fresh)
+		return nil
+	})
+	for _, shape := range fresh {
+		if err == nil {
+			s.lookups.Store(shape.ID, true)
+		}
+	}
+	return err
+}
+
 func (t *tx) findDuplicates(ctx context.Context, d *store.Dedupe) error {
 	ids := d.ShapeIDs()
 	t.rows("lock_lookups", []any{bigints(ids)}, ignore)
-	t.insertShapes(d.Shapes)
 	known := map[task.ShapeID]bool{}
 	t.rows("counted_shapes", []any{bigints(ids)}, func(rows pgx.Rows) error {
 		var id task.ShapeID
@@ -39,16 +65,20 @@ func (t *tx) findDuplicates(ctx context.Context, d *store.Dedupe) error {
 		known[id] = true
 		return err
 	})
-	t.rows("find_duplicates", []any{bigints(d.Gates), d.Kinds(nil)}, func(rows pgx.Rows) error {
-		var gate task.GateID
-		id, status, kind, metadata, err := candidate(rows, (*int64)(&gate))
-		if status == 0 {
-			d.FoundAt(gate, id)
-		} else {
-			d.Found(id, status, kind, metadata)
-		}
+	statuses := make([]int16, 0, len(task.Statuses()))
+	for _, status := range d.Statuses() {
+		statuses = append(statuses, int16(status))
+	}
+	found := func(rows pgx.Rows) error {
+		var id task.ID
+		var status task.Status
+		var kind string
+		var metadata []byte
+		err := rows.Scan((*[16]byte)(&id), (*int16)(&status), &kind, &metadata)
+		d.Found(id, status, kind, metadata)
 		return err
-	})
+	}
+	t.rows("find_duplicates", []any{bigints(d.Gates), d.Kinds(nil), statuses}, found)
 	if err := t.flush(ctx); err != nil {
 		return err
 	}
@@ -56,16 +86,6 @@ func (t *tx) findDuplicates(ctx context.Context, d *store.Dedupe) error {
 	if len(unknown) == 0 {
 		return nil
 	}
-	t.rows("of_kinds", []any{unknown}, func(rows pgx.Rows) error {
-		id, status, kind, metadata, err := candidate(rows)
-		d.Found(id, status, kind, metadata)
-		return err
-	})
+	t.rows("of_kinds", []any{unknown, statuses}, found)
 	return t.flush(ctx)
-}
-
-// candidate reads the columns of more, and then those of a task that may be duplicated.
-func candidate(rows pgx.Rows, more ...any) (id task.ID, status task.Status, kind string, metadata []byte, err error) {
-	err = rows.Scan(append(more, (*[16]byte)(&id), (*int16)(&status), &kind, &metadata)...)
-	return id, status, kind, metadata, err
 }

@@ -63,6 +63,7 @@ type Store struct {
 	marks     marks
 	purged    atomic.Pointer[time.Time] // when old keys were last looked for; nil: never
 	sent      atomic.Int64              // statements
+	lookups   sync.Map                  // by task.ShapeID: those that this process has registered
 }
 
 var _ store.Store = (*Store)(nil)

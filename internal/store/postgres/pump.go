@@ -231,26 +231,31 @@ func (t *tx) loadMore(ctx context.Context, tick *store.Tick) error {
 	return nil
 }
 
-// walk goes on with the walk of a kind for a tallied shape that is new.
+// walk goes on with the walks of kinds for tallied shapes that are new.
 func (t *tx) walk(ctx context.Context, tick *store.Tick) error {
-	walk := tick.Walk()
-	if walk == nil {
+	walks := tick.Walks()
+	if len(walks) == 0 {
 		return nil
 	}
-	var states []task.State
-	t.rows("walk_kind", []any{walk.Kind, walk.After, store.TallyChunk}, func(rows pgx.Rows) error {
+	n := len(walks)
+	kinds, after := make([]string, n), make(uuids, n)
+	for i, w := range walks {
+		kinds[i], after[i] = w.Kind, w.After
+	}
+	found := make([][]task.State, n)
+	t.rows("walk_kinds", []any{kinds, after, walks[0].Limit}, func(rows pgx.Rows) error {
 		var s task.State
-		var status int16
+		var i int
 		var claimed pgtype.Timestamptz
-		err := rows.Scan((*[16]byte)(&s.ID), &status, &claimed)
-		s.Status, s.ClaimedAt = task.Status(status), timeOf(claimed)
-		states = append(states, s)
+		err := rows.Scan(&i, (*[16]byte)(&s.ID), (*int16)(&s.Status), &claimed)
+		s.Kind, s.ClaimedAt = walks[i-1].Kind, timeOf(claimed)
+		found[i-1] = append(found[i-1], s)
 		return err
 	})
 	if err := t.flush(ctx); err != nil {
 		return err
 	}
-	tick.Walked(walk, states)
+	tick.Walked(walks, found)
 	return nil
 }
 
@@ -375,8 +380,12 @@ func (t *tx) writeTallies(tick *store.Tick) {
 	if len(fresh) > 0 {
 		t.exec("mark_horizons", fresh)
 	}
-	if to := tick.WalkedTo; to != nil {
-		t.exec("set_walked", int64(to.Shape), to.After)
+	if n := len(tick.WalkedTo); n > 0 {
+		shapes, after := make([]int64, n), make(uuids, n)
+		for i, to := range tick.WalkedTo {
+			shapes[i], after[i] = int64(to.Shape), to.After
+		}
+		t.exec("set_walked", shapes, after)
 	}
 	if n := len(tick.SetTallies); n > 0 {
 		ids, gates, ns := make(uuids, n), make([]int64, n), make([]int64, n)

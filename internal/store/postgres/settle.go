@@ -17,7 +17,8 @@ func (s *Store) Settle(ctx context.Context, outcomes []task.Outcome) (store.Sett
 	err := s.run(ctx, func(ctx context.Context, t *tx) error {
 		rows := make(map[task.ID]*store.Row, len(outcomes))
 		t.lockStates(store.IDs(outcomes), func(state task.State) { rows[state.ID] = &store.Row{State: state} })
-		tallied := t.talliedKinds()
+		tallied := store.Tallied{}
+		t.tallied("tallied_kinds_of", uuids(store.IDs(outcomes)), tallied)
 		t.clock()
 		if err := t.flush(ctx); err != nil {
 			return err
@@ -38,7 +39,7 @@ func (s *Store) Settle(ctx context.Context, outcomes []task.Outcome) (store.Sett
 			}
 		}
 		var changes store.Changes
-		changes, settled = store.PlanSettle(outcomes, rows, *tallied, t.now)
+		changes, settled = store.PlanSettle(outcomes, rows, tallied, t.now)
 		t.write(&changes)
 		released = len(changes.Release)
 		return nil
@@ -50,16 +51,15 @@ func (s *Store) Settle(ctx context.Context, outcomes []task.Outcome) (store.Sett
 	return settled, nil
 }
 
-// talliedKinds queues the reading of them.
-func (t *tx) talliedKinds() *[]string {
-	kinds := new([]string)
-	t.rows("tallied_kinds", nil, func(rows pgx.Rows) error {
+// tallied queues the reading of kinds that are tallied.
+func (t *tx) tallied(name string, of any, into store.Tallied) {
+	t.rows(name, []any{of}, func(rows pgx.Rows) error {
 		var kind string
-		err := rows.Scan(&kind)
-		*kinds = append(*kinds, kind)
+		var capacity bool
+		err := rows.Scan(&kind, &capacity)
+		into[kind] = capacity
 		return err
 	})
-	return kinds
 }
 
 // facts queues the reading of tasks whole.

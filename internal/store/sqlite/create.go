@@ -18,7 +18,7 @@ func (s *Store) Create(ctx context.Context, b *task.Batch, key *store.Idempotenc
 			created, err = t.replay(key)
 			return err
 		}
-		tallied := t.talliedKinds()
+		tallied := t.tallied(store.Kinds(b))
 		b, parents, err := t.dedupe(b)
 		if err != nil {
 			return err

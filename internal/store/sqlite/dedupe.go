@@ -31,14 +31,11 @@ func (t *tx) findDuplicates(d *store.Dedupe) {
 		known[task.ShapeID(r.int64())] = true
 		return nil
 	})
-	t.get("find_duplicates", givenNumbers(d.Gates), func(r *row) error {
-		d.FoundAt(task.GateID(r.int64()), r.id())
-		return nil
-	})
 	found := func(r *row) error {
 		d.Found(r.id(), task.Status(r.int()), r.text(), r.raw())
 		return nil
 	}
+	t.get("find_duplicates", givenNumbers(d.Gates), found)
 	t.rows("changed_tasks", found)
 	if unknown := d.Kinds(known); len(unknown) > 0 {
 		t.get("of_kinds", givenTexts(unknown), found)

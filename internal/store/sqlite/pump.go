@@ -224,19 +224,22 @@ func (t *tx) loadMore(tick *store.Tick) {
 	}
 }
 
-// walk goes on with the walk of a kind for a tallied shape that is new.
+// walk goes on with the walks of kinds for tallied shapes that are new.
 func (t *tx) walk(tick *store.Tick) {
-	walk := tick.Walk()
-	if walk == nil {
+	walks := tick.Walks()
+	if len(walks) == 0 {
 		return
 	}
-	var states []task.State
-	t.rows("walk_kind", func(r *row) error {
-		states = append(states, task.State{ID: r.id(), Status: task.Status(r.int()), ClaimedAt: r.time()})
-		return nil
-	}, walk.Kind, walk.After.String(), int64(store.TallyChunk))
+	found := make([][]task.State, len(walks))
+	for i, w := range walks {
+		t.rows("walk_kind", func(r *row) error {
+			s := task.State{ID: r.id(), Status: task.Status(r.int()), ClaimedAt: r.time(), Kind: w.Kind}
+			found[i] = append(found[i], s)
+			return nil
+		}, w.Kind, w.After.String(), int64(w.Limit))
+	}
 	if t.err == nil {
-		tick.Walked(walk, states)
+		tick.Walked(walks, found)
 	}
 }
 
@@ -311,7 +314,7 @@ func (t *tx) writePlaces(tick *store.Tick, owner task.ID) {
 }
 
 func (t *tx) writeTallies(tick *store.Tick) {
-	if to := tick.WalkedTo; to != nil {
+	for _, to := range tick.WalkedTo {
 		t.exec("set_walked", int64(to.Shape), to.After.String())
 	}
 	t.put("upsert_tallies", rowsOf(tick.SetTallies, func(y *store.TallyRow, to []driver.Value) []driver.Value {

@@ -3,6 +3,8 @@ package sqlite
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	"taskrunner/internal/store"
 	"taskrunner/internal/task"
@@ -19,7 +21,7 @@ func (s *Store) Settle(ctx context.Context, outcomes []task.Outcome) (store.Sett
 			return nil
 		})
 		t.facts(store.FactsFor(outcomes, rows), func(k *task.Task) { rows[k.ID].Task = k })
-		tallied := t.talliedKinds()
+		tallied := t.talliedOf(rows)
 		if t.err != nil {
 			return t.err
 		}
@@ -34,13 +36,31 @@ func (s *Store) Settle(ctx context.Context, outcomes []task.Outcome) (store.Sett
 	return settled, nil
 }
 
-func (t *tx) talliedKinds() []string {
-	var kinds []string
-	t.rows("tallied_kinds", func(r *row) error {
-		kinds = append(kinds, r.text())
+// talliedOf reads which of the kinds of tasks are tallied.
+func (t *tx) talliedOf(rows map[task.ID]*store.Row) store.Tallied {
+	any := false
+	t.rows("any_tallied", func(r *row) error {
+		any = r.bool()
 		return nil
 	})
-	return kinds
+	if !any {
+		return nil
+	}
+	kinds := map[string]bool{}
+	for _, r := range rows {
+		kinds[r.Kind] = true
+	}
+	return t.tallied(slices.Collect(maps.Keys(kinds)))
+}
+
+// tallied reads which of kinds are tallied.
+func (t *tx) tallied(kinds []string) store.Tallied {
+	tallied := store.Tallied{}
+	t.get("tallied_kinds", givenTexts(kinds), func(r *row) error {
+		tallied[r.text()] = r.bool()
+		return nil
+	})
+	return tallied
 }
 
 // lockStates reads state rows.

@@ -231,7 +231,7 @@ func TestPlans(t *testing.T) {
 	walks := []string{ // small tables, the head of one, or all of it by intention
 		"dead_processes", "leave_all", "release_deliveries", "lost_claims", "holders", "take_deltas", "events",
 		"dirty_gates", "few_ready", "few_queued", "drift", "take_batch_deltas", "maybe_dead_ends", "pending_deltas",
-		"gate_holders", "take_tally_events", "tallied_kinds", "changed_tasks",
+		"gate_holders", "take_tally_events", "any_tallied", "changed_tasks",
 		"insert_shapes", // for the foreign key, skipped as long as nothing violates it
 	}
 	sorts := []string{ // ready only the heads, pending_deltas what no tick has taken yet, insert_batch_deltas what one transaction

@@ -134,7 +134,7 @@ CREATE TABLE shape (
     walked_to uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000'
 );
 CREATE INDEX shape_version ON shape (version);
-CREATE INDEX shape_tallied ON shape (kind) WHERE type <> 0 OR status <> 4;
+CREATE INDEX shape_tallied ON shape (kind, type) WHERE type <> 0 OR status <> 4;
 CREATE TABLE gate (
     id       bigint PRIMARY KEY,
     shape_id bigint NOT NULL REFERENCES shape,

@@ -23,14 +23,16 @@ SELECT id, type, kind, status, fields, version, false, false, walked_to FROM sha
 UPDATE shape SET horizon = CASE WHEN horizon IS NULL THEN '0'::xid8 ELSE pg_current_xact_id() END WHERE id = ANY($1::bigint[]);
 
 -- Index task_kind.
--- name: walk_kind
-SELECT s.id, s.status, s.claimed_at
-FROM (SELECT id FROM task WHERE kind = $1 AND id > $2 ORDER BY id LIMIT $3) t
+-- name: walk_kinds
+SELECT w.n, s.id, s.status, s.claimed_at
+FROM unnest($1::text[], $2::uuid[]) WITH ORDINALITY AS w(kind, after, n)
+CROSS JOIN LATERAL (SELECT id FROM task WHERE kind = w.kind AND id > w.after ORDER BY id LIMIT $3) t
 CROSS JOIN LATERAL (SELECT id, status, claimed_at FROM task_state WHERE id = t.id OFFSET 0) s
-ORDER BY s.id;
+ORDER BY w.n, s.id;
 
 -- name: set_walked
-UPDATE shape SET walked_to = $2 WHERE id = $1;
+UPDATE shape SET walked_to = u.after FROM unnest($1::bigint[], $2::uuid[]) AS u(id, after)
+WHERE shape.id = u.id AND shape.id = ANY($1);
 
 -- name: take_tally_events
 DELETE FROM tally_event WHERE seq = ANY(ARRAY(SELECT seq FROM tally_event ORDER BY seq LIMIT $1))

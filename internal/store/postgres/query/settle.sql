@@ -27,10 +27,21 @@ DELETE FROM mark WHERE at < clock_timestamp() - interval '1 day';
 -- name: now
 SELECT clock_timestamp();
 
--- The kinds of which tasks leave a tally event when they change. Index shape_tallied. Whoever reads it has an id as a
--- transaction by then: see mark_horizons.
+-- Those of the kinds $1 of which tasks leave a tally event when they change, and whether there is a rule of Capacity about
+-- them. Index shape_tallied. Whoever reads it has an id as a transaction by then: see mark_horizons.
 -- name: tallied_kinds
-SELECT DISTINCT kind FROM shape WHERE type <> 0 OR status <> 4;
+SELECT k.kind, EXISTS (SELECT FROM shape WHERE kind = k.kind AND (type <> 0 OR status <> 4) AND type = 1)
+FROM unnest($1::text[]) AS k(kind)
+WHERE EXISTS (SELECT FROM shape WHERE kind = k.kind AND (type <> 0 OR status <> 4));
+
+-- The same for the kinds of the tasks $1. Where there is no tallied shape at all they are not looked at.
+-- name: tallied_kinds_of
+SELECT k.kind, EXISTS (SELECT FROM shape WHERE kind = k.kind AND (type <> 0 OR status <> 4) AND type = 1)
+FROM (
+    SELECT DISTINCT kind FROM task_state
+    WHERE id = ANY($1::uuid[]) AND EXISTS (SELECT FROM shape WHERE type <> 0 OR status <> 4)
+) k
+WHERE EXISTS (SELECT FROM shape WHERE kind = k.kind AND (type <> 0 OR status <> 4));
 
 -- In id order: whoever waits for several rows waits in the same order as everybody.
 -- name: lock_states

@@ -128,7 +128,7 @@ CREATE TABLE shape (
     walked_to TEXT NOT NULL DEFAULT '' -- of a tallied shape that is new: up to which task its kind was walked
 ) STRICT;
 CREATE INDEX shape_version ON shape (version);
-CREATE INDEX shape_tallied ON shape (kind) WHERE type <> 0 OR status <> 4;
+CREATE INDEX shape_tallied ON shape (kind, type) WHERE type <> 0 OR status <> 4;
 CREATE TABLE gate (
     id       INTEGER PRIMARY KEY,
     shape_id INTEGER NOT NULL REFERENCES shape,

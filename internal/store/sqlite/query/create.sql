@@ -32,15 +32,15 @@ SELECT s.id FROM given_id g CROSS JOIN shape s ON s.id = g.id WHERE s.version > 
 
 -- The newest task at each gate, but for what has changed since its tallies were found.
 -- name: find_duplicates
-SELECT f.id, f.task_id
+SELECT s.id, s.status, t.kind, t.metadata
 FROM (
-    SELECT g.id, (
+    SELECT (
         SELECT y.task_id FROM tally y
         WHERE y.gate_id = g.id AND NOT EXISTS (SELECT 1 FROM tally_event e WHERE e.task_id = y.task_id)
         ORDER BY y.task_id DESC LIMIT 1
     ) AS task_id
     FROM given_id g
-) f WHERE f.task_id IS NOT NULL;
+) f CROSS JOIN task t ON t.id = f.task_id CROSS JOIN task_state s ON s.id = f.task_id;
 
 -- name: changed_tasks
 SELECT s.id, s.status, t.kind, t.metadata

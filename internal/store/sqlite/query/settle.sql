@@ -1,6 +1,11 @@
--- The kinds of which tasks leave a tally event when they change. Index shape_tallied.
+-- Those of the kinds that are given as ids of which tasks leave a tally event when they change, and whether there is a rule
+-- of Capacity about them. Index shape_tallied.
 -- name: tallied_kinds
-SELECT DISTINCT kind FROM shape WHERE type <> 0 OR status <> 4;
+SELECT g.id, EXISTS (SELECT 1 FROM shape s WHERE s.kind = g.id AND (s.type <> 0 OR s.status <> 4) AND s.type = 1)
+FROM given_id g WHERE EXISTS (SELECT 1 FROM shape s WHERE s.kind = g.id AND (s.type <> 0 OR s.status <> 4));
+
+-- name: any_tallied
+SELECT EXISTS (SELECT 1 FROM shape WHERE type <> 0 OR status <> 4);
 
 -- The transaction is the only one that writes: reading locks.
 
