@@ -571,6 +571,7 @@ func TestDeadEnds(t *testing.T) {
 		r.wait(1, "the cancel action of what was at work", sent("cancel", tasks["a"].ID))
 		s.finish(tasks["top"].ID, "Success")
 		s.waitStatus(tasks["barrier"].ID, "Running")
+		s.stop() // with what is on its way
 		if n := len(r.got(to("/failed"))); n != 0 {
 			t.Errorf("%d on_failure of a canceled task", n)
 		}
@@ -592,7 +593,7 @@ func deadEnd(t *testing.T, s *service) (*receiver, map[string]api.Task) {
 	tasks, _ := s.create([]obj{
 		r.newTask("top", "/run", nil),
 		r.newTask("barrier", "/run", obj{"dependencies": []obj{dep("top", true)}, "dead_end_barrier": true}),
-		r.newTask("a", "/run", nil),
+		r.newTask("a", "/run", obj{"on_failure": []obj{r.hook("/failed")}}),
 		r.newTask("b", "/run", obj{"dependencies": []obj{dep("a", true)}, "on_failure": []obj{r.hook("/failed")}}),
 		r.newTask("c", "/run", obj{"dependencies": []obj{dep("b", true), dep("barrier", true)}}),
 	})
