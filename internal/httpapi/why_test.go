@@ -207,3 +207,32 @@ func TestExplainRefuses(t *testing.T) {
 		{method: "GET", path: "/limits", status: http.StatusOK, wants: []string{"[]"}},
 	})
 }
+
+// The limit that is shown is that of the rule, whatever the rule counts.
+func TestLimitMax(t *testing.T) {
+	t.Parallel()
+	for _, c := range []task.Rule{
+		{Max: 3, Matcher: task.Matcher{Kind: "work", Status: task.Running}},
+		{Max: 3, Matcher: task.Matcher{Kind: "other", Status: task.Running}},
+		{Max: 3, Matcher: task.Matcher{Kind: "work", Status: task.Failure}},
+		{Max: 3, Matcher: task.Matcher{Kind: "other", Status: task.Failure}},
+		{Max: 3, Matcher: task.Matcher{Kind: "work", Status: task.Pending}},
+		{Max: 3, Type: task.Capacity, Matcher: task.Matcher{Kind: "work", Status: task.Running}},
+		{Max: 3, Type: task.Capacity, Matcher: task.Matcher{Kind: "other", Status: task.Running}},
+	} {
+		check, _ := c.Check("work", task.Metadata{})
+		full := map[task.GateID]int{check.Gate.ID: 100}
+		a := task.Admit([]*task.Candidate{{Checks: []task.Check{check}}}, full, task.Room{Total: 1, PerHost: 1})
+		l := limit(&store.LimitSituation{
+			GateRow: store.GateRow{Gate: check.Gate, Lanes: []task.Lane{a.Park[0].Lane}}, Shape: c.Shape(), Waiting: 1,
+		})
+		if l.Max == nil || *l.Max != c.Max {
+			t.Errorf("%+v: %s", c, jsonOf(l))
+		}
+	}
+}
+
+func jsonOf(v any) string {
+	raw, _ := json.Marshal(v)
+	return string(raw)
+}

@@ -28,8 +28,6 @@ type Changes struct {
 	// Unqueue takes tasks out of ready and parked, before Enqueue puts tasks into ready.
 	Unqueue []task.ID
 	Enqueue []task.ID
-	// Visit appends a delta of 0 for gates, so that the pump visits them.
-	Visit []task.GateID
 	// Tally has what these tasks add to gates of tallied shapes found anew.
 	Tally []task.ID
 	// Checks sets when running rows are looked at again; the zero time: not at all.

@@ -47,7 +47,6 @@ type touched struct {
 	edited   bool
 	requeue  bool
 	newRules bool
-	gates    []task.GateID // checked before an edit
 	triggers []task.Trigger
 }
 
@@ -68,9 +67,6 @@ func PlanSettle(outcomes []task.Outcome, rows map[task.ID]*Row, tallied Tallied,
 		t := seen[o.ID]
 		if t == nil {
 			t = &touched{before: r.State}
-			if r.Task != nil && placeOf(&r.State) == queued {
-				t.gates = gatesChecked(r.Task)
-			}
 			seen[o.ID] = t
 			order = append(order, o.ID)
 		}
@@ -124,23 +120,7 @@ func (t *touched) follow(c *Changes, r *Row, tallied Tallied) {
 	if tallied.changed(&t.before, &r.State, t.edited) {
 		c.Tally = append(c.Tally, r.ID)
 	}
-	before := len(c.Unqueue)
 	c.follow(&t.before, r, t.triggers, t.requeue)
-	if len(c.Unqueue) > before {
-		// The pump looks at the gates it was checked at, in case others wait there.
-		c.Visit = append(c.Visit, t.gates...)
-	}
-}
-
-func gatesChecked(t *task.Task) []task.GateID {
-	var gates []task.GateID
-	md := task.ParseMetadata(t.Metadata)
-	for _, r := range t.Rules {
-		if check, ok := r.Check(t.Kind, md); ok {
-			gates = append(gates, check.Gate.ID)
-		}
-	}
-	return gates
 }
 
 // anyPending: the pump passes over a row that is locked, so whoever held a Pending one wakes it.

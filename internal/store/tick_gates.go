@@ -17,7 +17,7 @@ type gate struct {
 }
 
 // FoldGates takes the deltas, summed up for each gate, of up to MaxDeltas rows, and up to MaxDirty dirty gates behind
-// Shapes.Dirty. taken counts the rows of deltas, those of gates that do not exist included.
+// Shapes.Dirty. taken counts the rows of deltas.
 func (t *Tick) FoldGates(deltas []GateDelta, dirty []GateRow, taken int) {
 	t.Deltas = taken
 	t.more = t.more || taken >= MaxDeltas

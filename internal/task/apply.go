@@ -135,9 +135,8 @@ func NeedsTask(s *State, o *Outcome) bool {
 		return len(o.OnCancel) > 0
 	case StartFailed, Expire:
 		return s.EndActions
-	case Cancel, DeadEnd, Pause:
-		// Canceling may send the cancel action; leaving the queue has the gates looked at that it was checked at.
-		return s.Status == Pending || s.HoldsSlots()
+	case Cancel, DeadEnd:
+		return s.HoldsSlots() // it may have a cancel action
 	}
 	return false
 }

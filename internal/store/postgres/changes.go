@@ -24,9 +24,6 @@ func (t *tx) write(c *store.Changes) {
 	if len(c.Enqueue) > 0 {
 		t.exec("enqueue", uuids(c.Enqueue))
 	}
-	if len(c.Visit) > 0 {
-		t.exec("visit", bigints(c.Visit))
-	}
 	if len(c.Tally) > 0 {
 		t.exec("insert_tally_events", uuids(c.Tally))
 	}

@@ -114,6 +114,21 @@ func testNewRule(t *testing.T, later bool) {
 			t.Fatalf("tick %d: %+v, %v", i, pumped, err)
 		}
 	}
+	// Those that wait for it hold up nobody, and have the pump do nothing again and again.
+	createTasks(t, s, 300, rule)
+	free := createTasks(t, s, 1)
+	p.Room = task.Room{Total: 50, PerHost: 50}
+	claims, ticks := 0, 0
+	for more := true; more; ticks++ {
+		pumped, err := s.Pump(t.Context(), p)
+		if err != nil || ticks > 30 {
+			t.Fatalf("tick %d: %+v, %v", ticks, pumped, err)
+		}
+		claims, more = claims+len(pumped.Claims), pumped.More
+	}
+	if why, err := s.Explain(t.Context(), free[0].ID); err != nil || claims != 1 || why.State.Status != task.Claimed {
+		t.Errorf("%d claims, the free task is %s, %v", claims, why.State.Status, err)
+	}
 	do(t, before, "DELETE FROM running WHERE task_id = $1", old[0].ID)
 	do(t, before, "UPDATE task_state SET status = 7, ended_at = now() WHERE id = $1", old[0].ID)
 	do(t, before, "commit")

@@ -11,7 +11,7 @@ import (
 // write writes c.
 func (t *tx) write(c *store.Changes) {
 	t.put("update_states", rowsOf(c.States, givenState))
-	t.release(c.Release, c.Visit)
+	t.release(c.Release)
 	// Before the edits: a row of ready is found by the priority it was put there with.
 	t.put("unqueue_ready", givenIDs(c.Unqueue))
 	t.put("unqueue_parked", givenIDs(c.Unqueue))
@@ -36,8 +36,8 @@ type delta struct {
 	n    int
 }
 
-// release takes ids out of running, and appends one delta for each gate where they held a slot or that is to be visited.
-func (t *tx) release(ids []task.ID, visit []task.GateID) {
+// release takes ids out of running, and appends one delta for each gate where they held a slot.
+func (t *tx) release(ids []task.ID) {
 	var deltas []delta
 	index := map[task.GateID]int{}
 	add := func(gate task.GateID, n int) {
@@ -62,10 +62,7 @@ func (t *tx) release(ids []task.ID, visit []task.GateID) {
 		}
 		return nil
 	})
-	for _, gate := range visit {
-		add(gate, 0)
-	}
-	t.put("visit", rowsOf(deltas, func(d *delta, to []driver.Value) []driver.Value {
+	t.put("insert_deltas", rowsOf(deltas, func(d *delta, to []driver.Value) []driver.Value {
 		return append(to, int64(d.gate), int64(d.n))
 	}))
 }

@@ -224,41 +224,6 @@ func (t *tx) loadMore(tick *store.Tick) {
 	}
 }
 
-// walk goes on with the walks of kinds for tallied shapes that are new.
-func (t *tx) walk(tick *store.Tick) {
-	walks := tick.Walks()
-	if len(walks) == 0 {
-		return
-	}
-	found := make([][]task.State, len(walks))
-	for i, w := range walks {
-		t.rows("walk_kind", func(r *row) error {
-			s := task.State{ID: r.id(), Status: task.Status(r.int()), ClaimedAt: r.time(), Kind: w.Kind}
-			found[i] = append(found[i], s)
-			return nil
-		}, w.Kind, w.After.String(), int64(w.Limit))
-	}
-	if t.err == nil {
-		tick.Walked(walks, found)
-	}
-}
-
-// tallies reads tasks that are tallied, and what they add so far.
-func (t *tx) tallies(ids []task.ID) (tasks []store.TalliedTask, stored []store.StoredTally) {
-	t.find("tallied_tasks", ids, func(r *row) error {
-		tasks = append(tasks, store.TalliedTask{Metadata: r.raw(), ExpectedCount: r.maybe(), State: r.state()})
-		return nil
-	})
-	t.find("tallies", ids, func(r *row) error {
-		s := store.StoredTally{Task: r.id(), N: r.int()}
-		var err error
-		s.Gate, err = r.gate()
-		stored = append(stored, s)
-		return err
-	})
-	return tasks, stored
-}
-
 func (t *tx) woken(wakes []store.Wake) []store.WokenRow {
 	var woken []store.WokenRow
 	if len(wakes) == 0 {
@@ -311,18 +276,6 @@ func (t *tx) writePlaces(tick *store.Tick, owner task.ID) {
 	t.put("insert_running", rowsOf(tick.Claim, func(c *store.ClaimRow, to []driver.Value) []driver.Value {
 		return append(to, c.ID.String(), array(c.Gates), micros(c.Check))
 	}), owner.String())
-}
-
-func (t *tx) writeTallies(tick *store.Tick) {
-	for _, to := range tick.WalkedTo {
-		t.exec("set_walked", int64(to.Shape), to.After.String())
-	}
-	t.put("upsert_tallies", rowsOf(tick.SetTallies, func(y *store.TallyRow, to []driver.Value) []driver.Value {
-		return append(to, y.Task.String(), int64(y.Gate), int64(y.N))
-	}))
-	t.put("delete_tallies", rowsOf(tick.DropTallies, func(y *store.TallyKey, to []driver.Value) []driver.Value {
-		return append(to, y.Task.String(), int64(y.Gate), nil)
-	}))
 }
 
 // held are the gates that are added to a running row.

@@ -52,10 +52,6 @@ DELETE FROM parked WHERE task_id = ANY($1::uuid[]);
 INSERT INTO ready (host, rank, task_id)
 SELECT host, -priority, id FROM task WHERE id = ANY($1::uuid[]);
 
--- A delta of 0 changes no count; it makes the pump look at the gate.
--- name: visit
-INSERT INTO gate_delta (gate_id, delta) SELECT g, 0 FROM unnest($1::bigint[]) AS g;
-
 -- name: insert_tally_events
 INSERT INTO tally_event (task_id) SELECT * FROM unnest($1::uuid[]);
 

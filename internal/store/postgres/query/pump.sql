@@ -100,7 +100,6 @@ WITH taken AS (
 SELECT batch_id, n, remaining = 0, CASE WHEN remaining = 0 THEN (SELECT on_complete FROM batch WHERE id = batch_id) END
 FROM folded;
 
--- Deltas of gates that do not exist are visits; they count as taken.
 -- name: take_deltas
 WITH taken AS (
     DELETE FROM gate_delta WHERE seq = ANY(ARRAY(SELECT seq FROM gate_delta ORDER BY seq LIMIT $1))
@@ -109,9 +108,8 @@ WITH taken AS (
 ), summed AS (
     SELECT gate_id, sum(delta)::integer AS delta, count(*)::integer AS n FROM taken GROUP BY gate_id
 )
-SELECT summed.gate_id, coalesce(g.shape_id, 0), coalesce(g.vals, ''), coalesce(g.used, 0), coalesce(g.lanes, '{}'),
-       coalesce(g.dirty, false), summed.delta, summed.n, g.id IS NOT NULL
-FROM summed LEFT JOIN LATERAL (SELECT * FROM gate WHERE id = summed.gate_id OFFSET 0) g ON true;
+SELECT g.id, g.shape_id, g.vals, g.used, g.lanes, g.dirty, summed.delta, summed.n
+FROM summed CROSS JOIN LATERAL (SELECT * FROM gate WHERE id = summed.gate_id OFFSET 0) g;
 
 -- name: dirty_gates
 SELECT id, shape_id, vals, used, lanes, dirty FROM gate WHERE dirty AND id > $2 ORDER BY id LIMIT $1;

@@ -13,7 +13,7 @@ SET metadata = g.metadata, rules = g.rules, priority = g.priority, expected_coun
 FROM given_edit g
 WHERE task.id = g.id;
 
--- A slot is given back by whoever deletes the row, so exactly once. The deltas are summed up in Go and written by visit.
+-- A slot is given back by whoever deletes the row, so exactly once. The deltas are summed up in Go.
 -- name: release
 DELETE FROM running WHERE task_id IN (SELECT id FROM given_id) RETURNING gates;
 
@@ -29,8 +29,7 @@ DELETE FROM parked WHERE task_id IN (SELECT id FROM given_id);
 INSERT INTO ready (host, rank, task_id)
 SELECT t.host, -t.priority, t.id FROM given_id g CROSS JOIN task t ON t.id = g.id;
 
--- A delta of 0 changes no count; it makes the pump look at the gate.
--- name: visit
+-- name: insert_deltas
 INSERT INTO gate_delta (gate_id, delta) SELECT g.gate_id, g.delta FROM given_delta g;
 
 -- name: insert_tally_events
