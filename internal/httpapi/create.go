@@ -26,6 +26,9 @@ func (s *server) createTasks(w http.ResponseWriter, r *http.Request) error {
 		return s.refuseBatch(r, batch.ID, err)
 	}
 	if dry {
+		if batch, err = withoutDuplicates(batch); err != nil {
+			return s.refuseBatch(r, batch.ID, err)
+		}
 		return writeJSON(w, http.StatusOK, dryRun(batch))
 	}
 	created := store.Created{Batch: batch.ID}

@@ -5,6 +5,7 @@ import (
 
 	"taskrunner/api"
 	"taskrunner/internal/jsonread"
+	"taskrunner/internal/store"
 	"taskrunner/internal/task"
 )
 
@@ -25,6 +26,19 @@ func wantsDryRun(rawQuery string) (bool, error) {
 	default:
 		return values[0] == "true", nil
 	}
+}
+
+// withoutDuplicates is b but for what duplicates something of the same request. With an error it is b.
+func withoutDuplicates(b *task.Batch) (*task.Batch, error) {
+	d := store.NewDedupe(b)
+	if d == nil {
+		return b, nil
+	}
+	left, err := d.Decide()
+	if err != nil {
+		return b, err
+	}
+	return left.Batch, nil
 }
 
 func dryRun(b *task.Batch) *api.DryRun {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"taskrunner/api"
 )
 
 func TestDryRun(t *testing.T) {
@@ -47,5 +49,29 @@ func TestDryRunOfTheDiamond(t *testing.T) {
 	golden(t, "dryrun", s.do("POST", "/task?dry_run=true", diamond, "Idempotency-Key: k"))
 	if s.woken != 0 || len(s.batch) != 0 || len(s.keys) != 0 {
 		t.Errorf("the pump was told %d times, %d batches and %d keys are there", s.woken, len(s.batch), len(s.keys))
+	}
+}
+
+// What is known of duplicates without the store is told: they are left out, and a circle is refused as by a create.
+func TestDryRunOfDuplicates(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	part := func(id string, more string) string {
+		return `{"id":"` + id + `","name":"N","kind":"k","on_start":{"kind":"Webhook","params":{"url":"https://h.example/","verb":"Post"}}` + more + `}`
+	}
+	const strategy = `,"dedupe_strategy":[{"kind":"k","status":"Pending"},{"kind":"k","status":"Waiting"}]`
+	w := s.do("POST", "/task?dry_run=true", "["+part("a", "")+","+part("b", strategy)+`,`+part("c", `,"dependencies":[{"id":"b"}]`)+"]")
+	if got := decode[api.DryRun](t, w); w.Code != 200 || got.Tasks != 2 || got.Links != 1 || strings.Join(got.LongestPath, ",") != "a,c" {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	circle := "[" + part("a", `,"dependencies":[{"id":"c"}]`) + "," + part("c", `,"dependencies":[{"id":"b"}]`) + "," +
+		part("b", `,"dedupe_strategy":[{"kind":"k","status":"Waiting"}]`) + "]"
+	w = s.do("POST", "/task?dry_run=true", circle)
+	checkProblem(t, w.Header(), w.Code, w.Body.Bytes())
+	if w.Code != 400 || !strings.Contains(w.Body.String(), "tasks[1].dependencies: cycle c → c") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if len(s.batch) != 0 {
+		t.Errorf("%d batches are there", len(s.batch))
 	}
 }

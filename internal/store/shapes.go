@@ -48,7 +48,7 @@ func (s *Shapes) known(id task.ShapeID, fresh []task.Shape) bool {
 // capacity reports whether the shape is known, and of Capacity.
 func (s *Shapes) capacity(id task.ShapeID) bool { return s.ids[id] == task.Capacity }
 
-// tallied are the tallied shapes of a kind, those that are new included.
+// tallied are the tallied shapes of a kind, with those that are new, once all changes leave events.
 func (s *Shapes) tallied(kind string, fresh []NewTally) []task.Shape {
 	var shapes []task.Shape
 	for _, shape := range s.byKind[kind] {
@@ -57,7 +57,7 @@ func (s *Shapes) tallied(kind string, fresh []NewTally) []task.Shape {
 		}
 	}
 	for i := range fresh {
-		if fresh[i].Kind == kind {
+		if fresh[i].Kind == kind && fresh[i].Seen {
 			shapes = append(shapes, fresh[i].Shape)
 		}
 	}

@@ -166,7 +166,7 @@ type Limits struct {
 
 // LimitSituation is how a gate stands.
 type LimitSituation struct {
-	GateRow // Used has everything given back
+	GateRow // Used has everything given back, Lanes are those in which somebody waits
 	Shape   task.Shape
 	// Waiting counts the tasks parked there, up to MaxAhead + 1.
 	Waiting int

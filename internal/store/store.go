@@ -37,7 +37,7 @@ type Store interface {
 
 	// Pump runs one tick: it folds what has ended, admits what may start, and parks the rest.
 	Pump(ctx context.Context, p PumpParams) (Pumped, error)
-	// TakeOver gives owner the claims of processes whose lease has run out, to send on_start again.
+	// TakeOver gives owner the claims of other processes whose lease has run out, to send on_start again.
 	TakeOver(ctx context.Context, owner task.ID) ([]Claim, error)
 	// Heartbeat says that the process owner lives, for the next lease.
 	Heartbeat(ctx context.Context, owner task.ID, lease time.Duration) error

@@ -213,7 +213,7 @@ func (p *parser) matcher(v jsonread.Value) (m Matcher) {
 	}
 	p.Enter("matcher")
 	defer p.Leave()
-	return p.matcherMembers(v)
+	return p.matcherMembers(v, "what is claimed counts as Running")
 }
 
 // dedupe reads an array of matchers; left out there are none.
@@ -231,24 +231,25 @@ func (p *parser) dedupe(v jsonread.Value) []Matcher {
 			break
 		}
 		p.EnterIndex(i)
-		matchers = append(matchers, p.matcherMembers(element))
+		matchers = append(matchers, p.matcherMembers(element, "what is claimed is found as Pending"))
 		p.Leave()
 	}
 	return matchers
 }
 
-func (p *parser) matcherMembers(v jsonread.Value) (m Matcher) {
+// matcherMembers reads a matcher; claimed says as what it has tasks that are claimed, which is no status of clients.
+func (p *parser) matcherMembers(v jsonread.Value, claimed string) (m Matcher) {
 	var f [matcherFieldCount]jsonread.Value
 	if !p.Fields(v, matcherFields, f[:]) {
 		return m
 	}
 	m.Kind = p.label("kind", f[fieldMatcherKind], MaxKind)
-	m.Status = p.matcherStatus(f[fieldMatcherStatus])
+	m.Status = p.matcherStatus(f[fieldMatcherStatus], claimed)
 	m.Fields = p.matcherFields(f[fieldMatcherFields])
 	return m
 }
 
-func (p *parser) matcherStatus(v jsonread.Value) Status {
+func (p *parser) matcherStatus(v jsonread.Value, claimed string) Status {
 	if v.IsNull() {
 		p.Addf("status", "is required")
 		return 0
@@ -263,7 +264,7 @@ func (p *parser) matcherStatus(v jsonread.Value) Status {
 		p.Addf("status", "unknown status %s%s", jsonread.Quote(name), jsonread.Suggest(name, statusNames[1:]))
 		return 0
 	case status == Claimed:
-		p.Addf("status", "must not be Claimed, which no task shows: a rule counts what is claimed as Running")
+		p.Addf("status", "must not be Claimed: %s", claimed)
 		return 0
 	}
 	return status

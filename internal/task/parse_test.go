@@ -67,7 +67,7 @@ var badTasks = []struct {
 	{"barrier", taskWith("a", `"dead_end_barrier":1`), []string{`tasks[0].dead_end_barrier: must be a boolean, is number`}},
 	{"dedupe", taskWith("a", `"dedupe_strategy":[{},{"kind":"k","status":"Claimed"},{"kind":"k","status":"Pending","feilds":[]}]`), []string{
 		`tasks[0].dedupe_strategy[0].kind: is required`, `tasks[0].dedupe_strategy[0].status: is required`,
-		`tasks[0].dedupe_strategy[1].status: must not be Claimed, which no task shows: a rule counts what is claimed as Running`,
+		`tasks[0].dedupe_strategy[1].status: must not be Claimed: what is claimed is found as Pending`,
 		`tasks[0].dedupe_strategy[2]: unknown field "feilds", did you mean "fields"?`}},
 	{"dedupe shapes", dedupeKinds(MaxLookups + 1), []string{`tasks: must have at most 100 different matchers in their dedupe_strategy, have 101`}},
 	{"dedupe kind", taskWith("a", `"dedupe_strategy":{}`), []string{`tasks[0].dedupe_strategy: must be an array, is object`}},
@@ -175,7 +175,7 @@ var badTasks = []struct {
 		`tasks[0].rules[0].matcher.kind: must not be empty`,
 		`tasks[0].rules[0].matcher.fields: must be an array, is string`}},
 	{"claimed", matcherWith(`"kind":"k","status":"Claimed"`), []string{
-		`tasks[0].rules[0].matcher.status: must not be Claimed, which no task shows: a rule counts what is claimed as Running`}},
+		`tasks[0].rules[0].matcher.status: must not be Claimed: what is claimed counts as Running`}},
 	{"status", matcherWith(`"kind":"k","status":"running","fields":[]`), []string{
 		`tasks[0].rules[0].matcher.status: unknown status "running", did you mean "Running"?`}},
 	{"fields", matcherWith(`"kind":"k","status":"Running","fields":["f","",1,"f"]`), []string{

@@ -38,7 +38,7 @@ func (s *Store) TakeOver(ctx context.Context, owner task.ID) ([]store.Claim, err
 		if err := t.holdLease(ctx, owner); err != nil { // first: two that take each other for dead must not wait in a circle
 			return err
 		}
-		dead, err := t.ids(ctx, "dead_processes", s.skew())
+		dead, err := t.ids(ctx, "dead_processes", s.skew(), owner)
 		if err != nil {
 			return err
 		}

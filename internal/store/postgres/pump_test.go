@@ -90,6 +90,43 @@ func TestNewRuleWaitsForWhoDoesNotKnowIt(t *testing.T) {
 	}
 }
 
+// What is found of a task while somebody may change it without an event must not stay.
+func TestNewRuleKeepsNothingFromBefore(t *testing.T) {
+	t.Parallel()
+	s := openForCommits(t)
+	p := pumpParams(t, s)
+	old := createTasks(t, s, 1)[0]
+	if pumped, err := s.Pump(t.Context(), p); err != nil || len(pumped.Claims) != 1 {
+		t.Fatalf("%+v, %v", pumped, err)
+	}
+	before, _ := begun(t, s)
+	rule := task.Rule{Type: task.Capacity, Max: 5, Matcher: task.Matcher{Kind: "work", Status: task.Running}}
+	other := createTasks(t, s, 1, rule)[0]
+	expect := task.Outcome{ID: old.ID, Kind: task.Update, ExpectedCount: new(int64(10))}
+	if _, err := s.Settle(t.Context(), []task.Outcome{expect}); err != nil { // this one leaves an event
+		t.Fatal(err)
+	}
+	for range 5 {
+		if pumped, err := s.Pump(t.Context(), p); err != nil || len(pumped.Claims) != 0 {
+			t.Fatalf("%+v, %v", pumped, err)
+		}
+	}
+	do(t, before, "DELETE FROM running WHERE task_id = $1", old.ID)
+	do(t, before, "UPDATE task_state SET status = 6, ended_at = now() WHERE id = $1", old.ID)
+	do(t, before, "commit")
+	claims := 0
+	for more := true; more; {
+		pumped, err := s.Pump(t.Context(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		claims, more = claims+len(pumped.Claims), pumped.More || pumped.Uncounted
+	}
+	if why, err := s.Explain(t.Context(), other.ID); err != nil || claims != 1 {
+		t.Errorf("%d claims; %+v, %v", claims, why, err)
+	}
+}
+
 func testNewRule(t *testing.T, later bool) {
 	s := openForCommits(t)
 	p := pumpParams(t, s)

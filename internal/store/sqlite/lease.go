@@ -39,7 +39,7 @@ func (s *Store) TakeOver(ctx context.Context, owner task.ID) ([]store.Claim, err
 	var claims []store.Claim
 	err := s.write(ctx, func(t *tx) error {
 		var dead, lost []task.ID
-		t.rows("dead_processes", appendIDs(&dead), micros(t.now))
+		t.rows("dead_processes", appendIDs(&dead), micros(t.now), owner.String())
 		t.find("lost_claims", dead, appendIDs(&lost))
 		var states []task.State
 		t.lockStates(lost, func(s task.State) { states = append(states, s) })

@@ -13,6 +13,7 @@ var deadEndTests = []conformance{
 	{"those of many children come in several rounds", testManyDeadEnds},
 	{"canceling one sends its cancel action", testDeadEndCancels},
 	{"one is found until it has been canceled", testDeadEndAfterCrash},
+	{"children of other batches alone make none", testDeadEndOfOthers},
 }
 
 // deadEnds looks for dead ends in small steps until there are no others, and settles them. Then nothing is left to look at.
@@ -92,6 +93,24 @@ func testDeadEndByOtherParent(_ *testing.T, e *env) {
 	e.claim() // the child fails
 	e.wantDeadEnds(good)
 	e.wantStatus(task.Claimed, idle)
+}
+
+// testDeadEndOfOthers: a task without children of its own batch was wanted for itself.
+func testDeadEndOfOthers(_ *testing.T, e *env) {
+	single, parent, own := newTask(kind("single")), newTask(), newTask(kind("own"))
+	own.Dependencies = []task.Dependency{{Parent: parent.ID, RequiresSuccess: true}}
+	e.create(single)
+	e.create(parent, own)
+	dup, child := newTask(), newTask(kind("child"))
+	dup.Dedupe = []task.Matcher{{Kind: "single", Status: task.Pending}}
+	dup2 := newTask(unless(task.Pending))
+	child.Dependencies = []task.Dependency{{Parent: dup.ID}, {Parent: dup2.ID}}
+	e.keep([]*task.Task{dup, dup2, child}, child)
+	e.settle(cancel(child))
+	e.wantDeadEnds()
+	e.settle(cancel(own))
+	e.wantDeadEnds(parent)
+	e.wantStatus(task.Claimed, single)
 }
 
 func testManyDeadEnds(_ *testing.T, e *env) {

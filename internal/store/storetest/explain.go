@@ -22,6 +22,7 @@ var explainTests = []conformance{
 	{"a claim whose process has died", testExplainOrphan},
 	{"limits are those in use", testLimits},
 	{"limits in pages, and of a kind", testLimitPages},
+	{"limits of those who wait now", testLimitLanes},
 }
 
 func (e *env) explain(t *task.Task) *store.Situation {
@@ -274,6 +275,21 @@ func testLimits(t *testing.T, e *env) {
 		t.Errorf("%+v, want none that nobody uses", l)
 	}
 	e.claim()
+}
+
+// testLimitLanes: a lane that nobody waits in any more says nothing.
+func testLimitLanes(t *testing.T, e *env) {
+	tasks := newTasks(8, limit(1))
+	e.create(tasks...)
+	e.wantClaims(tasks[0])
+	for _, most := range []int{3, 6} {
+		e.settle(allEdited(tasks, limit(most))...)
+		e.claim()
+		l := e.limits(store.LimitFilter{})
+		if len(l.Gates) != 1 || l.Gates[0].Used != most || !slices.Equal(l.Gates[0].Lanes, []task.Lane{task.Lane(most)}) {
+			t.Errorf("limit %d: %+v", most, l.Gates)
+		}
+	}
 }
 
 func testLimitPages(t *testing.T, e *env) {

@@ -18,6 +18,7 @@ var leaseTests = []conformance{
 	{"slots stay taken", testTakeOverSlots},
 	{"two takers get disjoint claims", testTwoTakers},
 	{"a taker that dies is succeeded, too", testTakerDies},
+	{"nobody succeeds itself", testLateHeartbeat},
 }
 
 var timeoutTests = []conformance{
@@ -123,6 +124,26 @@ func testTakeOverSlots(_ *testing.T, e *env) {
 	e.wantNoDrift()
 	e.settle(started(tasks[0].ID), end(tasks[0].ID, task.Success))
 	e.wantClaims(tasks[1])
+}
+
+// testLateHeartbeat: a process whose heartbeat comes late has sent its on_starts, and must not send them again.
+func testLateHeartbeat(t *testing.T, e *env) {
+	late := newID()
+	e.heartbeat(late, time.Minute)
+	k := newTask()
+	e.create(k)
+	e.pump(store.PumpParams{Owner: late, Room: ample()})
+	e.clock.Advance(2 * time.Minute)
+	if got := e.takeOver(late); len(got) > 0 {
+		t.Errorf("took over its own %v", got)
+	}
+	e.heartbeat(late, time.Minute)
+	e.heartbeat(e.owner, time.Hour)
+	if got := e.takeOver(e.owner); len(got) > 0 {
+		t.Errorf("took over %v of a process that lives", got)
+	}
+	e.clock.Advance(2 * time.Minute)
+	e.sameTasks("taken over", claimIDs(e.takeOver(e.owner)), []*task.Task{k})
 }
 
 func testTwoTakers(t *testing.T, e *env) {

@@ -287,12 +287,13 @@ func testCapacityEdit(t *testing.T, e *env) {
 
 // testTallyRace settles while the pump learns of rules for what is settled: in the end the gates have what there is.
 func testTallyRace(t *testing.T, e *env) {
-	n := size(400)
+	const parts = 4
+	n := parts * 2 * size(48) // half of each part fails
 	tasks := newTasks(n, expects(3))
 	e.create(tasks...)
 	e.claim()
 	var wg sync.WaitGroup
-	for _, part := range slices.Collect(slices.Chunk(tasks, n/4)) {
+	for _, part := range slices.Collect(slices.Chunk(tasks, n/parts)) {
 		wg.Go(func() {
 			for i, k := range part {
 				o := end(k.ID, task.Failure)

@@ -60,7 +60,10 @@ ORDER BY g.id, y.task_id;
 
 -- A page of gates, which one of those that follow picks, in the order of their ids.
 -- name: limits
-SELECT g.id, g.shape_id, g.vals, g.used, g.lanes, g.dirty, s.type, s.kind, s.status, s.fields, (
+SELECT g.id, g.shape_id, g.vals, g.used, ARRAY(
+    SELECT l FROM unnest(g.lanes) AS l
+    WHERE EXISTS (SELECT FROM parked p WHERE p.gate_id = g.id AND p.lane = l OFFSET 0) ORDER BY l
+), g.dirty, s.type, s.kind, s.status, s.fields, (
     SELECT count(*)::integer FROM (SELECT FROM parked p WHERE p.gate_id = g.id LIMIT $3) waiting
 )
 FROM (

@@ -47,7 +47,10 @@ SELECT task_id FROM tally WHERE gate_id = ?1 ORDER BY task_id LIMIT ?2;
 
 -- A page of gates, which one of those that follow picks, in the order of their ids.
 -- name: limits
-SELECT g.id, g.shape_id, g.vals, g.used, g.lanes, g.dirty, s.type, s.kind, s.status, s.fields,
+SELECT g.id, g.shape_id, g.vals, g.used, (
+           SELECT json_group_array(l.value) FROM json_each(g.lanes) l
+           WHERE EXISTS (SELECT 1 FROM parked p WHERE p.gate_id = g.id AND p.lane = l.value)
+       ), g.dirty, s.type, s.kind, s.status, s.fields,
        (SELECT count(*) FROM (SELECT 1 FROM parked p WHERE p.gate_id = g.id LIMIT ?3))
 FROM (
 %s
