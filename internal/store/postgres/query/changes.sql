@@ -104,8 +104,15 @@ SELECT s.status, u.id
 FROM unnest($1::uuid[]) AS u(id)
 CROSS JOIN LATERAL (SELECT status FROM task_state WHERE id = u.id OFFSET 0) s;
 
+-- A parent whose only children are of other batches was wanted for itself, and is no dead end.
 -- name: insert_dead_ends
 INSERT INTO dead_end (task_id)
 SELECT l.parent_id
 FROM unnest($1::uuid[]) AS u(id)
-CROSS JOIN LATERAL (SELECT parent_id FROM link WHERE child_id = u.id OFFSET 0) l;
+CROSS JOIN LATERAL (SELECT parent_id FROM link WHERE child_id = u.id OFFSET 0) l
+CROSS JOIN LATERAL (SELECT batch_id FROM task WHERE id = l.parent_id OFFSET 0) p
+WHERE EXISTS (
+    SELECT FROM (SELECT child_id FROM link WHERE parent_id = l.parent_id OFFSET 0) o
+    CROSS JOIN LATERAL (SELECT batch_id FROM task WHERE id = o.child_id OFFSET 0) c
+    WHERE c.batch_id = p.batch_id
+);

@@ -33,8 +33,7 @@ CROSS JOIN LATERAL (SELECT status, last_updated, timeout FROM task_state WHERE i
 -- name: maybe_dead_ends
 SELECT seq, task_id FROM dead_end ORDER BY seq LIMIT $1 FOR UPDATE SKIP LOCKED;
 
--- Those of which no child has succeeded or may yet. One whose only children are of other batches was wanted for itself, and
--- is none. An end is final; but a create may add a child, so whoever cancels them
+-- Those of which no child has succeeded or may yet. An end is final; but a create may add a child, so whoever cancels them
 -- asks again, under the lock on their states.
 -- name: dead_ends
 SELECT t.id FROM task t
@@ -44,11 +43,6 @@ WHERE t.id = ANY($1::uuid[]) AND NOT t.dead_end_barrier
     SELECT FROM (SELECT child_id FROM link WHERE parent_id = t.id OFFSET 0) l
     CROSS JOIN LATERAL (SELECT status FROM task_state WHERE id = l.child_id OFFSET 0) c
     WHERE c.status NOT IN (7, 8)
-  )
-  AND EXISTS (
-    SELECT FROM (SELECT child_id FROM link WHERE parent_id = t.id OFFSET 0) l
-    CROSS JOIN LATERAL (SELECT batch_id FROM task WHERE id = l.child_id OFFSET 0) c
-    WHERE c.batch_id = t.batch_id
   )
 ORDER BY t.id;
 

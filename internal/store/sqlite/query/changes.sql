@@ -61,5 +61,10 @@ DELETE FROM history WHERE seq IN (
     WHERE h.seq <= (SELECT n.seq FROM history n WHERE n.task_id = g.id ORDER BY n.seq DESC LIMIT 1 OFFSET ?1)
 );
 
+-- A parent whose only children are of other batches was wanted for itself, and is no dead end.
 -- name: insert_dead_ends
-INSERT INTO dead_end (task_id) SELECT l.parent_id FROM given_id g CROSS JOIN link l ON l.child_id = g.id;
+INSERT INTO dead_end (task_id)
+SELECT l.parent_id FROM given_id g CROSS JOIN link l ON l.child_id = g.id CROSS JOIN task p ON p.id = l.parent_id
+WHERE EXISTS (
+    SELECT 1 FROM link o CROSS JOIN task c ON c.id = o.child_id WHERE o.parent_id = p.id AND c.batch_id = p.batch_id
+);

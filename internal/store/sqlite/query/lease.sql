@@ -36,16 +36,13 @@ WHERE r.check_at <= ?1 ORDER BY r.check_at LIMIT ?2;
 -- name: maybe_dead_ends
 SELECT seq, task_id FROM dead_end ORDER BY seq LIMIT ?1;
 
--- Those of which no child has succeeded or may yet. One whose only children are of other batches was wanted for itself, and
--- is none. An end is final; but a create may add a child, so whoever cancels them
+-- Those of which no child has succeeded or may yet. An end is final; but a create may add a child, so whoever cancels them
 -- asks again, under the lock on their states.
 -- name: dead_ends
 SELECT t.id FROM given_id g CROSS JOIN task t ON t.id = g.id CROSS JOIN task_state s ON s.id = g.id
 WHERE NOT t.dead_end_barrier AND s.status NOT IN (6, 7, 8) AND NOT EXISTS (
     SELECT 1 FROM link l CROSS JOIN task_state c ON c.id = l.child_id
     WHERE l.parent_id = t.id AND c.status NOT IN (7, 8)
-) AND EXISTS (
-    SELECT 1 FROM link l CROSS JOIN task c ON c.id = l.child_id WHERE l.parent_id = t.id AND c.batch_id = t.batch_id
 );
 
 -- name: delete_dead_ends
