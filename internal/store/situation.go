@@ -13,6 +13,9 @@ const (
 	MaxUnmet   = 100  // parents
 	MaxHolders = 20   // of a gate
 	MaxAhead   = 1000 // tasks that wait in front
+	// MaxUnfolded bounds the changes of tasks that are looked at because no tick has folded them. Where there are more,
+	// what is used of tallied gates is that of a moment ago.
+	MaxUnfolded = 2000
 )
 
 // Situation is what decides whether a task may start, all of one moment.
@@ -49,8 +52,8 @@ type GateSituation struct {
 	// Counted is false while the rule is so new that the pump has not counted what it limits. Used and Holders mean
 	// nothing then.
 	Counted bool
-	// Used is how many tasks hold a slot, or are tallied, or their load; Holders are up to MaxHolders of them, sorted. Of
-	// tallied shapes it is what the last tick found.
+	// Used is how many tasks hold a slot, or are tallied, or their load. Holders are up to MaxHolders of them, sorted; of
+	// tallied shapes those that the last tick found.
 	Used    int
 	Holders []task.ID
 }
@@ -112,6 +115,51 @@ func (s *Situation) CountDelta(id task.GateID, delta int) {
 			g.Used += delta
 		}
 	}
+}
+
+// CountUnfolded takes what has changed and is not folded yet.
+func (s *Situation) CountUnfolded(u *Unfolded) {
+	for i := range s.Gates {
+		g := &s.Gates[i]
+		g.Used += u.at(&g.Shape, g.Gate.ID)
+	}
+}
+
+// Tallied are the kinds of the tallied shapes.
+func (s *Situation) Tallied() []string {
+	var kinds []string
+	for i := range s.Gates {
+		if shape := &s.Gates[i].Shape; shape.Tallied() {
+			kinds = append(kinds, shape.Kind)
+		}
+	}
+	return kinds
+}
+
+// Unfolded are tasks that have changed since their tallies were found, and these.
+type Unfolded struct {
+	Tasks  []TalliedTask
+	Stored []StoredTally
+}
+
+// at is how much more is used at a gate than its tallies say.
+func (u *Unfolded) at(shape *task.Shape, gate task.GateID) int {
+	if !shape.Tallied() {
+		return 0
+	}
+	more := 0
+	for i := range u.Stored {
+		if s := &u.Stored[i]; s.Gate.ID == gate {
+			more -= s.N
+		}
+	}
+	for i := range u.Tasks {
+		k := &u.Tasks[i]
+		if n, now, counted := tallyAt(*shape, k, task.ParseMetadata(k.Metadata), u.Stored); counted && now.ID == gate {
+			more += n
+		}
+	}
+	return more
 }
 
 // MayStart reports whether it has not started, and has not ended either.
@@ -182,12 +230,23 @@ func NewLimits(rows []LimitSituation, limit int) *Limits {
 	return l
 }
 
-// Finish takes what was given back and is not folded yet, and leaves out the gates that nobody uses any more.
-func (l *Limits) Finish(deltas map[task.GateID]int) {
+// Tallied are the kinds of the tallied shapes.
+func (l *Limits) Tallied() []string {
+	var kinds []string
+	for i := range l.Gates {
+		if shape := &l.Gates[i].Shape; shape.Tallied() {
+			kinds = append(kinds, shape.Kind)
+		}
+	}
+	return kinds
+}
+
+// Finish takes what was given back or has changed and is not folded yet, and leaves out the gates that nobody uses any more.
+func (l *Limits) Finish(deltas map[task.GateID]int, unfolded *Unfolded) {
 	gates := l.Gates
 	l.Gates = nil
 	for _, g := range gates {
-		if g.Used += deltas[g.ID]; g.Used > 0 || g.Waiting > 0 {
+		if g.Used += deltas[g.ID] + unfolded.at(&g.Shape, g.ID); g.Used > 0 || g.Waiting > 0 {
 			l.Gates = append(l.Gates, g)
 		}
 	}

@@ -141,20 +141,20 @@ func (t *Tick) Tallies() []task.ID {
 }
 
 // FoldTallies takes the tasks of [Tick.Tallies] and what they add so far, and makes it what they add now.
-func (t *Tick) FoldTallies(tasks []TalliedTask, stored []StoredTally) {
+func (t *Tick) FoldTallies(u *Unfolded) {
 	changed := make(map[task.ID]*task.State, len(t.changed))
 	for _, s := range t.changed {
 		changed[s.ID] = s
 	}
 	before := map[task.ID][]StoredTally{}
-	for _, s := range stored {
+	for _, s := range u.Stored {
 		if s.Gate.Shape != 0 {
 			t.load(s.Gate)
 		}
 		before[s.Task] = append(before[s.Task], s)
 	}
-	for i := range tasks {
-		k := &tasks[i]
+	for i := range u.Tasks {
+		k := &u.Tasks[i]
 		if s := changed[k.State.ID]; s != nil {
 			k.State = *s
 		}
@@ -168,21 +168,30 @@ func (t *Tick) tallyOf(k *TalliedTask, before []StoredTally) map[task.GateID]int
 	now := map[task.GateID]int{}
 	md := task.ParseMetadata(k.Metadata)
 	for _, s := range t.shapes.tallied(k.State.Kind, t.NewTallies) {
-		n, counted := s.Tally(&k.State, k.ExpectedCount)
+		n, gate, counted := tallyAt(s, k, md, before)
 		if !counted {
 			continue
 		}
-		kept := slices.IndexFunc(before, func(b StoredTally) bool { return b.Gate.Shape == s.ID })
-		if s.Type == task.Capacity && kept >= 0 {
-			now[before[kept].Gate.ID] = n
-		} else if gate, ok := s.Gate(md); ok {
-			if s.Type != task.Lookup {
-				t.want(gate)
-			}
-			now[gate.ID] = n
+		if s.Type != task.Lookup {
+			t.want(gate)
 		}
+		now[gate.ID] = n
 	}
 	return now
+}
+
+// tallyAt is where a task is tallied by a shape, and what it adds there. before are its tallies.
+func tallyAt(s task.Shape, k *TalliedTask, md task.Metadata, before []StoredTally) (n int, gate task.Gate, counted bool) {
+	n, counted = s.Tally(&k.State, k.ExpectedCount)
+	if !counted {
+		return 0, gate, false
+	}
+	kept := slices.IndexFunc(before, func(b StoredTally) bool { return b.Task == k.State.ID && b.Gate.Shape == s.ID })
+	if s.Type == task.Capacity && kept >= 0 {
+		return n, before[kept].Gate.Gate, true
+	}
+	gate, counted = s.Gate(md)
+	return n, gate, counted
 }
 
 func (t *Tick) foldTally(id task.ID, before []StoredTally, now map[task.GateID]int) {

@@ -27,9 +27,12 @@ func (s *Store) Explain(ctx context.Context, id task.ID) (*store.Situation, erro
 			return nil
 		}
 		t.gatesOf(situation)
+		var unfolded store.Unfolded
+		t.unfolded(situation.Tallied(), &unfolded)
 		if err := t.flush(ctx); err != nil {
 			return err
 		}
+		situation.CountUnfolded(&unfolded)
 		t.holdersOf(situation)
 		return nil
 	})
@@ -168,10 +171,12 @@ func (s *Store) Limits(ctx context.Context, f store.LimitFilter) (*store.Limits,
 		}
 		deltas := map[task.GateID]int{}
 		t.deltas(ids, func(id task.GateID, delta int) { deltas[id] = delta })
+		var unfolded store.Unfolded
+		t.unfolded(limits.Tallied(), &unfolded)
 		if err := t.flush(ctx); err != nil {
 			return err
 		}
-		limits.Finish(deltas)
+		limits.Finish(deltas, &unfolded)
 		return nil
 	})
 	if err != nil {

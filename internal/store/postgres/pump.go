@@ -212,10 +212,9 @@ func (t *tx) loadMore(ctx context.Context, tick *store.Tick) error {
 	if wakes := tick.Wakes(); len(wakes) > 0 {
 		t.woken(wakes, &woken)
 	}
-	var tasks []store.TalliedTask
-	var stored []store.StoredTally
+	var unfolded store.Unfolded
 	if ids := tick.Tallies(); len(ids) > 0 {
-		t.tallies(ids, &tasks, &stored)
+		t.tallies(ids, &unfolded)
 	}
 	if err := t.flush(ctx); err != nil {
 		return err
@@ -223,7 +222,7 @@ func (t *tx) loadMore(ctx context.Context, tick *store.Tick) error {
 	tick.Facts(facts)
 	tick.Count(holders)
 	tick.Woken(woken)
-	tick.FoldTallies(tasks, stored)
+	tick.FoldTallies(&unfolded)
 	return nil
 }
 

@@ -39,23 +39,39 @@ func (t *tx) walk(ctx context.Context, tick *store.Tick) error {
 }
 
 // tallies queues the reading of tasks that are tallied, and of what they add so far.
-func (t *tx) tallies(ids []task.ID, tasks *[]store.TalliedTask, stored *[]store.StoredTally) {
-	t.rows("tallied_tasks", []any{uuids(ids)}, func(rows pgx.Rows) error {
+func (t *tx) tallies(ids []task.ID, u *store.Unfolded) {
+	t.rows("tallied_tasks", []any{uuids(ids)}, talliedTasks(u))
+	t.rows("tallies", []any{uuids(ids)}, storedTallies(u))
+}
+
+// unfolded queues the same for tasks of kinds that have changed since; without kinds, nothing.
+func (t *tx) unfolded(kinds []string, u *store.Unfolded) {
+	if len(kinds) > 0 {
+		t.rows("unfolded_tasks", []any{store.MaxUnfolded, kinds}, talliedTasks(u))
+		t.rows("unfolded_tallies", []any{store.MaxUnfolded}, storedTallies(u))
+	}
+}
+
+func talliedTasks(u *store.Unfolded) func(pgx.Rows) error {
+	return func(rows pgx.Rows) error {
 		var k store.TalliedTask
 		var scan stateScan
 		err := rows.Scan(append([]any{&k.Metadata, &k.ExpectedCount}, scan.into()...)...)
 		k.State = scan.get()
-		*tasks = append(*tasks, k)
+		u.Tasks = append(u.Tasks, k)
 		return err
-	})
-	t.rows("tallies", []any{uuids(ids)}, func(rows pgx.Rows) error {
+	}
+}
+
+func storedTallies(u *store.Unfolded) func(pgx.Rows) error {
+	return func(rows pgx.Rows) error {
 		var s store.StoredTally
 		var g gateScan
 		err := rows.Scan(append([]any{(*[16]byte)(&s.Task), &s.N}, g.into()...)...)
 		s.Gate = g.get()
-		*stored = append(*stored, s)
+		u.Stored = append(u.Stored, s)
 		return err
-	})
+	}
 }
 
 func (t *tx) writeTallies(tick *store.Tick) {

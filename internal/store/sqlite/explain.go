@@ -31,6 +31,7 @@ func (s *Store) Explain(ctx context.Context, id task.ID) (*store.Situation, erro
 		t.waits(id, situation)
 		if t.err == nil && len(situation.Gates) > 0 {
 			t.gatesOf(situation)
+			situation.CountUnfolded(t.unfolded(situation.Tallied()))
 			t.holdersOf(situation)
 		}
 		return t.err
@@ -133,7 +134,7 @@ func (s *Store) Limits(ctx context.Context, f store.LimitFilter) (*store.Limits,
 		}
 		deltas := map[task.GateID]int{}
 		t.deltas(ids, func(id task.GateID, delta int) { deltas[id] = delta })
-		limits.Finish(deltas)
+		limits.Finish(deltas, t.unfolded(limits.Tallied()))
 		return t.err
 	})
 	if err != nil {

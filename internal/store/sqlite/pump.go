@@ -215,12 +215,12 @@ func (t *tx) loadMore(tick *store.Tick) {
 		})
 	}
 	woken := t.woken(tick.Wakes())
-	tasks, stored := t.tallies(tick.Tallies())
+	unfolded := t.tallies(tick.Tallies())
 	if t.err == nil {
 		tick.Facts(facts)
 		tick.Count(holders)
 		tick.Woken(woken)
-		tick.FoldTallies(tasks, stored)
+		tick.FoldTallies(unfolded)
 	}
 }
 

@@ -231,12 +231,13 @@ func TestPlans(t *testing.T) {
 	walks := []string{ // small tables, the head of one, or all of it by intention
 		"dead_processes", "leave_all", "release_deliveries", "lost_claims", "holders", "take_deltas", "events",
 		"dirty_gates", "few_ready", "few_queued", "drift", "take_batch_deltas", "maybe_dead_ends", "pending_deltas",
-		"gate_holders", "take_tally_events", "any_tallied", "changed_tasks",
+		"gate_holders", "take_tally_events", "any_tallied", "changed_tasks", "unfolded_tasks", "unfolded_tallies",
 		"insert_shapes", // for the foreign key, skipped as long as nothing violates it
 	}
-	sorts := []string{ // ready only the heads, pending_deltas what no tick has taken yet, insert_batch_deltas what one transaction
+	sorts := []string{ // ready only the heads, pending_deltas and unfolded_… what no tick has taken yet, insert_batch_deltas what one transaction
 		// has ended, the rest what belongs to one task
 		"drift", "ready", "dag_links", "batch_parents", "batch_deliveries", "pending_deltas", "insert_batch_deltas",
+		"unfolded_tasks", "unfolded_tallies",
 	}
 	files, err := filepath.Glob("query/*.sql")
 	if err != nil {

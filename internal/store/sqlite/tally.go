@@ -27,19 +27,38 @@ func (t *tx) walk(tick *store.Tick) {
 }
 
 // tallies reads tasks that are tallied, and what they add so far.
-func (t *tx) tallies(ids []task.ID) (tasks []store.TalliedTask, stored []store.StoredTally) {
-	t.find("tallied_tasks", ids, func(r *row) error {
-		tasks = append(tasks, store.TalliedTask{Metadata: r.raw(), ExpectedCount: r.maybe(), State: r.state()})
+func (t *tx) tallies(ids []task.ID) *store.Unfolded {
+	u := &store.Unfolded{}
+	t.find("tallied_tasks", ids, talliedTasks(u))
+	t.find("tallies", ids, storedTallies(u))
+	return u
+}
+
+// unfolded reads the same for tasks of kinds that have changed since; without kinds, nothing.
+func (t *tx) unfolded(kinds []string) *store.Unfolded {
+	u := &store.Unfolded{}
+	if len(kinds) > 0 {
+		t.rows("unfolded_tasks", talliedTasks(u), int64(store.MaxUnfolded), array(kinds))
+		t.rows("unfolded_tallies", storedTallies(u), int64(store.MaxUnfolded))
+	}
+	return u
+}
+
+func talliedTasks(u *store.Unfolded) func(*row) error {
+	return func(r *row) error {
+		u.Tasks = append(u.Tasks, store.TalliedTask{Metadata: r.raw(), ExpectedCount: r.maybe(), State: r.state()})
 		return nil
-	})
-	t.find("tallies", ids, func(r *row) error {
+	}
+}
+
+func storedTallies(u *store.Unfolded) func(*row) error {
+	return func(r *row) error {
 		s := store.StoredTally{Task: r.id(), N: r.int()}
 		var err error
 		s.Gate, err = r.gate()
-		stored = append(stored, s)
+		u.Stored = append(u.Stored, s)
 		return err
-	})
-	return tasks, stored
+	}
 }
 
 func (t *tx) writeTallies(tick *store.Tick) {

@@ -378,6 +378,7 @@ func (s *simulation) settleSome() {
 		outcomes = append(outcomes, s.outcome(s.m.tasks[s.draw("task", 0, len(s.m.tasks)-1)]))
 	}
 	s.settleModel(outcomes...)
+	s.compareReasons(s.m.tasks[s.draw("explain", 0, len(s.m.tasks)-1)])
 	s.m.propagate()
 	s.pumpAll()
 }

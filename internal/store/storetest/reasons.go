@@ -7,13 +7,19 @@ import (
 	"taskrunner/internal/task"
 )
 
-// compareReasons wants what Explain says of k, when the store has caught up, to be what keeps it from starting in the
-// model: no more and no less.
+// compareReasons wants what Explain says of k to be what keeps it from starting in the model, no more and no less. Before
+// the store has caught up that is so of those at work.
 func (s *simulation) compareReasons(k *modelTask) {
+	why := s.explain(k.Task)
 	if !s.caughtUp {
+		for i, r := range k.Rules {
+			g, used := &why.Gates[i], s.m.used(k, r)
+			if r.Matcher.Status == task.Running && g.Counted && g.Used != used {
+				s.Fatalf("%s: %d of %+v are used; in the model %d", k.LocalID, g.Used, r, used)
+			}
+		}
 		return
 	}
-	why := s.explain(k.Task)
 	if got, want := why.MayStart(), !k.holds && !k.status.Terminal(); got != want {
 		s.Fatalf("%s may start: %t; in the model: %t", k.LocalID, got, want)
 	}

@@ -26,6 +26,7 @@ var tallyTests = []conformance{
 	{"children that become Pending count at once", testPendingChildren},
 	{"what there was before the rule", testTallyNewShape},
 	{"more changes than a tick takes", testTallyMany},
+	{"explained as of this moment", testTallyExplained},
 	{"rules of capacity need expected_count", testCapacityEdit},
 	{"changes while a shape becomes known are not missed", testTallyRace},
 }
@@ -260,6 +261,42 @@ func testTallyNewShape(t *testing.T, e *env) {
 	if g := e.explain(full).Gates[0]; !g.Counted || g.Used != 7 || len(g.Holders) != 1 {
 		t.Errorf("%+v", g)
 	}
+}
+
+// testTallyExplained: what is used is told as it is, before a tick has folded it.
+func testTallyExplained(t *testing.T, e *env) {
+	busy := newTask(expects(10), metadata(`{"v":1}`))
+	failed := newTask(metadata(`{"v":1}`))
+	waiter := newTask(capacity("work", 3, "v"), inStatus(task.Failure, "work", 1, "v"), expects(1), metadata(`{"v":1}`))
+	e.create(busy, failed)
+	e.claim()
+	e.create(waiter)
+	e.claim()
+	want := func(load, failures int) {
+		t.Helper()
+		s := e.explain(waiter)
+		if s.Gates[0].Used != load || s.Gates[1].Used != failures || !s.Gates[0].Counted {
+			t.Errorf("%d left and %d failed, want %d and %d", s.Gates[0].Used, s.Gates[1].Used, load, failures)
+		}
+		used := map[task.GateID]int{}
+		for _, g := range e.limits(store.LimitFilter{}).Gates {
+			used[g.ID] = g.Used
+		}
+		if used[s.Gates[0].Gate.ID] != load {
+			t.Errorf("%v, want %d", used, load)
+		}
+	}
+	want(10, 0)
+	e.settle(count(busy.ID, 4, 0))
+	want(6, 0)
+	e.settle(setExpected(busy, 8), setMetadata(busy, `{"v":2}`)) // it keeps its place
+	want(4, 0)
+	e.settle(end(failed.ID, task.Failure))
+	want(4, 1)
+	e.tick(task.Room{})
+	want(4, 1)
+	e.settle(end(busy.ID, task.Success))
+	want(0, 1)
 }
 
 func testTallyMany(_ *testing.T, e *env) {

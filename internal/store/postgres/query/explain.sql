@@ -39,6 +39,24 @@ SELECT id FROM shape WHERE id = ANY($1::bigint[]) AND version > 0;
 -- name: pending_deltas
 SELECT gate_id, sum(delta)::integer FROM gate_delta WHERE gate_id = ANY($1::bigint[]) GROUP BY gate_id;
 
+-- Tasks of the kinds $2 that have changed since their tallies were found, of the first $1 changes, and those tallies.
+-- name: unfolded_tasks
+SELECT t.metadata, t.expected_count,
+       s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
+       s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
+       s.end_actions, s.tells_batch
+FROM (SELECT DISTINCT task_id FROM (SELECT task_id FROM tally_event ORDER BY seq LIMIT $1) e OFFSET 0) u
+CROSS JOIN LATERAL (SELECT kind, metadata, expected_count FROM task WHERE id = u.task_id OFFSET 0) t
+CROSS JOIN LATERAL (SELECT * FROM task_state WHERE id = u.task_id OFFSET 0) s
+WHERE t.kind = ANY($2::text[]);
+
+-- name: unfolded_tallies
+SELECT y.task_id, y.n, y.gate_id, coalesce(g.shape_id, 0), coalesce(g.vals, ''), coalesce(g.used, 0),
+       coalesce(g.lanes, '{}'), coalesce(g.dirty, false)
+FROM (SELECT DISTINCT task_id FROM (SELECT task_id FROM tally_event ORDER BY seq LIMIT $1) e OFFSET 0) u
+CROSS JOIN LATERAL (SELECT task_id, gate_id, n FROM tally WHERE task_id = u.task_id OFFSET 0) y
+LEFT JOIN LATERAL (SELECT * FROM gate WHERE id = y.gate_id OFFSET 0) g ON true;
+
 -- For gate_holders: in the order of its pages, running is walked ten times as fast as in that of an index.
 -- name: let_walk
 SELECT set_config('enable_seqscan', 'on', true);

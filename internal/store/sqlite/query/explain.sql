@@ -34,6 +34,22 @@ SELECT id, shape_id, vals, used, lanes, dirty FROM gate WHERE id IN (SELECT valu
 -- name: pending_deltas
 SELECT gate_id, sum(delta) FROM gate_delta WHERE gate_id IN (SELECT value FROM json_each(?1)) GROUP BY gate_id;
 
+-- Tasks of the kinds ?2 that have changed since their tallies were found, of the first ?1 changes, and those tallies.
+-- name: unfolded_tasks
+SELECT t.metadata, t.expected_count,
+       s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
+       s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
+       s.end_actions, s.tells_batch
+FROM (SELECT DISTINCT task_id FROM (SELECT task_id FROM tally_event ORDER BY seq LIMIT ?1)) u
+CROSS JOIN task t ON t.id = u.task_id CROSS JOIN task_state s ON s.id = u.task_id
+WHERE t.kind IN (SELECT value FROM json_each(?2));
+
+-- name: unfolded_tallies
+SELECT y.task_id, y.n, y.gate_id, coalesce(t.shape_id, 0), coalesce(t.vals, ''), coalesce(t.used, 0), coalesce(t.lanes, '[]'),
+       coalesce(t.dirty, 0)
+FROM (SELECT DISTINCT task_id FROM (SELECT task_id FROM tally_event ORDER BY seq LIMIT ?1)) u
+CROSS JOIN tally y ON y.task_id = u.task_id LEFT JOIN gate t ON t.id = y.gate_id;
+
 -- Those that hold a slot of gate ?1, no more than there are: walks running as far as the last of them. An index on
 -- gates would cost every start and every end. Few rows pass the search of the text, which costs much less.
 -- name: gate_holders
