@@ -26,10 +26,10 @@ func TestListFilters(t *testing.T) {
 		r.handle("/hang", hang)
 		rules := []obj{limit("import", 1)}
 		first, batch := s.create([]obj{
-			r.newTask("running", "/run", obj{"kind": "import", "name": "Import A_1", "timeout": 7, "metadata": obj{"tenant": 1, "tags": []string{"x", "y"}}}),
+			r.newTask("running", "/run", obj{"kind": "import", "name": "Import A_1", "timeout": 7007, "metadata": obj{"tenant": 1, "tags": []string{"x", "y"}}}),
 			r.newTask("pending", "/run", obj{"kind": "import", "name": "import a%1", "rules": rules, "metadata": obj{"tenant": 1, "deep": obj{"a": 1, "b": []int{2}}}}),
 			r.newTask("waiting", "/run", obj{"kind": "report", "name": "Report é", "dependencies": []obj{dep("running", true)}}),
-			r.newTask("paused", "/run", obj{"kind": "report-b", "name": "REPORT", "timeout": 7, "dependencies": []obj{dep("running", true)}, "metadata": obj{"tenant": 2}}),
+			r.newTask("paused", "/run", obj{"kind": "report-b", "name": "REPORT", "timeout": 7007, "dependencies": []obj{dep("running", true)}, "metadata": obj{"tenant": 2}}),
 		})
 		second, other := s.create([]obj{
 			r.newTask("claimed", "/hang", obj{"kind": "hang", "name": "hang", "metadata": obj{"tenant": "1"}}),
@@ -72,13 +72,13 @@ func TestListFilters(t *testing.T) {
 			{"ids=" + first["pending"].ID + "&ids=0198c0de-5a10-7000-8000-00000000ffff," + strings.ToUpper(second["claimed"].ID), "claimed pending"},
 			{"ids=0198c0de-5a10-7000-8000-00000000ffff", ""}, {"ids=&kind=import", "pending running"}, {"ids=" + strings.Repeat(first["waiting"].ID+",", 200) + first["waiting"].ID, "waiting"},
 			{"status=Running,Paused,Claimed&ids=" + named, "claimed paused running"}, {"status=Running&ids=" + named, "running"}, {"status=Waiting,Failure&ids=" + named, "failure"},
-			{"kind=end*&ids=" + named, "canceled failure"}, {"name=hang&ids=" + named, "claimed"}, {"timeout=7&ids=" + named, "paused running"},
+			{"kind=end*&ids=" + named, "canceled failure"}, {"name=hang&ids=" + named, "claimed"}, {"timeout=7007&ids=" + named, "paused running"},
 			{"batch_id=" + other + "&ids=" + named, "canceled failure claimed"}, {"metadata=" + escape(`{"tenant":1}`) + "&ids=" + named, "canceled running"},
 			{"per_page=2&page=1&ids=" + named, "claimed paused"}, {"cursor=" + first["paused"].ID + "&ids=" + named, "running"},
 			{"sort=updated&ids=" + first["pending"].ID + "," + first["waiting"].ID, "pending waiting"}, {"sort=created&kind=import", "pending running"},
 			{"sort=updated&per_page=1&batch_id=" + batch, "pending"}, {"sort=updated&status=Running", "running"},
-			{"timeout=7", "paused running"}, {"timeout=60&kind=end", "failure success"},
-			{"kind=import&status=Running&name=A_&timeout=7&batch_id=" + batch + "&metadata=" + escape(`{"tenant":1}`), "running"},
+			{"timeout=7007", "paused running"}, {"timeout=60&kind=end", "failure success"},
+			{"kind=import&status=Running&name=A_&timeout=7007&batch_id=" + batch + "&metadata=" + escape(`{"tenant":1}`), "running"},
 			{"kind=import&status=Running&name=A_&timeout=8", ""}, {"batch_id=0198c0de-5a10-7000-8000-00000000ffff", ""},
 			{"unknown=1&kind=import", "pending running"},
 			{"per_page=2", "canceled failure"}, {"page_size=2&page=1", "success claimed"}, {"page=3&per_page=3", ""}, {"page=2&per_page=3", "pending running"}, {"page=1&per_page=1&kind=import", "running"},
