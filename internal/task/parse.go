@@ -197,6 +197,24 @@ func lookups(tasks []*Task) int {
 	return len(shapes)
 }
 
+// list reads an array of up to limit things, one by each in the place of its element; left out there are none.
+func (p *parser) list(name string, v jsonread.Value, limit int, things string, each func(element jsonread.Value)) {
+	if v.IsNull() || !p.Array(name, v) {
+		return
+	}
+	p.Enter(name)
+	defer p.Leave()
+	for i, element := range v.Elements {
+		if i == limit {
+			p.Addf("", "must have at most %d %s", limit, things)
+			break
+		}
+		p.EnterIndex(i)
+		each(element)
+		p.Leave()
+	}
+}
+
 // label reads a text that is not blank and has at most limit characters.
 func (p *parser) label(name string, v jsonread.Value, limit int) string {
 	if v.IsNull() {

@@ -82,23 +82,11 @@ func ParseAnswer(body []byte, checkURL func(rawURL string) error) (a Action, fou
 }
 
 // actions reads an array of them; left out there are none.
-func (p *parser) actions(name string, v jsonread.Value, trigger Trigger) []Action {
-	if v.IsNull() || !p.Array(name, v) {
-		return nil
-	}
-	p.Enter(name)
-	defer p.Leave()
-	var actions []Action
-	for i, element := range v.Elements {
-		if i == MaxActions {
-			p.Addf("", "must have at most %d actions", MaxActions)
-			break
-		}
-		p.EnterIndex(i)
+func (p *parser) actions(name string, v jsonread.Value, trigger Trigger) (actions []Action) {
+	p.list(name, v, MaxActions, "actions", func(element jsonread.Value) {
 		a, _ := p.action("", element, trigger)
-		p.Leave()
 		actions = append(actions, a)
-	}
+	})
 	return actions
 }
 

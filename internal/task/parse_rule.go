@@ -83,26 +83,15 @@ func ParseRulesEdit(body []byte) (kind string, rules []Rule, err error) {
 }
 
 // rules reads an array of them; left out there are none.
-func (p *parser) rules(name string, v jsonread.Value) []Rule {
-	if v.IsNull() || !p.Array(name, v) {
+func (p *parser) rules(name string, v jsonread.Value) (rules []Rule) {
+	if v.IsNull() {
 		return nil
 	}
 	if bytes.Equal(v.Raw(), p.lastRulesRaw) {
 		return p.lastRules
 	}
 	before := p.Count()
-	p.Enter(name)
-	var rules []Rule
-	for i, element := range v.Elements {
-		if i == MaxRules {
-			p.Addf("", "must have at most %d rules", MaxRules)
-			break
-		}
-		p.EnterIndex(i)
-		rules = append(rules, p.rule(element))
-		p.Leave()
-	}
-	p.Leave()
+	p.list(name, v, MaxRules, "rules", func(element jsonread.Value) { rules = append(rules, p.rule(element)) })
 	if p.Count() == before {
 		p.lastRulesRaw, p.lastRules = v.Raw(), rules
 	}
@@ -217,23 +206,10 @@ func (p *parser) matcher(v jsonread.Value) (m Matcher) {
 }
 
 // dedupe reads an array of matchers; left out there are none.
-func (p *parser) dedupe(v jsonread.Value) []Matcher {
-	const name = "dedupe_strategy"
-	if v.IsNull() || !p.Array(name, v) {
-		return nil
-	}
-	p.Enter(name)
-	defer p.Leave()
-	var matchers []Matcher
-	for i, element := range v.Elements {
-		if i == MaxDedupe {
-			p.Addf("", "must have at most %d matchers", MaxDedupe)
-			break
-		}
-		p.EnterIndex(i)
+func (p *parser) dedupe(v jsonread.Value) (matchers []Matcher) {
+	p.list("dedupe_strategy", v, MaxDedupe, "matchers", func(element jsonread.Value) {
 		matchers = append(matchers, p.matcherMembers(element, "what is claimed is found as Pending"))
-		p.Leave()
-	}
+	})
 	return matchers
 }
 
@@ -270,19 +246,8 @@ func (p *parser) matcherStatus(v jsonread.Value, claimed string) Status {
 	return status
 }
 
-func (p *parser) matcherFields(v jsonread.Value) []string {
-	if v.IsNull() || !p.Array("fields", v) {
-		return nil
-	}
-	p.Enter("fields")
-	defer p.Leave()
-	var fields []string
-	for i, element := range v.Elements {
-		if i == MaxFields {
-			p.Addf("", "must have at most %d fields", MaxFields)
-			break
-		}
-		p.EnterIndex(i)
+func (p *parser) matcherFields(v jsonread.Value) (fields []string) {
+	p.list("fields", v, MaxFields, "fields", func(element jsonread.Value) {
 		field, ok := p.text("", element)
 		switch {
 		case !ok:
@@ -293,8 +258,7 @@ func (p *parser) matcherFields(v jsonread.Value) []string {
 		default:
 			fields = append(fields, field)
 		}
-		p.Leave()
-	}
+	})
 	return fields
 }
 
