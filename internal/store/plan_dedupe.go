@@ -27,6 +27,9 @@ type Dedupe struct {
 
 // NewDedupe says what has to be found for b; nil: nothing.
 func NewDedupe(b *task.Batch) *Dedupe {
+	if !slices.ContainsFunc(b.Tasks, func(t *task.Task) bool { return len(t.Dedupe) > 0 }) {
+		return nil
+	}
 	d := &Dedupe{
 		batch: b, byKind: map[string][]task.Shape{}, gates: make([][]task.Gate, len(b.Tasks)),
 		found: map[task.Gate]task.ID{}, status: map[task.Gate]task.Status{},
@@ -46,9 +49,6 @@ func NewDedupe(b *task.Batch) *Dedupe {
 				d.Gates = append(d.Gates, gate.ID)
 			}
 		}
-	}
-	if len(d.Shapes) == 0 {
-		return nil
 	}
 	d.Shapes = distinct(d.Shapes)
 	for _, s := range d.Shapes {
@@ -178,8 +178,10 @@ func (d *Dedupe) rewire(b *task.Batch, instead map[task.ID]task.ID) (Deduped, er
 	const shown = 10
 	var problems task.Problems
 	for _, cycle := range graph.Cycles(shown) {
+		first := b.Tasks[cycle[0]].ID
+		place := slices.IndexFunc(d.batch.Tasks, func(t *task.Task) bool { return t.ID == first })
 		problems = append(problems, task.Problem{
-			Path:    fmt.Sprintf("tasks[%d].dependencies", slices.Index(d.batch.Tasks, d.original(b.Tasks[cycle[0]].ID))),
+			Path:    fmt.Sprintf("tasks[%d].dependencies", place),
 			Message: "cycle " + task.CycleText(b.Tasks, cycle) + ", with duplicates replaced by what they duplicate",
 		})
 	}
@@ -187,11 +189,6 @@ func (d *Dedupe) rewire(b *task.Batch, instead map[task.ID]task.ID) (Deduped, er
 		return Deduped{}, problems
 	}
 	return left, nil
-}
-
-func (d *Dedupe) original(id task.ID) *task.Task {
-	i := slices.IndexFunc(d.batch.Tasks, func(t *task.Task) bool { return t.ID == id })
-	return d.batch.Tasks[i]
 }
 
 // merge replaces parents. Those that become one have to succeed if one of them had to.
