@@ -51,11 +51,26 @@ type Action struct {
 	// Condition is Success or Failure with the trigger End, and left out otherwise.
 	Condition string `json:"condition,omitempty"`
 	Params    Params `json:"params"`
+	// Timeout is how many seconds one attempt may take, Retry how often and when it is sent again. Both are left out where
+	// the action does not say.
+	Timeout *int64 `json:"timeout,omitempty"`
+	Retry   *Retry `json:"retry,omitempty"`
 	// Failures counts the attempts that failed.
 	Failures int `json:"failures"`
 	// LastStatus is the HTTP status of the last answer, LastError what was wrong last; nil for none.
 	LastStatus *int    `json:"last_status"`
 	LastError  *string `json:"last_error"`
+}
+
+// Retry is a retry policy. What is left out is as the server has it for actions of that trigger.
+type Retry struct {
+	// MaxAttempts is how often it is sent in all; 1: it is not sent again.
+	MaxAttempts int `json:"max_attempts,omitempty"`
+	// Initial and Max are in seconds, with up to three decimal places: the pause after the first failure may be as long as
+	// Initial, and after each further one Factor times as long, up to Max.
+	Initial float64 `json:"initial,omitempty"`
+	Factor  float64 `json:"factor,omitempty"`
+	Max     float64 `json:"max,omitempty"`
 }
 
 // Params say what an action sends, and where.

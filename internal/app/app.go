@@ -97,7 +97,7 @@ func (a *App) wire(s store.Store, guard *dispatch.Guard) {
 	})
 	a.dispatcher = dispatch.New(dispatch.Options{
 		Store: a.store, Settler: a.settler, Guard: guard, HostURL: hostURL, Window: c.Window, HostWindow: c.HostWindow,
-		Timeout: c.WebhookTimeout, Lease: c.ClaimLease, Registry: registry, Log: a.log,
+		Timeout: c.WebhookTimeout, Lease: c.ClaimLease, StartRetry: c.StartRetry, Retry: c.Retry, Registry: registry, Log: a.log,
 		OnRoom: func() { a.pump.Wake() },
 	})
 	a.pump = schedule.New(schedule.Options{

@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"taskrunner/internal/task"
 )
 
 // Config is a whole configuration.
@@ -40,7 +42,9 @@ type Config struct {
 	Window          int
 	HostWindow      int
 	WebhookTimeout  time.Duration
-	ShutdownTimeout time.Duration
+	// StartRetry is the retry policy of on_start, Retry that of other actions.
+	StartRetry, Retry task.Retry
+	ShutdownTimeout   time.Duration
 
 	port   int
 	listen string
@@ -73,6 +77,9 @@ func Settings() []Setting {
 			readNetworks},
 		{"SKIP_SSRF_VALIDATION", "0", "1 is the same as WEBHOOK_ALLOWED_NETWORKS=any", readSkipSSRF},
 		{"WEBHOOK_TIMEOUT", "10s", "How long one webhook may take", duration(func(c *Config) *time.Duration { return &c.WebhookTimeout }, time.Second, time.Minute)},
+		retrySetting("WEBHOOK_START_RETRY", "Retry policy of on_start where the task does not say; members left out are as here",
+			task.TriggerStart, func(c *Config) *task.Retry { return &c.StartRetry }),
+		retrySetting("WEBHOOK_RETRY", "The same of other actions", task.TriggerSuccess, func(c *Config) *task.Retry { return &c.Retry }),
 		{"WEBHOOK_WINDOW", "2048", "Webhooks in flight at once, over all hosts", number(func(c *Config) *int { return &c.Window }, 1, 10_000)},
 		{"WEBHOOK_HOST_WINDOW", "256", "Webhooks in flight at once to one host", number(func(c *Config) *int { return &c.HostWindow }, 1, 10_000)},
 		{"CLAIM_LEASE", "30s", "After how long the claims of a dead process are taken over", duration(func(c *Config) *time.Duration { return &c.ClaimLease }, time.Second, time.Hour)},
@@ -307,6 +314,16 @@ func duration(field func(*Config) *time.Duration, low, high time.Duration) func(
 		*field(c) = d
 		return nil
 	}
+}
+
+// retrySetting reads a policy as actions have it; what it leaves out is as in its default.
+func retrySetting(name, help string, trigger task.Trigger, field func(*Config) *task.Retry) Setting {
+	fallback := task.DefaultRetry(trigger)
+	return Setting{name, fallback.String(), help, func(c *Config, value string) error {
+		r, err := task.ParseRetry([]byte(value), trigger)
+		*field(c) = r.Or(fallback)
+		return err
+	}}
 }
 
 // Table is the configuration table of the README, in Markdown.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"taskrunner/internal/task"
 )
 
 func load(t *testing.T, flags, env map[string]string) *Config {
@@ -24,6 +26,8 @@ func defaults() *Config {
 	return &Config{
 		SQLitePath: "taskrunner.db", Listen: ":8085", HostURL: "http://localhost:8085", HostURLGuessed: true,
 		ClaimLease: 30 * time.Second, MaxTasks: 10_000, MaxBody: 32 << 20, Window: 2048, HostWindow: 256,
+		StartRetry:     task.Retry{MaxAttempts: 3, Initial: time.Second, Factor: 2, Max: 2 * time.Second},
+		Retry:          task.Retry{MaxAttempts: 10, Initial: time.Second, Factor: 6, Max: 16 * time.Hour},
 		WebhookTimeout: 10 * time.Second, ShutdownTimeout: 30 * time.Second,
 	}
 }
@@ -69,6 +73,15 @@ func TestLoad(t *testing.T) {
 			c.AuthToken = "the-flag-is-the-one"
 		}},
 		{name: "empty token", env: map[string]string{"AUTH_TOKEN": ""}, want: func(*Config) {}},
+		{name: "retries", env: map[string]string{
+			"WEBHOOK_START_RETRY": `{"max_attempts": 1}`, "WEBHOOK_RETRY": `{"initial": 0.5, "factor": 2, "max": 60, "max_attempts": 20}`,
+		}, want: func(c *Config) {
+			c.StartRetry.MaxAttempts = 1
+			c.Retry = task.Retry{MaxAttempts: 20, Initial: time.Second / 2, Factor: 2, Max: time.Minute}
+		}},
+		{name: "retry by flag", flags: map[string]string{"webhook-start-retry": `{"initial":5}`}, want: func(c *Config) {
+			c.StartRetry.Initial, c.StartRetry.Max = 5*time.Second, 5*time.Second
+		}},
 		{name: "lease in seconds", env: map[string]string{"CLAIM_LEASE": "2"}, want: func(c *Config) { c.ClaimLease = 2 * time.Second }},
 	}
 	for _, test := range tests {
@@ -88,7 +101,7 @@ func TestLoadListsEverythingWrong(t *testing.T) {
 	env := map[string]string{
 		"DATABASE_URL": "mysql://u:hunter2@h", "HOST_URL": "ftp://x", "PORT": "99999", "LISTEN_ADDR": "a:b", "LOG_LEVEL": "loud",
 		"WEBHOOK_ALLOWED_NETWORKS": "10.0.0.0/99,foo", "CLAIM_LEASE": "0", "MAX_TASKS_PER_BATCH": "many", "SKIP_SSRF_VALIDATION": "perhaps",
-		"DEAD_END_CANCEL_ENABLED": "maybe",
+		"DEAD_END_CANCEL_ENABLED": "maybe", "WEBHOOK_START_RETRY": `{"max": 601}`, "WEBHOOK_RETRY": "3",
 	}
 	_, err := Load(nil, func(name string) string { return env[name] })
 	if err == nil {

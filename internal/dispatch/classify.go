@@ -2,9 +2,12 @@ package dispatch
 
 import (
 	"errors"
+	"math"
 	"net/http"
 	"strconv"
 	"time"
+
+	"taskrunner/internal/task"
 )
 
 // Verdict is what an attempt comes to.
@@ -45,36 +48,67 @@ func refused(err error) bool {
 	return ok
 }
 
-// policy says how often and when an action is sent again.
-type policy struct {
-	attempts int
-	// first is the pause after the first failure; each further one is factor times as long.
-	first  time.Duration
-	factor int
-	// maxRetryAfter bounds what a receiver may ask for.
-	maxRetryAfter time.Duration
-}
-
-var (
-	// startPolicy: three attempts within about 3 s. The claim keeps its place in the windows and its slots meanwhile,
-	// so a receiver cannot ask for much more.
-	startPolicy = policy{attempts: 3, first: time.Second, factor: 2, maxRetryAfter: 30 * time.Second}
-	// outboxPolicy: ten attempts; the nine pauses of 1 s, 4 s, 16 s … 18 h make a day.
-	outboxPolicy = policy{attempts: 10, first: time.Second, factor: 4, maxRetryAfter: 24 * time.Hour}
+const (
+	// minPause is how long a retry waits at least, unless its policy does not let it wait that long.
+	minPause = 100 * time.Millisecond
+	// maxRetryAfter and maxStartRetryAfter bound what a receiver may ask for, of an on_start less: its task keeps its
+	// slots, and its place in the windows. A policy with longer pauses lets the receiver ask for as much.
+	maxRetryAfter      = 24 * time.Hour
+	maxStartRetryAfter = 30 * time.Second
+	// startWithin is how long after the first attempt the last one of an on_start may begin, whatever its policy: a task
+	// that cannot be started gives its slots back within the hour.
+	startWithin = time.Hour
 )
 
-// pause is how long to wait after that many failures: the policy's pause give or take a quarter, or what the receiver
-// asked for if that is longer. It is false when the attempts are used up. random is uniform over all its values.
-func (p *policy) pause(failures int, retryAfter time.Duration, random uint64) (time.Duration, bool) {
-	if failures >= p.attempts {
+// policy says how often and when an action is sent again.
+type policy struct {
+	task.Retry    // without anything left out
+	maxRetryAfter time.Duration
+	within        time.Duration // of the first attempt; 0: no bound
+}
+
+// policy is that of an action: its own, and what it leaves out as the server has it.
+func (d *Dispatcher) policy(c *call) policy {
+	if c.trigger == task.TriggerStart {
+		return newPolicy(c.action.Retry.Or(d.startRetry), maxStartRetryAfter, startWithin)
+	}
+	return newPolicy(c.action.Retry.Or(d.retry), maxRetryAfter, 0)
+}
+
+func newPolicy(r task.Retry, retryAfter, within time.Duration) policy {
+	return policy{Retry: r, maxRetryAfter: max(retryAfter, r.Max), within: within}
+}
+
+// ceiling is how long the pause after that many failures may be: exponential, up to Max.
+func (p *policy) ceiling(failures int) time.Duration {
+	d := float64(p.Initial) * math.Pow(p.Factor, float64(failures-1))
+	if d >= float64(p.Max) {
+		return p.Max
+	}
+	return time.Duration(d)
+}
+
+// failed is what an attempt that should be repeated came to.
+type failed struct {
+	failures   int           // with this one
+	since      time.Duration // the first attempt began
+	retryAfter time.Duration // that the receiver asked for; 0: none
+}
+
+// pause is how long to wait before the next attempt: anything from minPause to the ceiling (full jitter: what failed
+// together does not come back together), or what the receiver asked for if that is longer. It is false when there is no
+// further attempt. random is uniform over all its values.
+func (p *policy) pause(f failed, random uint64) (time.Duration, bool) {
+	if f.failures >= p.MaxAttempts {
 		return 0, false
 	}
-	d := p.first
-	for range failures - 1 {
-		d *= time.Duration(p.factor)
+	ceiling := p.ceiling(f.failures)
+	least := min(minPause, ceiling)
+	d := max(least+time.Duration(random%uint64(ceiling-least+1)), min(f.retryAfter, p.maxRetryAfter))
+	if p.within > 0 && f.since+d > p.within {
+		return 0, false
 	}
-	d = d*3/4 + time.Duration(random%uint64(d/2+1))
-	return max(d, min(retryAfter, p.maxRetryAfter)), true
+	return d, true
 }
 
 // parseRetryAfter reads the header of that name: seconds, or an HTTP date. What is neither, or past, is 0.
@@ -83,7 +117,7 @@ func parseRetryAfter(value string, now time.Time) time.Duration {
 		return 0
 	}
 	if seconds, err := strconv.ParseUint(value, 10, 64); err == nil {
-		return time.Duration(min(seconds, uint64(outboxPolicy.maxRetryAfter/time.Second))) * time.Second
+		return time.Duration(min(seconds, uint64(maxRetryAfter/time.Second))) * time.Second
 	}
 	if at, err := http.ParseTime(value); err == nil {
 		return max(0, at.Sub(now))

@@ -29,7 +29,6 @@ func newTransport(o *Options) *http.Transport {
 		MaxIdleConnsPerHost:    2 * o.HostWindow,
 		IdleConnTimeout:        idleTimeout,
 		TLSHandshakeTimeout:    connect,
-		ResponseHeaderTimeout:  o.Timeout,
 		ExpectContinueTimeout:  time.Second,
 		MaxResponseHeaderBytes: maxAnswerHeader,
 	}

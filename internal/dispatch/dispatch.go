@@ -21,6 +21,7 @@ import (
 type Store interface {
 	ClaimDeliveries(ctx context.Context, p store.ClaimDeliveriesParams) (store.ClaimedDeliveries, error)
 	FinishDeliveries(ctx context.Context, attempts []store.Attempt) error
+	Task(ctx context.Context, id task.ID) (*store.Detail, error)
 }
 
 // Settler takes outcomes and returns when they are durable.
@@ -39,10 +40,14 @@ type Options struct {
 	// Window bounds the requests that are out over all hosts (0: 2048), HostWindow those to one host (0: 256). Each
 	// bounds on_start and the outbox for itself.
 	Window, HostWindow int
-	// Timeout bounds one request with its answer. 0: 10 s.
+	// Timeout bounds one request with its answer, where its action does not say. 0: 10 s.
 	Timeout time.Duration
-	// Lease is how long a claimed delivery is kept from other processes. 0: 30 s; at least twice Timeout.
+	// Lease is how long a claimed delivery is kept from other processes. 0: 30 s; at least twice Timeout, or twice that of
+	// the action if that is longer.
 	Lease time.Duration
+	// StartRetry is the policy of on_start, Retry that of every other action, where the action does not say. What they
+	// leave out is as of [task.DefaultRetry].
+	StartRetry, Retry task.Retry
 	// Registry takes the metrics. Nil: they are kept nowhere.
 	Registry prometheus.Registerer
 	// Log is nil for none.
@@ -70,6 +75,8 @@ func (o *Options) fill() {
 		o.Lease = 30 * time.Second
 	}
 	o.Lease = max(o.Lease, 2*o.Timeout)
+	o.StartRetry = o.StartRetry.Or(task.DefaultRetry(task.TriggerStart))
+	o.Retry = o.Retry.Or(task.DefaultRetry(task.TriggerSuccess))
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -87,6 +94,8 @@ type Dispatcher struct {
 	random  func() uint64
 	lease   time.Duration
 	metrics *metrics
+
+	startRetry, retry task.Retry
 
 	sender    *sender
 	transport *http.Transport
@@ -120,6 +129,7 @@ func New(o Options) *Dispatcher {
 	work, abandon := context.WithCancel(context.Background())
 	d := &Dispatcher{
 		store: o.Store, settler: o.Settler, guard: o.Guard, log: o.Log, random: o.Rand, lease: o.Lease,
+		startRetry: o.StartRetry, retry: o.Retry,
 		metrics:   newMetrics(o.Registry),
 		transport: transport,
 		sender: &sender{
@@ -211,10 +221,12 @@ func (d *Dispatcher) attempt(c *call) (answer, Verdict) {
 	return a, Classify(a.status, a.err)
 }
 
-// after decides how to go on after a failed attempt, the failures-th, and counts it.
-func (d *Dispatcher) after(p *policy, c *call, a *answer, v Verdict, failures int) (pause time.Duration, again bool) {
+// after decides how to go on after a failed attempt, and counts it.
+func (d *Dispatcher) after(c *call, a *answer, v Verdict, f failed) (pause time.Duration, again bool) {
 	if v == Retry {
-		pause, again = p.pause(failures, a.retryAfter, d.random())
+		p := d.policy(c)
+		f.retryAfter = a.retryAfter
+		pause, again = p.pause(f, d.random())
 	}
 	r := resultFailed
 	switch {

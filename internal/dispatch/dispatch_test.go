@@ -34,6 +34,8 @@ type fakeStore struct {
 	attempts [][]store.Attempt
 	outcomes []task.Outcome
 	claims   []store.ClaimDeliveriesParams
+	// tasks are what the database says of some; of others it says nothing.
+	tasks map[task.ID]task.State
 	// err fails every call.
 	err error
 	// gate, when set, holds FinishDeliveries up; during is called by ClaimDeliveries.
@@ -86,6 +88,18 @@ func (f *fakeStore) Settle(_ context.Context, outcomes ...task.Outcome) ([]store
 	}
 	f.outcomes = append(f.outcomes, outcomes...)
 	return make([]store.Result, len(outcomes)), nil
+}
+
+func (f *fakeStore) Task(_ context.Context, id task.ID) (*store.Detail, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s, ok := f.tasks[id]; ok && f.err == nil {
+		return &store.Detail{Item: store.Item{State: s}}, nil
+	}
+	if f.err != nil {
+		return nil, f.err
+	}
+	return nil, store.ErrNotFound
 }
 
 func (f *fakeStore) set(change func()) {
@@ -204,6 +218,8 @@ func TestStartOutcomes(t *testing.T) {
 	cancel := task.Action{Verb: "Delete", URL: "https://worker/cancel/17"}
 	tests := []struct {
 		name    string
+		action  task.Action // what it says of timeout and retry
+		rand    func() uint64
 		answers []network // the last one stands
 		want    task.Outcome
 		within  [2]time.Duration
@@ -228,11 +244,38 @@ func TestStartOutcomes(t *testing.T) {
 			func(*http.Request) (*http.Response, error) { return nil, io.EOF },
 			func(*http.Request) (*http.Response, error) { return respond(200, "") },
 		}, want: task.Outcome{Kind: task.Started, StartStatus: 200, StartFailures: 2},
-			within: [2]time.Duration{2 * time.Second, 4 * time.Second}, counts: map[string]float64{"done": 1, "retry": 2}},
+			within: [2]time.Duration{200 * time.Millisecond, 3 * time.Second}, counts: map[string]float64{"done": 1, "retry": 2}},
 		{name: "never accepted", answers: []network{func(*http.Request) (*http.Response, error) { return respond(503, "") }},
 			want: task.Outcome{Kind: task.StartFailed, StartStatus: 503, StartFailures: 3, StartError: "503 Service Unavailable",
 				FailureReason: "on_start failed: 503 after 3 attempts"},
-			within: [2]time.Duration{2 * time.Second, 4 * time.Second}, counts: map[string]float64{"retry": 2, "failed": 1}},
+			within: [2]time.Duration{200 * time.Millisecond, 3 * time.Second}, counts: map[string]float64{"retry": 2, "failed": 1}},
+		{name: "own policy", action: task.Action{Retry: task.Retry{MaxAttempts: 5, Initial: time.Minute, Factor: 2, Max: 3 * time.Minute}},
+			answers: []network{func(*http.Request) (*http.Response, error) { return respond(500, "") }},
+			want: task.Outcome{Kind: task.StartFailed, StartStatus: 500, StartFailures: 5, StartError: "500 Internal Server Error",
+				FailureReason: "on_start failed: 500 after 5 attempts"},
+			within: [2]time.Duration{3 * time.Second, 9 * time.Minute}, counts: map[string]float64{"retry": 4, "failed": 1}},
+		{name: "retries off", action: task.Action{Retry: task.Retry{MaxAttempts: 1}},
+			answers: []network{func(*http.Request) (*http.Response, error) { return nil, io.EOF }},
+			want: task.Outcome{Kind: task.StartFailed, StartFailures: 1, StartError: "EOF",
+				FailureReason: "on_start failed: EOF after 1 attempt"}, counts: map[string]float64{"failed": 1}},
+		{name: "given up after an hour", action: task.Action{
+			Timeout: time.Minute, Retry: task.Retry{MaxAttempts: 100, Initial: 10 * time.Minute, Factor: 1, Max: 10 * time.Minute},
+		}, rand: func() uint64 { return uint64(10*time.Minute - minPause) }, answers: []network{hang},
+			want: task.Outcome{Kind: task.StartFailed, StartFailures: 6, StartError: "no answer within 1m0s",
+				FailureReason: "on_start failed: no answer within 1m0s after 6 attempts"},
+			within: [2]time.Duration{56 * time.Minute, 56 * time.Minute}},
+		{name: "own timeout", action: task.Action{Timeout: 2 * time.Second, Retry: task.Retry{MaxAttempts: 1}}, answers: []network{hang},
+			want: task.Outcome{Kind: task.StartFailed, StartFailures: 1, StartError: "no answer within 2s",
+				FailureReason: "on_start failed: no answer within 2s after 1 attempt"},
+			within: [2]time.Duration{2 * time.Second, 2 * time.Second}},
+		{name: "cancel action with its own", answers: []network{func(*http.Request) (*http.Response, error) {
+			return respond(200, `{"kind":"Webhook","params":{"url":"https://worker/cancel/17","verb":"Delete"},"timeout":60,"retry":{"max_attempts":2}}`)
+		}}, want: task.Outcome{Kind: task.Started, StartStatus: 200, OnCancel: []task.Action{
+			{Verb: "Delete", URL: "https://worker/cancel/17", Timeout: time.Minute, Retry: task.Retry{MaxAttempts: 2}},
+		}}},
+		{name: "cancel action with a policy that is none", ignored: 1, answers: []network{func(*http.Request) (*http.Response, error) {
+			return respond(200, `{"kind":"Webhook","params":{"url":"https://worker/","verb":"Delete"},"retry":{"max_attempts":0}}`)
+		}}, want: task.Outcome{Kind: task.Started, StartStatus: 200}},
 		{name: "retry later", answers: []network{
 			func(*http.Request) (*http.Response, error) { return respond(429, "", "Retry-After", "9") },
 			func(*http.Request) (*http.Response, error) { return respond(200, "") },
@@ -244,7 +287,7 @@ func TestStartOutcomes(t *testing.T) {
 		{name: "hangs", answers: []network{hang},
 			want: task.Outcome{Kind: task.StartFailed, StartFailures: 3, StartError: "no answer within 10s",
 				FailureReason: "on_start failed: no answer within 10s after 3 attempts"},
-			within: [2]time.Duration{32 * time.Second, 34 * time.Second}},
+			within: [2]time.Duration{30*time.Second + 200*time.Millisecond, 33 * time.Second}},
 		{name: "refused", answers: []network{func(*http.Request) (*http.Response, error) {
 			return nil, newGuard(t).Control("tcp", "10.0.0.1:80", nil)
 		}}, want: task.Outcome{Kind: task.StartFailed, StartFailures: 1,
@@ -256,13 +299,13 @@ func TestStartOutcomes(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var keys []string
-				f := newFixture(t, Options{}, func(r *http.Request) (*http.Response, error) {
+				f := newFixture(t, Options{Rand: c.rand}, func(r *http.Request) (*http.Response, error) {
 					keys = append(keys, r.Header.Get("Idempotency-Key"))
 					return c.answers[min(len(keys), len(c.answers))-1](r)
 				})
 				began := time.Now()
 				cl := claim("worker")
-				cl.Attempt = 4
+				cl.Attempt, cl.Action.Timeout, cl.Action.Retry = 4, c.action.Timeout, c.action.Retry
 				f.Start([]store.Claim{cl})
 				f.waitIdle()
 				took := time.Since(began)
@@ -432,7 +475,7 @@ func TestRetryKeepsItsPlace(t *testing.T) {
 func TestOutboxResults(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, Options{Rand: func() uint64 { return 0 }}, func(r *http.Request) (*http.Response, error) {
+		f := newFixture(t, Options{Rand: func() uint64 { return uint64(216*time.Second - minPause) }}, func(r *http.Request) (*http.Response, error) {
 			switch r.URL.Host {
 			case "good":
 				return respond(204, "")
@@ -454,10 +497,10 @@ func TestOutboxResults(t *testing.T) {
 		slices.SortFunc(got, func(a, b store.Attempt) int { return bytes.Compare(a.Source[:], b.Source[:]) })
 		want := []store.Attempt{
 			{Source: good.Source, Trigger: task.TriggerSuccess, State: store.DeliveryDone, Status: 204},
-			{Source: bad.Source, Trigger: task.TriggerFailure, Place: 2, State: store.DeliveryPending, Retry: 192 * time.Second, Status: 500, Error: "500 Internal Server Error"},
+			{Source: bad.Source, Trigger: task.TriggerFailure, Place: 2, State: store.DeliveryPending, Retry: 216 * time.Second, Status: 500, Error: "500 Internal Server Error"},
 			{Source: last.Source, Trigger: task.TriggerCancel, State: store.DeliveryDead, Status: 500, Error: "500 Internal Server Error"},
 			{Source: gone.Source, Trigger: task.TriggerSuccess, State: store.DeliveryDead, Status: 410, Error: "410 Gone"},
-			{Source: silent.Source, Trigger: task.TriggerSuccess, State: store.DeliveryPending, Retry: 48 * time.Second, Error: "EOF"},
+			{Source: silent.Source, Trigger: task.TriggerSuccess, State: store.DeliveryPending, Retry: 216 * time.Second, Error: "EOF"},
 			{Source: batch.Source, Trigger: task.TriggerBatchComplete, State: store.DeliveryPending, Retry: 100 * time.Second, Status: 500, Error: "500 Internal Server Error"},
 		}
 		slices.SortFunc(want, func(a, b store.Attempt) int { return bytes.Compare(a.Source[:], b.Source[:]) })
@@ -478,6 +521,109 @@ func TestOutboxResults(t *testing.T) {
 			t.Errorf("lease %v", lease)
 		}
 	})
+}
+
+// What an action says counts for it alone, and the server's policy for what it leaves out.
+func TestOutboxPolicies(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o := Options{
+			Retry: task.Retry{MaxAttempts: 4, Initial: 50 * time.Second, Factor: 2, Max: time.Hour},
+			Rand:  func() uint64 { return 0 }, Timeout: 3 * time.Second,
+		}
+		began, waited := time.Now(), map[string]time.Duration{}
+		var mu sync.Mutex
+		f := newFixture(t, o, func(r *http.Request) (*http.Response, error) {
+			<-r.Context().Done()
+			mu.Lock()
+			defer mu.Unlock()
+			waited[r.URL.Host] = time.Since(began)
+			return nil, r.Context().Err()
+		})
+		want := map[string]store.Attempt{}
+		add := func(host string, a task.Action, failures int, state store.DeliveryState, err string) {
+			d := delivery(host, task.TriggerSuccess)
+			d.Action.Timeout, d.Action.Retry, d.Failures = a.Timeout, a.Retry, failures
+			f.store.due = append(f.store.due, d)
+			r := store.Attempt{Source: d.Source, Trigger: d.Trigger, State: state, Error: err}
+			if state == store.DeliveryPending {
+				r.Retry = minPause
+			}
+			want[host] = r
+		}
+		add("plain", task.Action{}, 2, store.DeliveryPending, "no answer within 3s")
+		add("plain-last", task.Action{}, 3, store.DeliveryDead, "no answer within 3s")
+		add("long", task.Action{Timeout: time.Minute, Retry: task.Retry{MaxAttempts: 9}}, 7, store.DeliveryPending, "no answer within 1m0s")
+		add("long-last", task.Action{Timeout: time.Second, Retry: task.Retry{MaxAttempts: 9}}, 8, store.DeliveryDead, "no answer within 1s")
+		add("off", task.Action{Retry: task.Retry{MaxAttempts: 1}}, 0, store.DeliveryDead, "no answer within 3s")
+		f.run(t)
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		got := map[string]store.Attempt{}
+		for _, a := range f.store.finished() {
+			for host, w := range want {
+				if w.Source == a.Source {
+					got[host] = a
+				}
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		times := map[string]time.Duration{"plain": 3 * time.Second, "plain-last": 3 * time.Second, "long": time.Minute, "long-last": time.Second, "off": 3 * time.Second}
+		if diff := cmp.Diff(times, waited); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
+// An on_start that failed is not sent again to a task that has ended or started meanwhile, or whose claim another process
+// has. If the database does not tell, it is.
+func TestStartIsNotRepeatedForNothing(t *testing.T) {
+	t.Parallel()
+	claimed := task.State{Status: task.Claimed, ClaimedAt: time.Unix(1, 0), Attempt: 1}
+	with := func(change func(s *task.State)) *task.State {
+		s := claimed
+		change(&s)
+		return &s
+	}
+	for name, c := range map[string]struct {
+		state *task.State
+		err   error
+		sent  int
+	}{
+		"claimed":    {state: &claimed, sent: 3},
+		"paused":     {state: with(func(s *task.State) { s.Status = task.Paused }), sent: 3},
+		"canceled":   {state: with(func(s *task.State) { s.Status = task.Canceled }), sent: 1},
+		"failed":     {state: with(func(s *task.State) { s.Status = task.Failure }), sent: 1},
+		"started":    {state: with(func(s *task.State) { s.Status, s.StartedAt = task.Running, time.Unix(2, 0) }), sent: 1},
+		"taken over": {state: with(func(s *task.State) { s.Attempt = 2 }), sent: 1},
+		"not told":   {err: errors.New("database is away"), sent: 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sent := 0
+				f := newFixture(t, Options{}, func(*http.Request) (*http.Response, error) {
+					sent++
+					return respond(503, "")
+				})
+				cl := claim("worker")
+				if f.store.err = c.err; c.state != nil {
+					f.store.tasks = map[task.ID]task.State{cl.ID: *c.state}
+				}
+				f.Start([]store.Claim{cl})
+				time.Sleep(time.Minute)
+				f.store.set(func() { f.store.err = nil })
+				f.waitIdle()
+				if settled := len(f.store.settled()); sent != c.sent || settled != sent/3 {
+					t.Errorf("sent %d times, settled %d, want %d and %d", sent, settled, c.sent, c.sent/3)
+				}
+				if failures, _, _ := f.Failing(cl.ID); failures != 0 || f.Room().Total != 2048 {
+					t.Errorf("it is not forgotten: %d failures, room %+v", failures, f.Room())
+				}
+			})
+		})
+	}
 }
 
 func TestOutboxBatchesResults(t *testing.T) {

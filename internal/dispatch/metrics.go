@@ -44,7 +44,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	duration := auto.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "webhook_duration_seconds",
 		Help:    "Time from sending a webhook request to the end of its answer.",
-		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 	}, []string{"trigger"})
 	inFlight := auto.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "webhooks_in_flight",

@@ -114,7 +114,7 @@ func (d *Dispatcher) deliver(dl *store.Delivery) {
 	m := d.metrics.of(dl.Trigger)
 	if verdict == Done {
 		m.requests[resultDone].Inc()
-	} else if pause, again := d.after(&outboxPolicy, &request, &a, verdict, dl.Failures+1); again {
+	} else if pause, again := d.after(&request, &a, verdict, failed{failures: dl.Failures + 1}); again {
 		r.State, r.Retry = store.DeliveryPending, pause
 	} else {
 		r.State = store.DeliveryDead

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -24,8 +25,8 @@ const maxErrorText = 300
 // sender makes single attempts.
 type sender struct {
 	transport http.RoundTripper
-	handle    string // of all tasks, without the id, escaped for a query
-	timeout   time.Duration
+	handle    string        // of all tasks, without the id, escaped for a query
+	timeout   time.Duration // unless the action has its own
 	random    func() uint64
 }
 
@@ -54,7 +55,7 @@ type answer struct {
 // send makes one attempt. The status decides as soon as it is there: an answer whose body breaks off is an answer.
 func (s *sender) send(ctx context.Context, c *call) answer {
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	ctx, cancel := context.WithTimeout(ctx, s.timeoutOf(c))
 	defer cancel()
 	a := s.exchange(ctx, c)
 	a.took = time.Since(began)
@@ -66,6 +67,8 @@ func (s *sender) send(ctx context.Context, c *call) answer {
 	}
 	return a
 }
+
+func (s *sender) timeoutOf(c *call) time.Duration { return cmp.Or(c.action.Timeout, s.timeout) }
 
 func (s *sender) exchange(ctx context.Context, c *call) answer {
 	req, err := s.request(ctx, c)
@@ -221,7 +224,7 @@ func describeStatus(status int) string {
 // describe says what went wrong in up to maxErrorText characters, without anything secret of the action.
 func (s *sender) describe(ctx context.Context, c *call, err error) string {
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
-		return fmt.Sprintf("no answer within %v", s.timeout)
+		return fmt.Sprintf("no answer within %v", s.timeoutOf(c))
 	}
 	if refusal, ok := errors.AsType[*refusedError](err); ok {
 		return refusal.Error()

@@ -37,10 +37,11 @@ func (d *Dispatcher) start(c *store.Claim) {
 	}
 }
 
-// deliverStart makes all attempts. It is false when sending ends before there is an outcome.
+// deliverStart makes all attempts. It is false when sending ends before there is an outcome, or none is wanted any more.
 func (d *Dispatcher) deliverStart(c *store.Claim) (task.Outcome, bool) {
 	request := call{id: c.ID, trigger: task.TriggerStart, action: &c.Action, keep: true}
 	o := task.Outcome{ID: c.ID, Kind: task.Started, Attempt: c.Attempt}
+	began := time.Now()
 	defer d.failing.forget(&o)
 	for {
 		a, verdict := d.attempt(&request)
@@ -55,16 +56,23 @@ func (d *Dispatcher) deliverStart(c *store.Claim) (task.Outcome, bool) {
 		}
 		o.StartFailures++
 		d.failing.remember(&o)
-		pause, again := d.after(&startPolicy, &request, &a, verdict, o.StartFailures)
+		pause, again := d.after(&request, &a, verdict, failed{failures: o.StartFailures, since: time.Since(began)})
 		if !again {
 			o.Kind = task.StartFailed
 			o.FailureReason = failureReason(&a, o.StartFailures)
 			return o, true
 		}
-		if !sleep(pause, d.stopping, nil) {
+		if !sleep(pause, d.stopping, nil) || !d.awaitsStart(c) {
 			return o, false
 		}
 	}
+}
+
+// awaitsStart looks whether a claim is still to be started before its on_start is sent again: the task may have ended
+// meanwhile. If the database does not tell, it is.
+func (d *Dispatcher) awaitsStart(c *store.Claim) bool {
+	found, err := d.store.Task(d.work, c.ID)
+	return err != nil || found.State.AwaitsStart(c.Attempt)
 }
 
 func failureReason(a *answer, attempts int) string {

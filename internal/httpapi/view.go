@@ -91,6 +91,7 @@ func batchActions(b *store.BatchSummary) []api.Action {
 func webhook(a *task.Action, records []store.DeliveryRecord, trigger task.Trigger, place int) api.Action {
 	shown := api.Action{
 		Kind: "Webhook", Params: api.Params{URL: a.URL, Verb: a.Verb, Headers: a.Headers, Body: a.Body},
+		Timeout: orNil(int64(a.Timeout / time.Second)), Retry: retry(a.Retry),
 	}
 	for i := range records {
 		if d := &records[i]; d.Trigger == trigger && d.Place == place {
@@ -98,6 +99,13 @@ func webhook(a *task.Action, records []store.DeliveryRecord, trigger task.Trigge
 		}
 	}
 	return shown
+}
+
+// retry is nil where nothing was said.
+func retry(r task.Retry) *api.Retry {
+	return orNil(api.Retry{
+		MaxAttempts: r.MaxAttempts, Initial: task.Seconds(r.Initial), Factor: r.Factor, Max: task.Seconds(r.Max),
+	})
 }
 
 func at(t time.Time) api.Time { return api.Time{Time: t} }

@@ -3,6 +3,7 @@ package jsonread
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"strconv"
 )
 
@@ -165,6 +166,35 @@ func (r *Reader) IntBetween(name string, v Value, low, high int64) (int64, bool)
 	}
 	return n, ok
 }
+
+// MilliBetween reads a number with up to three decimal places from low to high, which are thousandths, as the result is:
+// of 1.5 it is 1500.
+func (r *Reader) MilliBetween(name string, v Value, low, high int64) (int64, bool) {
+	if !r.Is(name, v, Number) {
+		return 0, false
+	}
+	var buffer [64]byte
+	d := parseDecimal(buffer[:0], v.raw)
+	n := int64(math.MaxInt64)
+	switch {
+	case len(d.digits) == 0:
+		n = 0
+	case d.exponent < -3:
+		return 0, r.Addf(name, "must have at most 3 decimal places, is %s", shorten(v.raw))
+	case d.magnitude() <= 12:
+		n, _ = strconv.ParseInt(string(appendZeros(d.digits, d.exponent+3)), 10, 64) // of up to 16 digits
+	}
+	if d.negative {
+		n = -n
+	}
+	if n < low || n > high {
+		return 0, r.Addf(name, "must be between %s and %s, is %s", milli(low), milli(high), shorten(v.raw))
+	}
+	return n, true
+}
+
+// milli writes thousandths.
+func milli(n int64) string { return strconv.FormatFloat(float64(n)/1000, 'f', -1, 64) }
 
 // shorten cuts a literal that is too long to be shown.
 func shorten(literal []byte) string {

@@ -62,6 +62,38 @@ func TestReaderProblems(t *testing.T) {
 	}
 }
 
+func TestMilliBetween(t *testing.T) {
+	t.Parallel()
+	for literal, want := range map[string]any{
+		"1": int64(1000), "1.5": int64(1500), "0.001": int64(1), "1e-3": int64(1), "100.10000": int64(100_100), "8.64e4": int64(86_400_000),
+		"-1": int64(-1000), "0": int64(0), "-0.0000": int64(0), "0e-99": int64(0), "86400": int64(86_400_000), "-1.000": int64(-1000),
+		"86400.001": "must be between -1 and 86400, is 86400.001",
+		"-1.001":    "must be between -1 and 86400, is -1.001",
+		"1e12":      "must be between -1 and 86400, is 1e12",
+		"1e300":     "must be between -1 and 86400, is 1e300",
+		"-1e300":    "must be between -1 and 86400, is -1e300",
+		"0.0001":    "must have at most 3 decimal places, is 0.0001",
+		"1e-300":    "must have at most 3 decimal places, is 1e-300",
+		`"1"`:       "must be a number, is string",
+		"null":      "must be a number, is null",
+		"12345678901234567890123456789012345678901234567890": "must be between -1 and 86400, is 1234567890123456789012345678901234567890…",
+	} {
+		v, err := jsonread.Parse([]byte(literal), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := jsonread.NewReader("")
+		n, ok := r.MilliBetween("", v, -1000, 86_400_000)
+		var got any = n
+		if !ok {
+			got = r.Err().Error()
+		}
+		if got != want {
+			t.Errorf("%s: %v, want %v", literal, got, want)
+		}
+	}
+}
+
 func TestProblemsAreBounded(t *testing.T) {
 	t.Parallel()
 	r := jsonread.NewReader("")

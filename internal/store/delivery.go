@@ -2,9 +2,14 @@ package store
 
 import (
 	"fmt"
+	"time"
 
 	"taskrunner/internal/task"
 )
+
+// Lease is how long d is kept from other processes when it is claimed: least, or twice as long as its action says that
+// an attempt may take.
+func (d *Delivery) Lease(least time.Duration) time.Duration { return max(least, 2*d.Action.Timeout) }
 
 // Load gives d its action out of those that are stored with its source. c is what the source came to, if it is a batch.
 func (d *Delivery) Load(actions []byte, c *task.Completion) error {

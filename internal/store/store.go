@@ -186,7 +186,8 @@ type Delivery struct {
 
 // ClaimDeliveriesParams bounds what is claimed.
 type ClaimDeliveriesParams struct {
-	Room  task.Room
+	Room task.Room
+	// Lease is that of a delivery, unless its action may take longer: see [Delivery.Lease].
 	Lease time.Duration
 }
 

@@ -3,6 +3,7 @@ package task
 import (
 	"encoding/json"
 	"strconv"
+	"time"
 )
 
 // Trigger is what makes an action fire. The zero value is none.
@@ -25,6 +26,10 @@ type Action struct {
 	Headers map[string]string
 	// Body is compact JSON, nil when the action has none.
 	Body json.RawMessage
+	// Timeout bounds one attempt, with its answer; 0: as long as the server allows by itself. Whole seconds.
+	Timeout time.Duration
+	// Retry says what is different for this action.
+	Retry Retry
 }
 
 // IdempotencyKey is the same for every attempt to deliver one trigger of one task, or of one batch. place counts the

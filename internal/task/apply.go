@@ -245,7 +245,7 @@ func (s *State) started(t *Task, o *Outcome, now time.Time) []Trigger {
 }
 
 func (s *State) startFailed(o *Outcome, now time.Time) []Trigger {
-	if !s.HoldsSlots() || !s.StartedAt.IsZero() || o.Attempt != s.Attempt {
+	if !s.AwaitsStart(o.Attempt) {
 		return nil
 	}
 	s.recordStart(o)

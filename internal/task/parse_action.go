@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"taskrunner/internal/jsonread"
@@ -26,10 +27,12 @@ const (
 	fieldTrigger
 	fieldCondition
 	fieldParams
+	fieldActionTimeout
+	fieldRetry
 	actionFieldCount
 )
 
-var actionFields = []string{"kind", "trigger", "condition", "params"}
+var actionFields = []string{"kind", "trigger", "condition", "params", "timeout", "retry"}
 
 const (
 	fieldURL = iota
@@ -111,6 +114,11 @@ func (p *parser) action(name string, v jsonread.Value, trigger Trigger) (a Actio
 	}
 	p.trigger(f[fieldTrigger], f[fieldCondition], trigger)
 	p.params(f[fieldParams], &a, trigger)
+	if v := f[fieldActionTimeout]; !v.IsNull() {
+		n, _ := p.IntBetween("timeout", v, 1, int64(MaxActionTimeout/time.Second))
+		a.Timeout = time.Duration(n) * time.Second
+	}
+	a.Retry = p.retry("retry", f[fieldRetry], trigger)
 	return a, p.Count() == before
 }
 
@@ -267,5 +275,12 @@ func appendAction(out []byte, a Action) []byte {
 	if a.Body != nil {
 		out = append(append(out, `,"body":`...), a.Body...)
 	}
-	return append(out, `}}`...)
+	out = append(out, '}')
+	if a.Timeout != 0 {
+		out = append(append(out, `,"timeout":`...), seconds(a.Timeout)...)
+	}
+	if a.Retry != (Retry{}) {
+		out = a.Retry.appendJSON(append(out, `,"retry":`...))
+	}
+	return append(out, '}')
 }

@@ -38,10 +38,10 @@ func TestObjectForm(t *testing.T) {
 		}),
 		`{"tasks":` + tasks + `,"on_batch_complete":[
 			{"kind":"Webhook","params":{"url":"https://h/done","verb":"Post","headers":{"X-A":"b"},"body":{ "a" : 1 }}},
-			{"kind":"Webhook","params":{"url":"https://h/get","verb":"Get","body":null}}]}`: with(func(b *Batch) {
+			{"kind":"Webhook","params":{"url":"https://h/get","verb":"Get","body":null},"timeout":9,"retry":{"factor":3}}]}`: with(func(b *Batch) {
 			b.OnComplete = []Action{
 				{Verb: "Post", URL: "https://h/done", Headers: map[string]string{"X-A": "b"}, Body: json.RawMessage(`{"a":1}`)},
-				{Verb: "Get", URL: "https://h/get"},
+				{Verb: "Get", URL: "https://h/get", Timeout: 9 * time.Second, Retry: Retry{Factor: 3}},
 			}
 		}),
 		`{"tasks":[]}`: {ID: array.ID, Metadata: json.RawMessage(`{}`)},
@@ -83,6 +83,9 @@ func TestBadObjectForm(t *testing.T) {
 			`on_batch_complete[1].params.verb: must be Get, Post, Put, Patch or Delete, is "post", did you mean "Post"?`},
 		`{"tasks":[],"on_batch_complete":[` + strings.Repeat(`{"kind":"Webhook",`+params+`},`, MaxActions) + `1]}`: {
 			`on_batch_complete: must have at most 20 actions`},
+		`{"tasks":[],"on_batch_complete":[{"kind":"Webhook",` + params + `,"timeout":0,"retry":{"max":"1h"}}]}`: {
+			`on_batch_complete[0].timeout: must be between 1 and 60, is 0`,
+			`on_batch_complete[0].retry.max: must be a number, is string`},
 		completeWith(`"body":[1]`): {`on_batch_complete[0].params.body: must be an object, is array`},
 		completeWith(`"body":"x"`): {`on_batch_complete[0].params.body: must be an object, is string`},
 		completeWith(`"headers":{"x-batch-id":"1","Idempotency-Key":"k"}`): {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 
 	"github.com/google/go-cmp/cmp"
@@ -107,6 +108,78 @@ func TestRulesRoundTrip(t *testing.T) {
 	})
 }
 
+// drawRetry leaves out what it likes.
+func drawRetry(t *rapid.T) (r Retry) {
+	pause := func(least time.Duration, name string) time.Duration {
+		return time.Duration(rapid.Int64Range(least.Milliseconds(), MaxRetryPause.Milliseconds()).Draw(t, name)) * time.Millisecond
+	}
+	if rapid.Bool().Draw(t, "has attempts") {
+		r.MaxAttempts = rapid.IntRange(1, MaxAttempts).Draw(t, "attempts")
+	}
+	if rapid.Bool().Draw(t, "has initial") {
+		r.Initial = pause(MinRetryPause, "initial")
+	}
+	if rapid.Bool().Draw(t, "has factor") {
+		r.Factor = float64(rapid.Int64Range(1000, MaxRetryFactor*1000).Draw(t, "factor")) / 1000
+	}
+	if rapid.Bool().Draw(t, "has max") {
+		r.Max = pause(max(MinRetryPause, r.Initial), "max")
+	}
+	return r
+}
+
+// What is written is read again as it was: String is the wire form.
+func TestRetryRoundTrip(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		r := drawRetry(t)
+		if got, err := ParseRetry([]byte(r.String()), TriggerSuccess); err != nil || got != r {
+			t.Fatalf("%s: %+v, %v", r, got, err)
+		}
+	})
+	for _, c := range []struct {
+		trigger Trigger
+		raw     string
+		want    string
+	}{
+		{TriggerStart, `{}`, `{}`},
+		{TriggerStart, ` {"max": 600.000, "max_attempts":1 , "initial":null} `, `{"max_attempts":1,"max":600}`},
+		{TriggerSuccess, `{"initial":0.001,"factor":1.0,"max":8.64e4}`, `{"initial":0.001,"factor":1,"max":86400}`},
+		{TriggerSuccess, `{"initial":1e-3,"factor":1.125,"max":0.1}`, `{"initial":0.001,"factor":1.125,"max":0.1}`},
+	} {
+		if got, err := ParseRetry([]byte(c.raw), c.trigger); err != nil || got.String() != c.want {
+			t.Errorf("%s: %s, %v, want %s", c.raw, got, err, c.want)
+		}
+	}
+}
+
+// What a policy says counts, and what it leaves out another one says; the pauses stay in order.
+func TestRetryOr(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		r := drawRetry(t)
+		other := drawRetry(t).Or(DefaultRetry(rapid.SampledFrom([]Trigger{TriggerStart, TriggerCancel}).Draw(t, "trigger")))
+		got := r.Or(other)
+		pick := func(own, others float64) float64 {
+			if own != 0 {
+				return own
+			}
+			return others
+		}
+		want := Retry{
+			MaxAttempts: int(pick(float64(r.MaxAttempts), float64(other.MaxAttempts))), Factor: pick(r.Factor, other.Factor),
+			Initial: got.Initial, Max: got.Max,
+		}
+		if got != want || got.Initial <= 0 || got.Initial > got.Max {
+			t.Fatalf("%s or %s is %s", r, other, got)
+		}
+		if r.Initial != 0 && got.Initial != r.Initial || r.Max != 0 && got.Max != r.Max ||
+			r.Initial == 0 && got.Initial != min(other.Initial, got.Max) || r.Max == 0 && got.Max != max(other.Max, r.Initial) {
+			t.Fatalf("%s or %s is %s", r, other, got)
+		}
+	})
+}
+
 func TestActionsRoundTrip(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -118,6 +191,8 @@ func TestActionsRoundTrip(t *testing.T) {
 			if rapid.Bool().Draw(t, "body") {
 				a.Body = json.RawMessage(rapid.SampledFrom([]string{`{}`, `[1,"a\u0001"]`, `"x"`, `0`, `false`}).Draw(t, "json"))
 			}
+			a.Timeout = time.Duration(rapid.IntRange(0, 60).Draw(t, "timeout")) * time.Second
+			a.Retry = drawRetry(t)
 			return a
 		}), 1, MaxActions).Draw(t, "actions")
 		raw := MarshalActions(actions)
@@ -132,6 +207,12 @@ func TestMarshalActions(t *testing.T) {
 	t.Parallel()
 	got := string(MarshalActions([]Action{{Verb: "Put", URL: "http://h/?a=1&b=<", Headers: map[string]string{"B": "2", "A": `"`}, Body: json.RawMessage(`{"x":1}`)}}))
 	want := `[{"kind":"Webhook","params":{"url":"http://h/?a=1&b=<","verb":"Put","headers":{"A":"\"","B":"2"},"body":{"x":1}}}]`
+	if got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	got = string(MarshalActions([]Action{{Verb: "Put", URL: "http://h", Timeout: time.Minute, Retry: Retry{2, time.Second / 2, 1.5, time.Hour}}}))
+	want = `[{"kind":"Webhook","params":{"url":"http://h","verb":"Put"},"timeout":60,` +
+		`"retry":{"max_attempts":2,"initial":0.5,"factor":1.5,"max":3600}}]`
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

@@ -24,6 +24,15 @@ func startWith(params string) string {
 	return `{"id":"a","name":"N","kind":"k","on_start":{"kind":"Webhook","params":{"verb":"Get",` + params + `}}}`
 }
 
+// startMore and endMore have more beside the params of an action.
+func startMore(more string) string {
+	return `{"id":"a","name":"N","kind":"k","on_start":{"kind":"Webhook","params":{"verb":"Get","url":"http://h"},` + more + `}}`
+}
+
+func endMore(more string) string {
+	return taskWith("a", `"on_success":[{"kind":"Webhook","params":{"verb":"Get","url":"http://h"},`+more+`}]`)
+}
+
 func ruleWith(rule string) string {
 	return taskWith("a", `"metadata":{"f":1,"g":null}`, `"rules":[`+rule+`]`)
 }
@@ -135,6 +144,41 @@ var badTasks = []struct {
 		`tasks[0].on_start.params.headers: must have at most 16384 bytes together, have 16385`}},
 	{"header count", startWith(`"url":"http://h","headers":{` + manyHeaders(51) + `}`), []string{
 		`tasks[0].on_start.params.headers: must have at most 50 headers`}},
+
+	{"action timeout", startMore(`"timeout":0`), []string{`tasks[0].on_start.timeout: must be between 1 and 60, is 0`}},
+	{"action timeout high", endMore(`"timeout":61`), []string{`tasks[0].on_success[0].timeout: must be between 1 and 60, is 61`}},
+	{"action timeout part", startMore(`"timeout":1.5`), []string{`tasks[0].on_start.timeout: must be a whole number, is 1.5`}},
+	{"action timeout text", startMore(`"timeout":"5s"`), []string{`tasks[0].on_start.timeout: must be a number, is string`}},
+	{"retry type", startMore(`"retry":3`), []string{`tasks[0].on_start.retry: must be an object, is number`}},
+	{"retry unknown", startMore(`"retry":{"max_atempts":1,"delay":1},"retries":{}`), []string{
+		`tasks[0].on_start: unknown field "retries"`,
+		`tasks[0].on_start.retry: unknown field "max_atempts", did you mean "max_attempts"?`,
+		`tasks[0].on_start.retry: unknown field "delay"`}},
+	{"retry in params", startWith(`"url":"http://h","retry":{}`), []string{`tasks[0].on_start.params: unknown field "retry"`}},
+	{"retry low", endMore(`"retry":{"max_attempts":0,"initial":0,"factor":0.999,"max":-1}`), []string{
+		`tasks[0].on_success[0].retry.max_attempts: must be between 1 and 100, is 0`,
+		`tasks[0].on_success[0].retry.initial: must be between 0.001 and 86400, is 0`,
+		`tasks[0].on_success[0].retry.max: must be between 0.001 and 86400, is -1`,
+		`tasks[0].on_success[0].retry.factor: must be between 1 and 100, is 0.999`}},
+	{"retry high", endMore(`"retry":{"max_attempts":101,"initial":86400.001,"factor":100.1,"max":1e300}`), []string{
+		`tasks[0].on_success[0].retry.max_attempts: must be between 1 and 100, is 101`,
+		`tasks[0].on_success[0].retry.initial: must be between 0.001 and 86400, is 86400.001`,
+		`tasks[0].on_success[0].retry.max: must be between 0.001 and 86400, is 1e300`,
+		`tasks[0].on_success[0].retry.factor: must be between 1 and 100, is 100.1`}},
+	{"retry of on_start", startMore(`"retry":{"initial":601,"max":86400}`), []string{
+		`tasks[0].on_start.retry.initial: must be between 0.001 and 600, is 601`,
+		`tasks[0].on_start.retry.max: must be between 0.001 and 600, is 86400`}},
+	{"retry order", startMore(`"retry":{"initial":2.5,"max":2}`), []string{
+		`tasks[0].on_start.retry.max: must not be less than initial, 2.5, is 2`}},
+	{"retry types", startMore(`"retry":{"max_attempts":"3","initial":"1s","factor":true,"max":[]}`), []string{
+		`tasks[0].on_start.retry.max_attempts: must be a number, is string`,
+		`tasks[0].on_start.retry.initial: must be a number, is string`,
+		`tasks[0].on_start.retry.max: must be a number, is array`,
+		`tasks[0].on_start.retry.factor: must be a number, is boolean`}},
+	{"retry places", startMore(`"retry":{"max_attempts":1.5,"initial":0.0001,"factor":1.0001}`), []string{
+		`tasks[0].on_start.retry.max_attempts: must be a whole number, is 1.5`,
+		`tasks[0].on_start.retry.initial: must have at most 3 decimal places, is 0.0001`,
+		`tasks[0].on_start.retry.factor: must have at most 3 decimal places, is 1.0001`}},
 
 	{"rules type", taskWith("a", `"rules":{}`), []string{`tasks[0].rules: must be an array, is object`}},
 	{"rule type", ruleWith(`1`), []string{`tasks[0].rules[0]: must be an object, is number`}},
@@ -310,9 +354,12 @@ func TestParseBatch(t *testing.T) {
 	{"id": "b", "name": "B", "kind": "k", "timeout": 86400, "priority": -5, "expected_count": 0, "dead_end_barrier": true,
 	 "metadata": { "t" : [ 1, "a b" ] , "n": null}, "dedupe_strategy": [],
 	 "on_start": {"kind": "Webhook", "trigger": "Start", "params": {"url": "HTTPS://h:8080/p?q=1#f", "verb": "Delete",
-	   "headers": {"Content-Type": "text/plain"}, "body": [ 1 , {"a" : "b c"} ]}},
-	 "on_success": [{"kind": "Webhook", "trigger": "End", "condition": "Success", "params": {"url": "http://s", "verb": "Get", "body": null}}],
-	 "on_failure": [{"kind": "Webhook", "trigger": "End", "params": {"url": "http://f", "verb": "Patch", "headers": {}}}],
+	   "headers": {"Content-Type": "text/plain"}, "body": [ 1 , {"a" : "b c"} ]},
+	   "timeout": 60, "retry": {"max_attempts": 100, "initial": 0.5, "factor": 1.25, "max": 600}},
+	 "on_success": [{"kind": "Webhook", "trigger": "End", "condition": "Success", "params": {"url": "http://s", "verb": "Get", "body": null},
+	   "retry": {"max": 86400}, "timeout": 1}],
+	 "on_failure": [{"kind": "Webhook", "trigger": "End", "params": {"url": "http://f", "verb": "Patch", "headers": {}},
+	   "timeout": null, "retry": {}}],
 	 "dependencies": [{"id": "a"}, {"requires_success": false, "id": "c"}],
 	 "rules": [{"Concurency": {"matcher": {"kind": "k", "status": "Running", "fields": ["n", "t"]}, "max_concurrency": 5}},
 	           {"max_concurency": 1000000000, "matcher": {"kind": "other", "status": "Running", "fields": null}, "type": "Concurrency"}]},
@@ -333,8 +380,9 @@ func TestParseBatch(t *testing.T) {
 			{Matcher: Matcher{"other", Running, nil}, Max: 1_000_000_000, Form: RuleForm{Tagged: true, TypeRR: true}},
 		},
 		OnStart: Action{Verb: "Delete", URL: "HTTPS://h:8080/p?q=1#f", Headers: map[string]string{"Content-Type": "text/plain"},
-			Body: json.RawMessage(`[1,{"a":"b c"}]`)},
-		OnSuccess:    []Action{{Verb: "Get", URL: "http://s"}},
+			Body:    json.RawMessage(`[1,{"a":"b c"}]`),
+			Timeout: time.Minute, Retry: Retry{100, 500 * time.Millisecond, 1.25, 10 * time.Minute}},
+		OnSuccess:    []Action{{Verb: "Get", URL: "http://s", Timeout: time.Second, Retry: Retry{Max: 24 * time.Hour}}},
 		OnFailure:    []Action{{Verb: "Patch", URL: "http://f"}},
 		Dependencies: []Dependency{{id(4), true}, {id(3), false}},
 	}, {

@@ -128,6 +128,12 @@ func (s *State) HoldsSlots() bool {
 	return s.Status == Claimed || s.Status == Running || s.Status == Paused && !s.ClaimedAt.IsZero()
 }
 
+// AwaitsStart reports whether the answer to the on_start of that attempt still matters: the task has neither started nor
+// ended, and no other process has taken the claim over.
+func (s *State) AwaitsStart(attempt int) bool {
+	return s.HoldsSlots() && s.StartedAt.IsZero() && s.Attempt == attempt
+}
+
 // Left is the work that the task has left of expected, its ExpectedCount: never negative, and 0 where it does not say.
 func (s *State) Left(expected *int64) int {
 	if expected == nil || s.Success >= *expected {

@@ -46,6 +46,7 @@ func (s *Store) ClaimDeliveries(ctx context.Context, p store.ClaimDeliveriesPara
 		if len(claimed.Deliveries) == 0 {
 			return errNothing
 		}
+		t.extendDeliveries(claimed.Deliveries, p.Lease)
 		return nil
 	})
 	if err != nil {
@@ -53,6 +54,22 @@ func (s *Store) ClaimDeliveries(ctx context.Context, p store.ClaimDeliveriesPara
 	}
 	claimed.More = moreDue(claimed.Deliveries, p.Room)
 	return claimed, nil
+}
+
+// extendDeliveries makes the leases longer where lease is not enough.
+func (t *tx) extendDeliveries(deliveries []store.Delivery, lease time.Duration) {
+	var ids uuids
+	var triggers, places []int16
+	var leases []time.Duration
+	for i := range deliveries {
+		if d := &deliveries[i]; d.Lease(lease) > lease {
+			ids, triggers, places = append(ids, d.Source), append(triggers, int16(d.Trigger)), append(places, int16(d.Place))
+			leases = append(leases, d.Lease(lease))
+		}
+	}
+	if len(ids) > 0 {
+		t.exec("extend_deliveries", t.s.skew(), ids, triggers, places, leases)
+	}
 }
 
 // completion is nil without counts: the source is a task.

@@ -44,7 +44,10 @@ func (s *Store) ClaimDeliveries(ctx context.Context, p store.ClaimDeliveriesPara
 			claimed.Deliveries = append(claimed.Deliveries, d.Delivery)
 		}
 		claimed.More = len(claimed.Deliveries) < len(all)
-		t.put("claim_deliveries", rowsOf(claimed.Deliveries, givenDelivery), micros(t.now.Add(p.Lease)))
+		t.put("claim_deliveries", rowsOf(claimed.Deliveries, func(d *store.Delivery, to []driver.Value) []driver.Value {
+			return append(to, d.Source.String(), int64(d.Trigger), int64(d.Place), int64(store.DeliveryPending),
+				micros(t.now.Add(d.Lease(p.Lease))), int64(0), "")
+		}))
 		return t.err
 	})
 	if err != nil {

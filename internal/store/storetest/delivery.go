@@ -16,6 +16,7 @@ var deliveryTests = []conformance{
 	{"one for each action of the trigger", testDeliveryForEach},
 	{"none without actions", testNoDelivery},
 	{"leased until the lease runs out", testDeliveryLease},
+	{"leased for longer where the action may take longer", testDeliveryLongLease},
 	{"room in total and per host", testDeliveryRoom},
 	{"oldest first", testDeliveryOrder},
 	{"retried later", testDeliveryRetry},
@@ -113,6 +114,45 @@ func testDeliveryLease(t *testing.T, e *env) {
 		e.clock.Advance(want.advance)
 		if got := claim(); got != want.n {
 			t.Errorf("step %d: %d claimed, want %d", i, got, want.n)
+		}
+	}
+}
+
+func testDeliveryLongLease(t *testing.T, e *env) {
+	timeouts := []time.Duration{0, 10 * time.Second, time.Minute}
+	tasks := e.running(2, endActions(len(timeouts)), func(k *task.Task) {
+		for i, timeout := range timeouts {
+			k.OnSuccess[i].Timeout = timeout
+		}
+	})
+	e.finish(task.Success, tasks...)
+	for i, want := range []struct {
+		advance time.Duration
+		places  map[int]int
+	}{
+		{0, map[int]int{0: 2, 1: 2, 2: 2}},
+		{29 * time.Second, map[int]int{}},
+		{2 * time.Second, map[int]int{0: 2, 1: 2}}, // leased anew for 30 s
+		{88 * time.Second, map[int]int{0: 2, 1: 2}},
+		{2 * time.Second, map[int]int{2: 2}}, // after 2 min
+		{29 * time.Second, map[int]int{0: 2, 1: 2}},
+		{time.Minute, map[int]int{0: 2, 1: 2}},
+		{time.Hour, map[int]int{0: 2, 1: 2, 2: 2}},
+	} {
+		e.clock.Advance(want.advance)
+		claimed, err := e.ClaimDeliveries(e.ctx, store.ClaimDeliveriesParams{Room: ample(), Lease: 30 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		places := map[int]int{}
+		for _, d := range claimed.Deliveries {
+			places[d.Place]++
+			if d.Action.Timeout != timeouts[d.Place] {
+				t.Errorf("step %d: timeout %v of place %d", i, d.Action.Timeout, d.Place)
+			}
+		}
+		if diff := cmp.Diff(want.places, places); diff != "" {
+			t.Errorf("step %d: claimed by place (-want +got):\n%s", i, diff)
 		}
 	}
 }

@@ -22,7 +22,7 @@ WHERE hosts.host IS NOT NULL AND hosts.host NOT IN (SELECT id FROM given_id)
   );
 
 -- name: claim_deliveries
-UPDATE delivery SET next_at = ?1 FROM given_delivery g
+UPDATE delivery SET next_at = g.next_at FROM given_attempt g
 WHERE delivery.source_id = g.source_id AND delivery."trigger" = g."trigger" AND delivery.place = g.place;
 
 -- name: finish_deliveries
