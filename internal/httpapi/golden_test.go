@@ -50,7 +50,10 @@ func TestShapes(t *testing.T) {
 	// a has run and failed; its deliveries have seen some of everything.
 	at := time.Date(2026, 1, 1, 1, 2, 3, 450_000_999, time.FixedZone("", 3600))
 	a := s.tasks[testID(2)]
-	a.Task.OnCancel = []task.Action{{Verb: "Delete", URL: "https://example.com/cancel"}}
+	a.Task.OnCancel = []task.Action{{
+		Verb: "Delete", URL: "https://example.com/cancel", Timeout: 30 * time.Second,
+		Retry: task.Retry{MaxAttempts: 5, Initial: 1235 * time.Millisecond, Factor: 1.001, Max: 5 * time.Minute},
+	}}
 	a.State = task.State{
 		ID: testID(2), Status: task.Failure, Success: 3, Failures: 2, Attempt: 1,
 		StartFailures: 2, StartStatus: 503, StartError: "503 Service Unavailable",
