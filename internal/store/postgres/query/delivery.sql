@@ -33,8 +33,13 @@ RETURNING d.source_id, d.trigger, d.place, d.host, d.failures,
 -- Those that have just been claimed and whose actions may take longer than the lease of the others.
 -- name: extend_deliveries
 UPDATE delivery d SET next_at = clock_timestamp() + $1::interval + u.lease
-FROM unnest($2::uuid[], $3::smallint[], $4::smallint[], $5::interval[]) AS u(source_id, trigger, place, lease)
-WHERE d.source_id = u.source_id AND d.trigger = u.trigger AND d.place = u.place;
+FROM (
+    SELECT u.lease, (SELECT ctid FROM delivery d
+                     WHERE d.source_id = u.source_id AND d.trigger = u.trigger AND d.place = u.place) AS at
+    FROM unnest($2::uuid[], $3::smallint[], $4::smallint[], $5::interval[]) AS u(source_id, trigger, place, lease)
+    OFFSET 0
+) u
+WHERE d.ctid = u.at;
 
 -- In one order, so that two processes do not wait for each other in a circle.
 -- name: lock_deliveries
