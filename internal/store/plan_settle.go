@@ -1,7 +1,6 @@
 package store
 
 import (
-	"fmt"
 	"time"
 
 	"taskrunner/internal/task"
@@ -61,7 +60,7 @@ func PlanSettle(outcomes []task.Outcome, rows map[task.ID]*Row, tallied Tallied,
 		o := &outcomes[i]
 		r := rows[o.ID]
 		if r == nil {
-			settled.Results[i].Err = &task.Refusal{Code: task.NotFound, Message: fmt.Sprintf("task %s not found", o.ID)}
+			settled.Results[i].Err = task.Missing(o)
 			continue
 		}
 		t := seen[o.ID]

@@ -42,6 +42,9 @@ type Outcome struct {
 	ExpectedCount *int64          // nil: unchanged
 	Priority      *int            // nil: unchanged
 
+	// Handle is the capability by which a report came; nil: its sender needs none.
+	Handle *Handle
+
 	// Of EditRules.
 	Rules []Rule
 
@@ -61,9 +64,10 @@ type Outcome struct {
 type RefusalCode int
 
 const (
-	NotFound RefusalCode = iota + 1 // no such task
-	Conflict                        // not in this state
-	Invalid                         // wrong in itself
+	NotFound     RefusalCode = iota + 1 // no such task
+	Conflict                            // not in this state
+	Invalid                             // wrong in itself
+	Unauthorized                        // its handle is dead
 )
 
 // Refusal is an outcome that was not applied. It changed nothing.
@@ -74,6 +78,29 @@ type Refusal struct {
 
 func (r *Refusal) Error() string { return r.Message }
 
+// Missing is the refusal of o when there is no task of its id. Whoever has a handle only is not told so.
+func Missing(o *Outcome) *Refusal {
+	if o.Handle != nil {
+		return &Refusal{Code: Unauthorized}
+	}
+	return &Refusal{NotFound, fmt.Sprintf("task %s not found", o.ID)}
+}
+
+// Handle is what the token of a task's handle says, which was found to be right.
+type Handle struct {
+	// Attempt is the claim for which it was made, 0 for none. Those of earlier claims are good as well: their workers may be
+	// alive, and the work is the same.
+	Attempt int
+	// Grace is how long it is good after the task has ended.
+	Grace time.Duration
+}
+
+// Dead reports whether the handle of the task in s is good no more at the time now. That of a claim that never was is not
+// good yet: the database was set back.
+func (h *Handle) Dead(s *State, now time.Time) bool {
+	return h.Attempt > s.Attempt || s.Status.Terminal() && now.Sub(s.EndedAt) > h.Grace
+}
+
 func conflict(s *State, what string) error {
 	return &Refusal{Conflict, fmt.Sprintf("task is %s, it cannot %s", s.Status, what)}
 }
@@ -83,6 +110,9 @@ func conflict(s *State, what string) error {
 // Outcomes of the service itself (Started, StartFailed, Expire) that come too late change nothing and are no error;
 // those of clients give a [*Refusal], and then nothing has changed.
 func Apply(s *State, t *Task, o *Outcome, now time.Time) ([]Trigger, error) {
+	if o.Handle != nil && o.Handle.Dead(s, now) {
+		return nil, &Refusal{Code: Unauthorized}
+	}
 	switch o.Kind {
 	case Update:
 		return applyUpdate(s, t, o, now)
