@@ -66,7 +66,7 @@ func runWorker(cmd *cobra.Command, address string) error {
 	if err != nil {
 		return err
 	}
-	worker.service, worker.token = c.HostURL, c.AuthToken
+	worker.service, worker.token, worker.secrets = c.HostURL, c.AuthToken, c.WebhookSecrets
 	fmt.Fprintf(cmd.OutOrStdout(), "example worker  %s\n", worker.url("/run"))
 	return worker.run(cmd.Context())
 }
@@ -82,7 +82,7 @@ func dev(cmd *cobra.Command, workerAddr string) error {
 	if err != nil {
 		return err
 	}
-	worker.service, worker.token = c.HostURL, c.AuthToken
+	worker.service, worker.token, worker.secrets = c.HostURL, c.AuthToken, c.WebhookSecrets
 	fmt.Fprintf(out, "example worker  %s\n", worker.url("/run"))
 	a, err := app.New(ctx, c, log)
 	if err != nil {

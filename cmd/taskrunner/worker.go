@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"taskrunner/client"
 )
 
 // exampleWorker is what a worker behind HTTP looks like: it accepts on_start at once, works for a moment, reports
@@ -21,9 +23,10 @@ type exampleWorker struct {
 	done     func(path string) // told of end webhooks; may be nil
 	service  string            // HOST_URL of the service
 	token    string            // AUTH_TOKEN of the service; empty: it wants none
+	secrets  []client.Secret   // that sign its webhooks; none: they are not signed
 
 	mu      sync.Mutex
-	working map[string]context.CancelFunc // by handle
+	working map[string]context.CancelFunc // by task: handles differ when they have tokens
 	jobs    sync.WaitGroup
 }
 
@@ -49,7 +52,11 @@ func (w *exampleWorker) run(ctx context.Context) error {
 			w.done(r.URL.Path)
 		}
 	})
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	var handler http.Handler = mux
+	if len(w.secrets) > 0 {
+		handler = client.NewVerifier(w.secrets...).Handler(1<<20, mux)
+	}
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() }) // its clients send again
 	defer stop()
 	err := server.Serve(w.listener)
@@ -67,7 +74,7 @@ type job struct {
 }
 
 func (w *exampleWorker) start(ctx context.Context, rw http.ResponseWriter, r *http.Request) {
-	handle := r.URL.Query().Get("handle")
+	handle, task := r.URL.Query().Get("handle"), r.Header.Get("X-Task-Id")
 	var j job
 	if err := json.NewDecoder(http.MaxBytesReader(rw, r.Body, 1<<20)).Decode(&j); err != nil && r.ContentLength > 0 {
 		http.Error(rw, "the body is not a job: "+err.Error(), http.StatusBadRequest)
@@ -75,22 +82,22 @@ func (w *exampleWorker) start(ctx context.Context, rw http.ResponseWriter, r *ht
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if _, known := w.working[handle]; !known { // the same start may come twice
+	if _, known := w.working[task]; !known { // the same start may come twice
 		working, cancel := context.WithCancel(ctx)
-		w.working[handle] = cancel
-		w.jobs.Go(func() { w.work(working, handle, j) })
+		w.working[task] = cancel
+		w.jobs.Go(func() { w.work(working, task, handle, j) })
 	}
 	// The answer may name what to call when the task is canceled.
 	rw.Header().Set("Content-Type", "application/json")
 	fmt.Fprintf(rw, `{"kind": "Webhook", "params": {"url": %q, "verb": "Delete"}}`, w.url("/cancel"))
 }
 
-func (w *exampleWorker) work(ctx context.Context, handle string, j job) {
+func (w *exampleWorker) work(ctx context.Context, task, handle string, j job) {
 	defer func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.working[handle]()
-		delete(w.working, handle)
+		w.working[task]()
+		delete(w.working, task)
 	}()
 	const steps = 4
 	for range steps {
@@ -117,7 +124,7 @@ func (w *exampleWorker) report(ctx context.Context, method, handle string, body 
 	for ctx.Err() == nil {
 		req, err := http.NewRequestWithContext(ctx, method, handle, bytes.NewReader(raw))
 		if err != nil {
-			w.log.Warn("the handle is no URL", "handle", handle)
+			w.log.Warn("the handle is no URL") // which is not shown: it may have a token
 			return
 		}
 		req.Header.Set("Content-Type", "application/json")
@@ -129,7 +136,7 @@ func (w *exampleWorker) report(ctx context.Context, method, handle string, body 
 		if err == nil {
 			_ = resp.Body.Close()
 			if resp.StatusCode == http.StatusUnauthorized {
-				w.log.Warn("the service wants its token: set AUTH_TOKEN and HOST_URL as it has them", "handle", handle)
+				w.log.Warn("the service wants its token: set AUTH_TOKEN and HOST_URL as it has them", "host", req.URL.Host)
 			}
 			if resp.StatusCode < 500 {
 				return // taken, or refused for good
@@ -142,7 +149,7 @@ func (w *exampleWorker) report(ctx context.Context, method, handle string, body 
 func (w *exampleWorker) cancel(_ http.ResponseWriter, r *http.Request) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if cancel := w.working[r.URL.Query().Get("handle")]; cancel != nil {
+	if cancel := w.working[r.Header.Get("X-Task-Id")]; cancel != nil {
 		cancel()
 	}
 }

@@ -96,7 +96,8 @@ func (a *App) wire(s store.Store, guard *dispatch.Guard) {
 		WakeOutbox: func() { a.dispatcher.WakeOutbox() },
 	})
 	a.dispatcher = dispatch.New(dispatch.Options{
-		Store: a.store, Settler: a.settler, Guard: guard, HostURL: hostURL, Window: c.Window, HostWindow: c.HostWindow,
+		Store: a.store, Settler: a.settler, Guard: guard, HostURL: hostURL,
+		Handles: c.HandleSecrets, Secrets: c.WebhookSecrets, Window: c.Window, HostWindow: c.HostWindow,
 		Timeout: c.WebhookTimeout, Lease: c.ClaimLease, StartRetry: c.StartRetry, Retry: c.Retry, Registry: registry, Log: a.log,
 		OnRoom: func() { a.pump.Wake() },
 	})
@@ -109,7 +110,7 @@ func (a *App) wire(s store.Store, guard *dispatch.Guard) {
 	a.server = &http.Server{
 		Handler: httpapi.New(httpapi.Options{
 			Store: a.store, Settler: a.settler, NewID: newID, CheckURL: guard.CheckURL, OnCreated: a.created,
-			AuthToken: c.AuthToken, Starts: a.dispatcher, Ready: a.ready, MaxTasksPerBatch: c.MaxTasks, MaxBodyBytes: c.MaxBody, Registry: registry, Log: a.log,
+			AuthToken: c.AuthToken, Handles: c.HandleSecrets, HandleGrace: c.HandleGrace, Starts: a.dispatcher, Ready: a.ready, MaxTasksPerBatch: c.MaxTasks, MaxBodyBytes: c.MaxBody, Registry: registry, Log: a.log,
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       time.Minute,

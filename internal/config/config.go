@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"taskrunner/client"
 	"taskrunner/internal/task"
 )
 
@@ -31,8 +32,14 @@ type Config struct {
 	HostURLGuessed bool // nobody set it
 	// AuthToken is what callers of the API must send; empty: anybody may call it. A secret.
 	AuthToken string
-	LogLevel  slog.Level
-	LogOff    bool
+	// HandleSecrets make and check the tokens of handles, as handle.Keys has it; none: handles have no tokens. HandleGrace is
+	// how long after a task's end its handle still works.
+	HandleSecrets []string
+	HandleGrace   time.Duration
+	// WebhookSecrets sign webhooks; none: they are not signed.
+	WebhookSecrets []client.Secret
+	LogLevel       slog.Level
+	LogOff         bool
 	// AllowedNetworks lets webhooks into networks that are refused by default.
 	AllowedNetworks []string
 	ClaimLease      time.Duration
@@ -72,6 +79,11 @@ func Settings() []Setting {
 			return nil
 		}},
 		{"AUTH_TOKEN", "none", "Bearer token that callers and workers must send, at least 16 characters; a flag shows in the list of processes", readAuthToken},
+		{"HANDLE_SECRET", "none", "Makes handles carry a token that reports need; at least 16 characters, several by commas: the first makes tokens, all are accepted",
+			readHandleSecrets},
+		{"HANDLE_GRACE", "24h", "How long after a task's end the token of its handle is still accepted", duration(func(c *Config) *time.Duration { return &c.HandleGrace }, time.Second, 30*24*time.Hour)},
+		{"WEBHOOK_SECRETS", "none", "Sign webhooks by the Standard Webhooks specification; each whsec_ and the base64 of 24 to 64 bytes, several by commas: all sign",
+			readWebhookSecrets},
 		{"LOG_LEVEL", "info", "error, warn, info or debug; RUST_LOG is read as well", readLogLevel},
 		{"WEBHOOK_ALLOWED_NETWORKS", "none", "Networks that webhooks may reach besides public ones: CIDRs, loopback, private, any",
 			readNetworks},
@@ -111,8 +123,8 @@ func Load(flags map[string]string, getenv func(string) string) (*Config, error) 
 		if value == "" {
 			value = s.fallback()
 		}
-		// Whoever sets a token wants to be guarded: a blank one is a mistake, not a token left out.
-		if value == "" && (s.Name != "AUTH_TOKEN" || !given) {
+		// Whoever sets a secret wants to be guarded: a blank one is a mistake, not a secret left out.
+		if value == "" && (!s.secret() || !given) {
 			continue
 		}
 		if err := s.read(c, value); err != nil {
@@ -131,10 +143,18 @@ func Load(flags map[string]string, getenv func(string) string) (*Config, error) 
 	return c, nil
 }
 
+// secret reports whether the value is never repeated, nor taken for one left out when it is blank.
+func (s Setting) secret() bool {
+	return s.Name == "AUTH_TOKEN" || s.Name == "HANDLE_SECRET" || s.Name == "WEBHOOK_SECRETS"
+}
+
 // fallback is the default as a value, where it is one.
 func (s Setting) fallback() string {
 	switch s.Name {
-	case "HOST_URL", "LISTEN_ADDR", "AUTH_TOKEN", "WEBHOOK_ALLOWED_NETWORKS":
+	case "HOST_URL", "LISTEN_ADDR", "WEBHOOK_ALLOWED_NETWORKS":
+		return ""
+	}
+	if s.secret() {
 		return ""
 	}
 	return s.Default
@@ -193,21 +213,60 @@ func readPort(c *Config, value string) error {
 	return err
 }
 
-// minAuthToken is in characters; fewer can be guessed.
-const minAuthToken = 16
+// minToken is in characters; fewer can be guessed.
+const minToken = 16
 
 // readAuthToken never repeats the value. What it takes fits into a header as it is.
 func readAuthToken(c *Config, value string) error {
-	switch {
-	case strings.TrimSpace(value) == "":
+	if strings.TrimSpace(value) == "" {
 		return errors.New("must not be blank; leave it out to let everybody in")
-	case strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }):
-		return errors.New("must be printable ASCII without spaces")
-	case len(value) < minAuthToken:
-		return fmt.Errorf("must have at least %d characters, has %d", minAuthToken, len(value))
 	}
 	c.AuthToken = value
+	return checkToken(value)
+}
+
+func checkToken(value string) error {
+	switch {
+	case strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return errors.New("must be printable ASCII without spaces")
+	case len(value) < minToken:
+		return fmt.Errorf("must have at least %d characters, has %d", minToken, len(value))
+	}
 	return nil
+}
+
+func readHandleSecrets(c *Config, value string) error {
+	return readSecrets(value, func(secret string) error {
+		c.HandleSecrets = append(c.HandleSecrets, secret)
+		return checkToken(secret)
+	})
+}
+
+func readWebhookSecrets(c *Config, value string) error {
+	return readSecrets(value, func(text string) error {
+		secret, err := client.ParseSecret(text)
+		c.WebhookSecrets = append(c.WebhookSecrets, secret)
+		return err
+	})
+}
+
+// readSecrets reads a list, of which it repeats nothing: only the place of what is wrong.
+func readSecrets(value string, read func(secret string) error) error {
+	if strings.Trim(value, ", \t\r\n") == "" {
+		return errors.New("must not be blank; leave it out to do without")
+	}
+	var errs []error
+	n := 0
+	for secret := range strings.SplitSeq(value, ",") {
+		if secret = strings.TrimSpace(secret); secret == "" {
+			continue
+		}
+		n++
+		if err := read(secret); err != nil {
+			errs = append(errs, fmt.Errorf("number %d: %w", n, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func readLogLevel(c *Config, value string) error {

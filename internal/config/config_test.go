@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"taskrunner/client"
 	"taskrunner/internal/task"
 )
 
@@ -28,7 +29,7 @@ func defaults() *Config {
 		ClaimLease: 30 * time.Second, MaxTasks: 10_000, MaxBody: 32 << 20, Window: 2048, HostWindow: 256,
 		StartRetry:     task.Retry{MaxAttempts: 3, Initial: time.Second, Factor: 2, Max: 2 * time.Second},
 		Retry:          task.Retry{MaxAttempts: 10, Initial: time.Second, Factor: 6, Max: 16 * time.Hour},
-		WebhookTimeout: 10 * time.Second, ShutdownTimeout: 30 * time.Second,
+		WebhookTimeout: 10 * time.Second, HandleGrace: 24 * time.Hour, ShutdownTimeout: 30 * time.Second,
 	}
 }
 
@@ -72,6 +73,18 @@ func TestLoad(t *testing.T) {
 		{name: "token by flag", flags: map[string]string{"auth-token": "the-flag-is-the-one"}, env: map[string]string{"AUTH_TOKEN": "the-variable-is-not"}, want: func(c *Config) {
 			c.AuthToken = "the-flag-is-the-one"
 		}},
+		{name: "handle secrets", env: map[string]string{"HANDLE_SECRET": "the-new-one-of-20-ch, the-old-one-of-20-ch,\n", "HANDLE_GRACE": "1h"}, want: func(c *Config) {
+			c.HandleSecrets, c.HandleGrace = []string{"the-new-one-of-20-ch", "the-old-one-of-20-ch"}, time.Hour
+		}},
+		{name: "webhook secrets", env: map[string]string{"WEBHOOK_SECRETS": secretA + "," + secretB}, want: func(c *Config) {
+			for _, text := range []string{secretA, secretB} {
+				secret, err := client.ParseSecret(text)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.WebhookSecrets = append(c.WebhookSecrets, secret)
+			}
+		}},
 		{name: "empty token", env: map[string]string{"AUTH_TOKEN": ""}, want: func(*Config) {}},
 		{name: "retries", env: map[string]string{
 			"WEBHOOK_START_RETRY": `{"max_attempts": 1}`, "WEBHOOK_RETRY": `{"initial": 0.5, "factor": 2, "max": 60, "max_attempts": 20}`,
@@ -89,7 +102,7 @@ func TestLoad(t *testing.T) {
 			t.Parallel()
 			want := defaults()
 			test.want(want)
-			if diff := cmp.Diff(want, load(t, test.flags, test.env), cmp.AllowUnexported(Config{})); diff != "" {
+			if diff := cmp.Diff(want, load(t, test.flags, test.env), cmp.AllowUnexported(Config{}, client.Secret{})); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -151,6 +164,34 @@ func TestLoadRefusesTokens(t *testing.T) {
 		t.Error("an empty flag was taken")
 	}
 }
+
+// Of the secrets that stand in lists, one that is wrong is refused by its place, and none is repeated.
+func TestLoadRefusesSecrets(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ name, value, want string }{
+		{"HANDLE_SECRET", " ", "must not be blank"},
+		{"HANDLE_SECRET", ",", "must not be blank"},
+		{"HANDLE_SECRET", "hunter2", "number 1: must have at least 16 characters, has 7"},
+		{"HANDLE_SECRET", "hunter2hunter2hunter2,hunter2", "number 2: must have at least 16"},
+		{"HANDLE_SECRET", "hunter2 hunter2 hunter2", "number 1: must be printable ASCII without spaces"},
+		{"WEBHOOK_SECRETS", "  ", "must not be blank"},
+		{"WEBHOOK_SECRETS", "hunter2hunter2hunter2", "number 1: a secret begins with whsec_"},
+		{"WEBHOOK_SECRETS", secretA + ",whsec_hunter2!", "number 2: a secret is whsec_ and then base64"},
+		{"WEBHOOK_SECRETS", "whsec_aHVudGVyMg==", "number 1: a secret must have between 24 and 64 bytes, has 7"},
+	} {
+		_, err := Load(nil, func(name string) string { return map[string]string{test.name: test.value}[name] })
+		if err == nil || !strings.Contains(err.Error(), test.name+": "+test.want) {
+			t.Errorf("%s=%q: %v, want %q", test.name, test.value, err, test.want)
+		} else if strings.Contains(err.Error(), "hunter") || strings.Contains(err.Error(), "aHVud") {
+			t.Errorf("%s=%q: the error shows it: %v", test.name, test.value, err)
+		}
+	}
+}
+
+const (
+	secretA = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+	secretB = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+)
 
 func TestTableIsInTheReadme(t *testing.T) {
 	t.Parallel()

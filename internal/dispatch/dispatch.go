@@ -13,6 +13,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"taskrunner/client"
+	"taskrunner/internal/handle"
 	"taskrunner/internal/store"
 	"taskrunner/internal/task"
 )
@@ -37,6 +39,10 @@ type Options struct {
 	Guard *Guard
 	// HostURL is where workers reach this service.
 	HostURL string
+	// Handles make the tokens of handles. None: handles have no tokens.
+	Handles handle.Keys
+	// Secrets sign every webhook, each of them. None: webhooks are not signed.
+	Secrets []client.Secret
 	// Window bounds the requests that are out over all hosts (0: 2048), HostWindow those to one host (0: 256). Each
 	// bounds on_start and the outbox for itself.
 	Window, HostWindow int
@@ -134,7 +140,7 @@ func New(o Options) *Dispatcher {
 		transport: transport,
 		sender: &sender{
 			transport: transport, timeout: o.Timeout, random: o.Rand,
-			handle: url.QueryEscape(strings.TrimRight(o.HostURL, "/") + "/task/"),
+			handle: url.QueryEscape(strings.TrimRight(o.HostURL, "/") + "/task/"), handles: o.Handles, secrets: o.Secrets,
 		},
 		hint: make(chan struct{}, 1), roomFree: make(chan struct{}, 1),
 		settling:  trouble{log: o.Log, what: "settle on_start"},

@@ -16,6 +16,8 @@ import (
 	"time"
 	"unicode"
 
+	"taskrunner/client"
+	"taskrunner/internal/handle"
 	"taskrunner/internal/task"
 )
 
@@ -25,8 +27,10 @@ const maxErrorText = 300
 // sender makes single attempts.
 type sender struct {
 	transport http.RoundTripper
-	handle    string        // of all tasks, without the id, escaped for a query
-	timeout   time.Duration // unless the action has its own
+	handle    string // of all tasks, without the id, escaped for a query
+	handles   handle.Keys
+	secrets   []client.Secret // that sign
+	timeout   time.Duration   // unless the action has its own
 	random    func() uint64
 }
 
@@ -38,6 +42,10 @@ type call struct {
 	action  *task.Action
 	// keep: the answer's body is wanted.
 	keep bool
+	// attempt is the claim that an on_start belongs to; 0 for others.
+	attempt int
+	// token is that of the handle, once it was sent; empty when it has none. A secret.
+	token string
 }
 
 // answer is what came of one attempt.
@@ -115,7 +123,7 @@ func (s *sender) request(ctx context.Context, c *call) (*http.Request, error) {
 	}
 	id := c.id.String()
 	if c.trigger != task.TriggerBatchComplete { // of which there is nothing to report
-		u.RawQuery = s.query(u.RawQuery, id)
+		u.RawQuery = s.query(u.RawQuery, c)
 	}
 	u.Fragment = ""
 	req := &http.Request{
@@ -137,15 +145,24 @@ func (s *sender) request(ctx context.Context, c *call) (*http.Request, error) {
 }
 
 // query adds the handle to what is there, which stays as it is.
-func (s *sender) query(existing, id string) string {
-	if existing == "" {
-		return "handle=" + s.handle + id
+func (s *sender) query(existing string, c *call) string {
+	query := "handle=" + s.handle + c.id.String()
+	if len(s.handles) > 0 {
+		scope := handle.Read
+		if c.trigger == task.TriggerStart {
+			scope = handle.Report
+		}
+		c.token = s.handles.Token(c.id, scope, c.attempt)
+		query += "%3Ftoken%3D" + c.token
 	}
-	return existing + "&handle=" + s.handle + id
+	if existing == "" {
+		return query
+	}
+	return existing + "&" + query
 }
 
 func (s *sender) header(c *call, id string) http.Header {
-	const ours = 6
+	const ours = 9
 	n := len(c.action.Headers) + ours
 	header := make(http.Header, n)
 	values := make([]string, 0, n) // one array for all
@@ -160,7 +177,8 @@ func (s *sender) header(c *call, id string) http.Header {
 	for name, value := range c.action.Headers {
 		set(http.CanonicalHeaderKey(name), value)
 	}
-	set("Idempotency-Key", task.IdempotencyKey(c.id, c.trigger, c.place))
+	key := task.IdempotencyKey(c.id, c.trigger, c.place)
+	set("Idempotency-Key", key)
 	if c.trigger == task.TriggerBatchComplete {
 		set("X-Batch-Id", id)
 	} else {
@@ -168,7 +186,22 @@ func (s *sender) header(c *call, id string) http.Header {
 	}
 	set("X-Task-Trigger", triggerName(c.trigger))
 	set("Traceparent", s.traceparent())
+	if len(s.secrets) > 0 {
+		now := time.Now()
+		set("Webhook-Id", key)
+		set("Webhook-Timestamp", strconv.FormatInt(now.Unix(), 10))
+		set("Webhook-Signature", s.signatures(key, now, c.action.Body))
+	}
 	return header
+}
+
+// signatures signs with every secret, so that receivers may know the old one or the new one.
+func (s *sender) signatures(id string, at time.Time, body []byte) string {
+	all := make([]string, len(s.secrets))
+	for i, secret := range s.secrets {
+		all[i] = secret.Sign(id, at, body)
+	}
+	return strings.Join(all, " ")
 }
 
 // traceparent begins a trace, as https://www.w3.org/TR/trace-context/ has it. Neither id is ever all zeros.
@@ -230,6 +263,9 @@ func (s *sender) describe(ctx context.Context, c *call, err error) string {
 		return refusal.Error()
 	}
 	text := redact(err.Error(), c.action)
+	if c.token != "" {
+		text = strings.ReplaceAll(text, c.token, "…")
+	}
 	text = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
 			return ' '

@@ -39,7 +39,7 @@ func (d *Dispatcher) start(c *store.Claim) {
 
 // deliverStart makes all attempts. It is false when sending ends before there is an outcome, or none is wanted any more.
 func (d *Dispatcher) deliverStart(c *store.Claim) (task.Outcome, bool) {
-	request := call{id: c.ID, trigger: task.TriggerStart, action: &c.Action, keep: true}
+	request := call{id: c.ID, trigger: task.TriggerStart, attempt: c.Attempt, action: &c.Action, keep: true}
 	o := task.Outcome{ID: c.ID, Kind: task.Started, Attempt: c.Attempt}
 	began := time.Now()
 	defer d.failing.forget(&o)

@@ -18,20 +18,24 @@ func (s *server) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if err := checkContent(r.Header); err != nil {
 		return nil, err
 	}
-	if r.ContentLength > s.MaxBodyBytes {
-		return nil, tooLong(s.MaxBodyBytes)
+	limit := s.MaxBodyBytes
+	if len(s.Handles) > 0 && inBody(r) && !by(r).trusted {
+		limit = min(limit, maxStrangerBody)
+	}
+	if r.ContentLength > limit {
+		return nil, tooLong(limit)
 	}
 	if rec, ok := w.(*recorder); ok {
 		w = rec.ResponseWriter // MaxBytesReader tells the server through it to close the connection
 	}
 	var body bytes.Buffer
 	body.Grow(int(min(max(r.ContentLength, 0), maxPrepared)) + bytes.MinRead)
-	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, s.MaxBodyBytes))
+	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, limit))
 	if err == nil {
 		return body.Bytes(), nil
 	}
 	if _, is := errors.AsType[*http.MaxBytesError](err); is {
-		return nil, tooLong(s.MaxBodyBytes)
+		return nil, tooLong(limit)
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) || r.Context().Err() != nil {
 		return nil, err

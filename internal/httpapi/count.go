@@ -15,8 +15,11 @@ func (s *server) countTasks(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	outcomes, array, err := parseCounts(body)
+	outcomes, tokens, array, err := parseCounts(body)
 	if err != nil {
+		return err
+	}
+	if err := s.guard.admit(r, outcomes, tokens); err != nil {
 		return err
 	}
 	return s.count(w, r, outcomes, array)
@@ -31,7 +34,8 @@ func (s *server) countTask(w http.ResponseWriter, r *http.Request) error {
 	return s.count(w, r, []task.Outcome{outcome}, false)
 }
 
-// count hands counts in. In an array unknown tasks are told beside the rest; alone it is an error.
+// count hands counts in. In an array unknown tasks, and those whose handle is dead, are told beside the rest; alone it is an
+// error.
 func (s *server) count(w http.ResponseWriter, r *http.Request, outcomes []task.Outcome, array bool) error {
 	results, err := s.Settler.Settle(r.Context(), outcomes...)
 	if err != nil {
@@ -45,7 +49,8 @@ func (s *server) count(w http.ResponseWriter, r *http.Request, outcomes []task.O
 			answer.Applied++
 			continue
 		}
-		if refusal, is := errors.AsType[*task.Refusal](err); !array || !is || refusal.Code != task.NotFound {
+		refusal, is := errors.AsType[*task.Refusal](err)
+		if !array || !is || refusal.Code != task.NotFound && refusal.Code != task.Unauthorized {
 			return err
 		}
 		if id := outcomes[i].ID; !told[id] {
@@ -63,32 +68,33 @@ const (
 	countTaskID = iota
 	countNewSuccess
 	countNewFailures
+	countToken
 	countIgnored
 	countFieldCount = countIgnored + 5
 )
 
 // countFields are those that matter, and then those of a PATCH that a PUT does not look at.
 var countFields = [countFieldCount]string{
-	"task_id", "new_success", "new_failures",
+	"task_id", "new_success", "new_failures", "token",
 	"status", "failure_reason", "metadata", "expected_count", "priority",
 }
 
 // parseCounts reads the body of PUT /task.
-func parseCounts(body []byte) (outcomes []task.Outcome, array bool, err error) {
+func parseCounts(body []byte) (outcomes []task.Outcome, tokens []string, array bool, err error) {
 	if isArray(body) {
-		outcomes, err = parseOutcomes(body, readCount)
-		return outcomes, true, err
+		outcomes, tokens, err = parseOutcomes(body, readCount)
+		return outcomes, tokens, true, err
 	}
-	outcome, err := parseOutcome(body, task.ID{}, readCount)
-	return []task.Outcome{outcome}, false, err
+	outcome, token, err := parseOutcome(body, task.ID{}, readCount)
+	return []task.Outcome{outcome}, []string{token}, false, err
 }
 
 // readCount is a [readOutcome]: the members that a PATCH has as well are not looked at.
-func readCount(r *jsonread.Reader, v jsonread.Value, id task.ID) task.Outcome {
-	o := task.Outcome{ID: id, Kind: task.Count}
+func readCount(r *jsonread.Reader, v jsonread.Value, id task.ID) (o task.Outcome, token string) {
+	o = task.Outcome{ID: id, Kind: task.Count}
 	var f [countFieldCount]jsonread.Value
 	if !r.Fields(v, countFields[:], f[:]) {
-		return o
+		return o, ""
 	}
 	readID(r, "task_id", f[countTaskID], &o)
 	before := r.Count()
@@ -96,5 +102,5 @@ func readCount(r *jsonread.Reader, v jsonread.Value, id task.ID) task.Outcome {
 	if o.NewSuccess == 0 && o.NewFailures == 0 && r.Count() == before {
 		r.Addf("", "new_success and new_failures must not both be 0")
 	}
-	return o
+	return o, readToken(r, f[countToken])
 }

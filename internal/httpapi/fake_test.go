@@ -25,6 +25,7 @@ var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 // fake is a store and a settler in memory, with the domain's own decisions about outcomes.
 type fake struct {
 	mu     sync.Mutex
+	now    time.Time // when outcomes are applied
 	lastID int
 	ids    []task.ID
 	tasks  map[task.ID]*store.Detail
@@ -48,7 +49,7 @@ type fakeKey struct {
 }
 
 func newFake() *fake {
-	return &fake{tasks: map[task.ID]*store.Detail{}, batch: map[task.ID]*task.Batch{}, keys: map[string]fakeKey{}}
+	return &fake{now: start.Add(time.Second), tasks: map[task.ID]*store.Detail{}, batch: map[task.ID]*task.Batch{}, keys: map[string]fakeKey{}}
 }
 
 // testID is the n-th id that a fake gives out.
@@ -258,10 +259,10 @@ func (f *fake) Settle(ctx context.Context, outcomes ...task.Outcome) ([]store.Re
 	for i := range outcomes {
 		d, ok := f.tasks[outcomes[i].ID]
 		if !ok {
-			results[i].Err = &task.Refusal{Code: task.NotFound, Message: "task " + outcomes[i].ID.String() + " not found"}
+			results[i].Err = task.Missing(&outcomes[i])
 			continue
 		}
-		_, err := task.Apply(&d.State, &d.Task, &outcomes[i], start.Add(time.Second))
+		_, err := task.Apply(&d.State, &d.Task, &outcomes[i], f.now)
 		results[i] = store.Result{State: d.State, Err: err}
 	}
 	return results, nil

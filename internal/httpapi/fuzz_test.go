@@ -62,7 +62,7 @@ func FuzzParseUpdate(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		o, err := parseOutcome(body, testID(1), readUpdate)
+		o, _, err := parseOutcome(body, testID(1), readUpdate)
 		if err != nil {
 			if p, ok := errors.AsType[task.Problems](err); !ok || len(p) == 0 {
 				t.Fatalf("%T %v", err, err)
@@ -92,11 +92,12 @@ func FuzzParseUpdates(f *testing.F) {
 	for _, seed := range []string{
 		`[{"id":"` + idA + `"}]`, ` [{"id":"` + idA + `","status":"Success","new_success":1},{"id":"` + idB + `","metadata":{"a":[]}}]`,
 		`[]`, `[{}]`, `{"id":"` + idA + `"}`, `[`, `[{"id":"` + nilID + `"}]`, `[{"id":"` + idA + `","task_id":1}]`, `[null]`, `[[]]`,
+		`[{"id":"` + idA + `","token":"x"}]`, `[{"id":"` + idA + `","token":null}]`,
 	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		outcomes, err := parseOutcomes(body, readUpdate)
+		outcomes, tokens, err := parseOutcomes(body, readUpdate)
 		if err != nil {
 			p, _ := errors.AsType[task.Problems](err)
 			if f, is := errors.AsType[*failure](err); len(p) == 0 && (!is || f.code != tooLarge) {
@@ -110,15 +111,28 @@ func FuzzParseUpdates(f *testing.F) {
 		}
 		for i, o := range outcomes {
 			delete(elements[i], "id")
+			if raw, given := elements[i]["token"]; given && string(raw) != "null" && !reflect.DeepEqual(text(raw), tokens[i]) {
+				t.Errorf("%q: token %q", body, tokens[i])
+			}
+			delete(elements[i], "token")
 			alone, err := json.Marshal(elements[i])
 			if err != nil {
 				t.Fatal(err)
 			}
-			if want, err := parseOutcome(alone, o.ID, readUpdate); err != nil || o.ID == (task.ID{}) || !reflect.DeepEqual(o, want) {
+			if want, _, err := parseOutcome(alone, o.ID, readUpdate); err != nil || o.ID == (task.ID{}) || !reflect.DeepEqual(o, want) {
 				t.Errorf("%q: %+v, alone %+v, %v", body, o, want, err)
 			}
 		}
 	})
+}
+
+// text is the string raw, or else nil.
+func text(raw json.RawMessage) any {
+	var s string
+	if json.Unmarshal(raw, &s) != nil {
+		return nil
+	}
+	return s
 }
 
 func FuzzParseCounts(f *testing.F) {
@@ -128,11 +142,11 @@ func FuzzParseCounts(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		outcomes, array, err := parseCounts(body)
+		outcomes, tokens, array, err := parseCounts(body)
 		if err != nil {
 			return
 		}
-		if !json.Valid(body) || len(outcomes) == 0 || !array && len(outcomes) != 1 {
+		if !json.Valid(body) || len(outcomes) == 0 || len(tokens) != len(outcomes) || !array && len(outcomes) != 1 {
 			t.Fatalf("accepted %q: %+v", body, outcomes)
 		}
 		for _, o := range outcomes {

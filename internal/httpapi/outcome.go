@@ -13,8 +13,8 @@ import (
 const maxElements = 10_000
 
 // readOutcome reads the object v, a report about one task. id is the task when the path has it, and zero when the object
-// has to.
-type readOutcome func(r *jsonread.Reader, v jsonread.Value, id task.ID) task.Outcome
+// has to. Then the object may have the token of the task's handle as well.
+type readOutcome func(r *jsonread.Reader, v jsonread.Value, id task.ID) (o task.Outcome, token string)
 
 // outcome reads a request whose path names the task.
 func (s *server) outcome(w http.ResponseWriter, r *http.Request, read readOutcome) (task.Outcome, error) {
@@ -26,43 +26,59 @@ func (s *server) outcome(w http.ResponseWriter, r *http.Request, read readOutcom
 	if err != nil {
 		return task.Outcome{}, err
 	}
-	return parseOutcome(body, id, read)
+	o, token, err := parseOutcome(body, id, read)
+	if err != nil {
+		return o, err
+	}
+	admitted := []task.Outcome{o}
+	err = s.guard.admit(r, admitted, []string{token})
+	return admitted[0], err
 }
 
 // parseOutcome reads a body that is one report. The outcome does not refer to body.
-func parseOutcome(body []byte, id task.ID, read readOutcome) (task.Outcome, error) {
+func parseOutcome(body []byte, id task.ID, read readOutcome) (o task.Outcome, token string, err error) {
 	v, err := jsonread.Parse(body, "")
 	if err != nil {
-		return task.Outcome{}, err
+		return o, "", err
 	}
 	r := jsonread.NewReader("")
-	return read(r, v, id), r.Err()
+	o, token = read(r, v, id)
+	return o, token, r.Err()
 }
 
 // parseOutcomes reads a body that is an array of reports. One that is wrong makes all of them wrong; the error names every
-// place.
-func parseOutcomes(body []byte, read readOutcome) ([]task.Outcome, error) {
+// place. Each has its token in the same place of tokens.
+func parseOutcomes(body []byte, read readOutcome) (outcomes []task.Outcome, tokens []string, err error) {
 	v, err := jsonread.Parse(body, "updates")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	r := jsonread.NewReader("updates")
 	if !r.Array("", v) {
-		return nil, r.Err()
+		return nil, nil, r.Err()
 	}
-	var outcomes []task.Outcome
 	for i, element := range v.Elements {
 		if i == maxElements {
-			return nil, &failure{code: tooLarge, message: fmt.Sprintf("more than %d updates in one request", maxElements)}
+			return nil, nil, &failure{code: tooLarge, message: fmt.Sprintf("more than %d updates in one request", maxElements)}
 		}
 		r.EnterIndex(i)
-		outcomes = append(outcomes, read(r, element, task.ID{}))
+		o, token := read(r, element, task.ID{})
+		outcomes, tokens = append(outcomes, o), append(tokens, token)
 		r.Leave()
 	}
 	if len(outcomes) == 0 {
 		r.Addf("", "must not be empty")
 	}
-	return outcomes, r.Err()
+	return outcomes, tokens, r.Err()
+}
+
+// readToken reads the token of a handle; left out it is empty. The error does not repeat it.
+func readToken(r *jsonread.Reader, v jsonread.Value) string {
+	if v.IsNull() {
+		return ""
+	}
+	token, _ := r.String("token", v)
+	return token
 }
 
 // isArray looks at the first byte that says something.

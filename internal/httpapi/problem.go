@@ -51,7 +51,9 @@ var answers = map[code]struct {
 }
 
 // refusals has the code for what the domain refuses.
-var refusals = map[task.RefusalCode]code{task.NotFound: notFound, task.Conflict: conflict, task.Invalid: invalid}
+var refusals = map[task.RefusalCode]code{
+	task.NotFound: notFound, task.Conflict: conflict, task.Invalid: invalid, task.Unauthorized: unauthorized,
+}
 
 // failure is an answer that is no success. What it says is meant for the client.
 type failure struct {
@@ -95,7 +97,9 @@ func explain(r *http.Request, err error) (f *failure, ok bool) {
 		return &failure{code: invalid, details: problems.Strings()}, true
 	}
 	if refusal, is := errors.AsType[*task.Refusal](err); is {
-		if c := refusals[refusal.Code]; c == invalid {
+		if c := refusals[refusal.Code]; c == unauthorized {
+			return errHandle, true
+		} else if c == invalid {
 			return invalidf("%s", refusal.Message), true
 		} else if c != 0 {
 			return &failure{code: c, message: refusal.Message}, true

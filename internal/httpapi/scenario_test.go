@@ -403,7 +403,7 @@ func runWithRunning(t *testing.T, cases []scenario) {
 
 func TestUpdateOutcome(t *testing.T) {
 	t.Parallel()
-	o, err := parseOutcome([]byte(`{"status":"Failure","failure_reason":" why ","new_success":1,"new_failures":2,
+	o, _, err := parseOutcome([]byte(`{"status":"Failure","failure_reason":" why ","new_success":1,"new_failures":2,
 		"metadata":{ "a" : [1, "x y"] },"expected_count":3,"priority":-4}`), testID(9), readUpdate)
 	if err != nil {
 		t.Fatal(err)
@@ -413,7 +413,7 @@ func TestUpdateOutcome(t *testing.T) {
 	if want := `true 1 Failure " why " 1 2 {"a":[1,"x y"]} 3 -4`; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
-	o, err = parseOutcome([]byte(`{"metadata":null,"failure_reason":" "}`), testID(9), readUpdate)
+	o, _, err = parseOutcome([]byte(`{"metadata":null,"failure_reason":" "}`), testID(9), readUpdate)
 	if err != nil || o.Metadata != nil || o.ExpectedCount != nil || o.Priority != nil || o.FailureReason != "" {
 		t.Errorf("%+v %v", o, err)
 	}

@@ -24,10 +24,12 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.refuse(rec, r, &failure{code: forbidden, message: "requests from pages of another origin are refused"})
 		return
 	}
-	if err := s.guard.check(r); err != nil {
+	c, err := s.guard.check(r)
+	if err != nil {
 		s.refuse(rec, r, err)
 		return
 	}
+	r = enter(r, c)
 	rec.routed = r
 	s.mux.ServeHTTP(rec, r)
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"taskrunner/internal/handle"
 	"taskrunner/internal/store"
 	"taskrunner/internal/task"
 )
@@ -51,6 +53,10 @@ type Options struct {
 	NewID func() task.ID
 	// AuthToken is what every request but GET /health and GET /ready must carry as its bearer token. Empty: none is needed.
 	AuthToken string
+	// Handles check the tokens of handles, which reports need then; a request with AuthToken needs none. HandleGrace is how long
+	// after the end of a task its handle is good. No Handles: reports need no tokens.
+	Handles     handle.Keys
+	HandleGrace time.Duration
 	// CheckURL refuses addresses that must not be called; its error is shown to the client. Nil refuses none.
 	CheckURL func(rawURL string) error
 	// OnCreated is told after tasks were created, so that the pump looks at them, and whether there is work for the outbox.
@@ -109,7 +115,7 @@ func New(o Options) http.Handler {
 	s := &server{
 		Options:   o.withDefaults(),
 		mux:       http.NewServeMux(),
-		guard:     newGuard(o.AuthToken),
+		guard:     newGuard(o.AuthToken, o.Handles, o.HandleGrace),
 		origins:   http.NewCrossOriginProtection(),
 		durations: newDurations(),
 	}

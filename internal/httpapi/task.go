@@ -3,6 +3,7 @@ package httpapi
 import (
 	"errors"
 	"net/http"
+	"time"
 
 	"taskrunner/api"
 	"taskrunner/internal/jsonread"
@@ -17,6 +18,9 @@ func (s *server) getTask(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	d, err := s.Store.Task(r.Context(), id)
+	if h := by(r).handle; h != nil && (errors.Is(err, store.ErrNotFound) || err == nil && h.Dead(&d.State, time.Now())) {
+		return errHandle
+	}
 	if err != nil {
 		return missing(err, "task", id)
 	}

@@ -33,8 +33,11 @@ func (s *server) updateTasks(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	outcomes, err := parseOutcomes(body, readUpdate)
+	outcomes, tokens, err := parseOutcomes(body, readUpdate)
 	if err != nil {
+		return err
+	}
+	if err := s.guard.admit(r, outcomes, tokens); err != nil {
 		return err
 	}
 	results, err := s.Settler.Settle(r.Context(), outcomes...)
@@ -92,6 +95,7 @@ func taskState(id task.ID, s *task.State) api.TaskState {
 
 const (
 	fieldID = iota
+	fieldToken
 	fieldStatus
 	fieldFailureReason
 	fieldNewSuccess
@@ -104,30 +108,31 @@ const (
 
 var (
 	updateFields = [updateFieldCount]string{
-		"id", "status", "failure_reason", "new_success", "new_failures", "metadata", "expected_count", "priority",
+		"id", "token", "status", "failure_reason", "new_success", "new_failures", "metadata", "expected_count", "priority",
 	}
 	updateStatuses = []string{"Success", "Failure", "Pending"}
 )
 
 // readUpdate is a [readOutcome]. A member that is null counts as left out, and an object without members is an update that
-// says that the task lives. The object has an id where the path has none, and nowhere else.
-func readUpdate(r *jsonread.Reader, v jsonread.Value, id task.ID) task.Outcome {
-	o := task.Outcome{ID: id, Kind: task.Update}
+// says that the task lives. The object has an id and a token where the path has none, and nowhere else.
+func readUpdate(r *jsonread.Reader, v jsonread.Value, id task.ID) (o task.Outcome, token string) {
+	o = task.Outcome{ID: id, Kind: task.Update}
 	known := fieldID
 	if id != (task.ID{}) {
 		known = fieldStatus
 	}
 	var f [updateFieldCount]jsonread.Value
 	if !r.Fields(v, updateFields[known:], f[known:]) {
-		return o
+		return o, ""
 	}
 	if known == fieldID {
 		readID(r, "id", f[fieldID], &o)
+		token = readToken(r, f[fieldToken])
 	}
 	readStatus(r, f[fieldStatus], f[fieldFailureReason], &o)
 	readCounts(r, f[fieldNewSuccess], f[fieldNewFailures], &o)
 	readEdits(r, f[fieldMetadata], f[fieldExpectedCount], f[fieldPriority], &o)
-	return o
+	return o, token
 }
 
 func readStatus(r *jsonread.Reader, status, reason jsonread.Value, o *task.Outcome) {
