@@ -99,6 +99,9 @@ func TestHandleTokens(t *testing.T) {
 		id := created[0].ID
 		a, b := local(t, r.wait(1, "on_start", to("/a"))[0].Handle), local(t, r.wait(1, "on_start", to("/b"))[0].Handle)
 		tokenOf := func(handle string) string { return handle[strings.Index(handle, "?token=")+len("?token="):] }
+		if got := tokenOf(a); !strings.HasPrefix(got, "1.report.1.") { // of its first claim
+			t.Errorf("token %s", got)
+		}
 		none := "/task/0198c0de-5a10-7000-8000-00000000ffff"
 
 		s.want(202, "PUT", a, obj{"new_success": 2})

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -104,6 +105,21 @@ func testUnknownID(t *testing.T, e *env) {
 	}
 	if s := e.detail(k.ID).State; s.Success != 1 || s.Status != task.Success {
 		t.Errorf("the task that exists: %+v", s)
+	}
+	// Whoever has a handle only is told the same of a task that is not there and of one that ended too long ago.
+	byHandle := func(id task.ID, grace time.Duration) task.Outcome {
+		o := count(id, 1, 0)
+		o.Handle = &task.Handle{Attempt: 1, Grace: grace}
+		return o
+	}
+	results = e.settleAll(byHandle(unknown, time.Hour), byHandle(k.ID, -time.Hour), byHandle(k.ID, time.Hour)).Results
+	for i, want := range []task.RefusalCode{task.Unauthorized, task.Unauthorized, 0} {
+		if got := code(results[i].Err); got != want || (want == 0) != (results[i].Err == nil) {
+			t.Errorf("outcome %d by a handle: %v, want code %d", i, results[i].Err, want)
+		}
+	}
+	if s := e.detail(k.ID).State; s.Success != 2 {
+		t.Errorf("counted by handles: %+v", s)
 	}
 }
 
