@@ -58,7 +58,7 @@ func OpenStore(ctx context.Context, c *config.Config, log *slog.Logger) (store.S
 
 // New opens and migrates the database and begins to listen; nothing is served before [App.Run].
 func New(ctx context.Context, c *config.Config, log *slog.Logger) (*App, error) {
-	guard, err := dispatch.NewGuard(dispatch.GuardOptions{Networks: c.AllowedNetworks})
+	guard, err := dispatch.NewGuard(dispatch.GuardOptions{Networks: c.AllowedNetworks, Ports: c.AllowedPorts})
 	if err != nil {
 		return nil, fmt.Errorf("WEBHOOK_ALLOWED_NETWORKS: %w", err)
 	}

@@ -42,13 +42,15 @@ type Config struct {
 	LogOff         bool
 	// AllowedNetworks lets webhooks into networks that are refused by default.
 	AllowedNetworks []string
-	ClaimLease      time.Duration
-	DeadEndCancel   bool
-	MaxTasks        int
-	MaxBody         int64
-	Window          int
-	HostWindow      int
-	WebhookTimeout  time.Duration
+	// AllowedPorts are the first and the last of each range of ports that webhooks may reach; none: the usual ones.
+	AllowedPorts   [][2]uint16
+	ClaimLease     time.Duration
+	DeadEndCancel  bool
+	MaxTasks       int
+	MaxBody        int64
+	Window         int
+	HostWindow     int
+	WebhookTimeout time.Duration
 	// StartRetry is the retry policy of on_start, Retry that of other actions.
 	StartRetry, Retry task.Retry
 	ShutdownTimeout   time.Duration
@@ -87,6 +89,7 @@ func Settings() []Setting {
 		{"LOG_LEVEL", "info", "error, warn, info or debug; RUST_LOG is read as well", readLogLevel},
 		{"WEBHOOK_ALLOWED_NETWORKS", "none", "Networks that webhooks may reach besides public ones: CIDRs, loopback, private, any",
 			readNetworks},
+		{"WEBHOOK_ALLOWED_PORTS", "all but those of other protocols", "Ports that webhooks may reach: 443,8000-8999, or any", readPorts},
 		{"SKIP_SSRF_VALIDATION", "0", "1 is the same as WEBHOOK_ALLOWED_NETWORKS=any", readSkipSSRF},
 		{"WEBHOOK_TIMEOUT", "10s", "How long one webhook may take", duration(func(c *Config) *time.Duration { return &c.WebhookTimeout }, time.Second, time.Minute)},
 		retrySetting("WEBHOOK_START_RETRY", "Retry policy of on_start where the task does not say; members left out are as here",
@@ -151,7 +154,7 @@ func (s Setting) secret() bool {
 // fallback is the default as a value, where it is one.
 func (s Setting) fallback() string {
 	switch s.Name {
-	case "HOST_URL", "LISTEN_ADDR", "WEBHOOK_ALLOWED_NETWORKS":
+	case "HOST_URL", "LISTEN_ADDR", "WEBHOOK_ALLOWED_NETWORKS", "WEBHOOK_ALLOWED_PORTS":
 		return ""
 	}
 	if s.secret() {
@@ -315,6 +318,30 @@ func readNetworks(c *Config, value string) error {
 			errs = append(errs, fmt.Errorf("%q is not a CIDR, loopback, private or any", entry))
 		}
 		c.AllowedNetworks = append(c.AllowedNetworks, entry)
+	}
+	return errors.Join(errs...)
+}
+
+func readPorts(c *Config, value string) error {
+	var errs []error
+	for _, entry := range splitList(value) {
+		low, high, isRange := strings.Cut(entry, "-")
+		if strings.EqualFold(entry, "any") {
+			low, high, isRange = "1", "65535", true
+		}
+		if !isRange {
+			high = low
+		}
+		first, err := between(low, 1, 65535)
+		last, errLast := between(high, 1, 65535)
+		if err != nil || errLast != nil || first > last {
+			errs = append(errs, fmt.Errorf("%q is not a port, a range such as 8000-8999, or any", entry))
+			continue
+		}
+		c.AllowedPorts = append(c.AllowedPorts, [2]uint16{uint16(first), uint16(last)})
+	}
+	if len(errs) == 0 && len(c.AllowedPorts) == 0 {
+		return fmt.Errorf("%q names no port", value)
 	}
 	return errors.Join(errs...)
 }

@@ -64,6 +64,12 @@ func TestLoad(t *testing.T) {
 		{name: "networks", env: map[string]string{"WEBHOOK_ALLOWED_NETWORKS": "loopback, 10.0.0.0/8"}, want: func(c *Config) {
 			c.AllowedNetworks = []string{"loopback", "10.0.0.0/8"}
 		}},
+		{name: "ports", env: map[string]string{"WEBHOOK_ALLOWED_PORTS": "443, 8000-8999"}, want: func(c *Config) {
+			c.AllowedPorts = [][2]uint16{{443, 443}, {8000, 8999}}
+		}},
+		{name: "any port", env: map[string]string{"WEBHOOK_ALLOWED_PORTS": "Any"}, want: func(c *Config) {
+			c.AllowedPorts = [][2]uint16{{1, 65535}}
+		}},
 		{name: "dead ends", env: map[string]string{"DEAD_END_CANCEL_ENABLED": "1"}, want: func(c *Config) { c.DeadEndCancel = true }},
 		{name: "skip", env: map[string]string{"SKIP_SSRF_VALIDATION": "1"}, want: func(c *Config) { c.AllowedNetworks = []string{"any"} }},
 		{name: "token", env: map[string]string{"AUTH_TOKEN": "0123456789abcdef"}, want: func(c *Config) { c.AuthToken = "0123456789abcdef" }},
@@ -184,6 +190,16 @@ func TestLoadRefusesSecrets(t *testing.T) {
 			t.Errorf("%s=%q: %v, want %q", test.name, test.value, err, test.want)
 		} else if strings.Contains(err.Error(), "hunter") || strings.Contains(err.Error(), "aHVud") {
 			t.Errorf("%s=%q: the error shows it: %v", test.name, test.value, err)
+		}
+	}
+}
+
+func TestLoadRefusesPorts(t *testing.T) {
+	t.Parallel()
+	for _, ports := range []string{"0", "65536", "-1", "http", "80-", "-80", "90-80", "80-90-100", "443,x", ",", "1.5"} {
+		_, err := Load(nil, func(name string) string { return map[string]string{"WEBHOOK_ALLOWED_PORTS": ports}[name] })
+		if err == nil || !strings.Contains(err.Error(), "WEBHOOK_ALLOWED_PORTS: ") {
+			t.Errorf("%q: %v", ports, err)
 		}
 	}
 }

@@ -5,19 +5,44 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 )
 
-// allowSetting is the setting that lets refused addresses in.
-const allowSetting = "WEBHOOK_ALLOWED_NETWORKS"
+// The settings that let refused addresses and ports in.
+const (
+	networksSetting = "WEBHOOK_ALLOWED_NETWORKS"
+	portsSetting    = "WEBHOOK_ALLOWED_PORTS"
+)
 
-// GuardOptions say which of the addresses that are refused by default may be called.
+// GuardOptions say what may be called that is refused by default.
 type GuardOptions struct {
 	// Networks are CIDRs, single addresses, or the words loopback, private (RFC 1918 and fc00::/7, without metadata
 	// addresses) and any. Blank entries are ignored.
 	Networks []string
+	// Ports are the first and the last of each range that may be called. None: every port but those of other protocols,
+	// where a server may take the text of a webhook for commands.
+	Ports []PortRange
+}
+
+// PortRange is two ports and all between them.
+type PortRange = [2]uint16
+
+// otherProtocols are the ports that are refused unless they are named.
+var otherProtocols = []PortRange{
+	{19, 23},               // chargen, FTP, SSH, telnet
+	{25, 25},               // SMTP
+	{53, 53},               // DNS
+	{110, 110}, {119, 119}, // POP3, NNTP
+	{143, 143},             // IMAP
+	{465, 465}, {512, 514}, // SMTP, remote shells
+	{587, 587}, {993, 993}, // SMTP, IMAP
+	{995, 995},                 // POP3
+	{6379, 6379},               // Redis
+	{6660, 6669}, {6697, 6697}, // IRC
+	{11211, 11211}, // memcached
 }
 
 // Guard refuses webhooks to addresses that only this machine or its network should reach, so that nobody can use the
@@ -27,11 +52,12 @@ type Guard struct {
 	loopback, private bool
 	networks          []netip.Prefix
 	entries           []string
+	ports             []PortRange
 }
 
 // NewGuard returns a guard that refuses every special address but those in o. The error names the entry that is none.
 func NewGuard(o GuardOptions) (*Guard, error) {
-	g := &Guard{}
+	g := &Guard{ports: o.Ports}
 	for _, entry := range o.Networks {
 		entry = strings.ToLower(strings.TrimSpace(entry))
 		switch entry {
@@ -72,131 +98,71 @@ func parseNetwork(entry string) (netip.Prefix, error) {
 
 // String describes the policy, for the log.
 func (g *Guard) String() string {
+	policy := "public addresses only"
 	switch {
 	case g.any:
-		return "any address"
-	case len(g.entries) == 0:
-		return "public addresses only"
+		policy = "any address"
+	case len(g.entries) > 0:
+		policy = "public addresses and " + strings.Join(g.entries, ", ")
 	}
-	return "public addresses and " + strings.Join(g.entries, ", ")
+	if len(g.ports) == 0 {
+		return policy + "; every port but " + describePorts(otherProtocols)
+	}
+	return policy + "; port " + describePorts(g.ports)
 }
 
-// class is a sort of address that is refused.
-type class string
-
-const (
-	loopback    class = "loopback"
-	private     class = "private"
-	metadata    class = "cloud metadata"
-	linkLocal   class = "link-local"
-	unspecified class = "unspecified"
-	multicast   class = "multicast"
-	shared      class = "carrier-grade NAT"
-	reserved    class = "reserved"
-)
-
-// special lists what is not public. The first entry that contains an address names its class.
-// The IANA special-purpose registries for IPv4 and IPv6, and the addresses at which clouds hand out credentials.
-var special = []struct {
-	network netip.Prefix
-	class   class
-}{
-	{netip.MustParsePrefix("169.254.169.254/32"), metadata}, // AWS, Azure, Google, Oracle and others
-	{netip.MustParsePrefix("169.254.170.2/32"), metadata},   // AWS ECS
-	{netip.MustParsePrefix("169.254.170.23/32"), metadata},  // AWS EKS
-	{netip.MustParsePrefix("168.63.129.16/32"), metadata},   // Azure
-	{netip.MustParsePrefix("100.100.100.200/32"), metadata}, // Alibaba
-	{netip.MustParsePrefix("192.0.0.192/32"), metadata},     // Oracle
-	{netip.MustParsePrefix("fd00:ec2::/32"), metadata},      // AWS
-	{netip.MustParsePrefix("fd20:ce::254/128"), metadata},   // Google
-	{netip.MustParsePrefix("fd00:42::42/128"), metadata},    // Scaleway
-	{netip.MustParsePrefix("fd00:c1::a9fe:a9fe/128"), metadata},
-
-	{netip.MustParsePrefix("127.0.0.0/8"), loopback},
-	{netip.MustParsePrefix("0.0.0.0/32"), unspecified},
-	{netip.MustParsePrefix("0.0.0.0/8"), reserved},
-	{netip.MustParsePrefix("10.0.0.0/8"), private},
-	{netip.MustParsePrefix("172.16.0.0/12"), private},
-	{netip.MustParsePrefix("192.168.0.0/16"), private},
-	{netip.MustParsePrefix("100.64.0.0/10"), shared},
-	{netip.MustParsePrefix("169.254.0.0/16"), linkLocal},
-	{netip.MustParsePrefix("192.0.0.0/24"), reserved},
-	{netip.MustParsePrefix("192.0.2.0/24"), reserved},
-	{netip.MustParsePrefix("192.88.99.0/24"), reserved},
-	{netip.MustParsePrefix("198.18.0.0/15"), reserved},
-	{netip.MustParsePrefix("198.51.100.0/24"), reserved},
-	{netip.MustParsePrefix("203.0.113.0/24"), reserved},
-	{netip.MustParsePrefix("224.0.0.0/4"), multicast},
-	{netip.MustParsePrefix("240.0.0.0/4"), reserved},
-
-	{netip.MustParsePrefix("::1/128"), loopback},
-	{netip.MustParsePrefix("::/128"), unspecified},
-	{netip.MustParsePrefix("fc00::/7"), private},
-	{netip.MustParsePrefix("fe80::/10"), linkLocal},
-	{netip.MustParsePrefix("ff00::/8"), multicast},
-	{netip.MustParsePrefix("2001::/23"), reserved}, // Teredo and other protocols
-	{netip.MustParsePrefix("2001:db8::/32"), reserved},
-	{netip.MustParsePrefix("2002::/16"), reserved}, // 6to4, which leads to any IPv4 address
-	{netip.MustParsePrefix("3fff::/20"), reserved},
-}
-
-var (
-	// globalUnicast holds all public IPv6 addresses; whatever lies outside is refused.
-	globalUnicast = netip.MustParsePrefix("2000::/3")
-	// nat64 stands for the IPv4 address in its last four bytes.
-	nat64 = netip.MustParsePrefix("64:ff9b::/96")
-)
-
-// classOf is empty for a public address.
-func classOf(addr netip.Addr) class {
-	for i := range special {
-		if special[i].network.Contains(addr) {
-			return special[i].class
+func describePorts(ranges []PortRange) string {
+	texts := make([]string, len(ranges))
+	for i, r := range ranges {
+		texts[i] = strconv.Itoa(int(r[0]))
+		if r[1] != r[0] {
+			texts[i] += "-" + strconv.Itoa(int(r[1]))
 		}
 	}
-	if addr.Is6() && !globalUnicast.Contains(addr) {
-		return reserved
-	}
-	return ""
+	return strings.Join(texts, ", ")
 }
 
-// refusedError says that the guard refused an address.
+func (g *Guard) allowsPort(port uint16) bool {
+	within := func(r PortRange) bool { return r[0] <= port && port <= r[1] }
+	if len(g.ports) == 0 {
+		return !slices.ContainsFunc(otherProtocols, within)
+	}
+	return slices.ContainsFunc(g.ports, within)
+}
+
+// refusedError says that the guard refused an address or a port.
 type refusedError struct {
 	host  string // as written in the URL; empty when dialing
 	addr  netip.Addr
 	class class
+	port  uint16 // where addr is the zero value
 }
 
 func (e *refusedError) Error() string {
+	if !e.addr.IsValid() {
+		return fmt.Sprintf("port %d is not one that %s lets in", e.port, portsSetting)
+	}
 	who := e.addr.String()
-	switch {
-	case e.host != "" && !e.addr.IsValid():
-		return fmt.Sprintf("%s is this machine, which %s does not let in", e.host, allowSetting)
-	case e.host != "" && e.host != who:
+	if e.host != "" && e.host != who {
 		who = fmt.Sprintf("%s means %s, and that", e.host, who)
 	}
-	return fmt.Sprintf("%s is a %s address, which %s does not let in", who, e.class, allowSetting)
+	return fmt.Sprintf("%s is a %s address, which %s does not let in", who, e.class, networksSetting)
 }
 
 // check returns a *refusedError unless addr may be called.
 func (g *Guard) check(addr netip.Addr) error {
-	if g.any {
+	addr = addr.WithZone("").Unmap()
+	if g.any || g.listed(addr) {
 		return nil
 	}
-	told := addr.WithZone("").Unmap()
-	addr = told
-	if g.listed(addr) {
-		return nil
+	for _, reached := range reached(addr) {
+		c := classOf(reached)
+		if c == "" || c == loopback && g.loopback || c == private && g.private || g.listed(reached) {
+			continue
+		}
+		return &refusedError{addr: addr, class: c}
 	}
-	if nat64.Contains(addr) {
-		bytes := addr.As16()
-		addr = netip.AddrFrom4([4]byte(bytes[12:]))
-	}
-	c := classOf(addr)
-	if c == "" || c == loopback && g.loopback || c == private && g.private || g.listed(addr) {
-		return nil
-	}
-	return &refusedError{addr: told, class: c}
+	return nil
 }
 
 func (g *Guard) listed(addr netip.Addr) bool {
@@ -209,83 +175,65 @@ func (g *Guard) listed(addr netip.Addr) bool {
 }
 
 // Control is for [net.Dialer]: it refuses the address that is about to be dialed, after the name has been resolved.
+// Where a name has several addresses, each is judged for itself.
 func (g *Guard) Control(_, address string, _ syscall.RawConn) error {
 	addr, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return fmt.Errorf("guard: %w", err)
 	}
+	if !g.allowsPort(addr.Port()) {
+		return &refusedError{port: addr.Port()}
+	}
 	return g.check(addr.Addr())
 }
 
-// CheckURL tells at submit what would be refused later: hosts that are addresses, in any spelling, and the names of
-// this machine. It looks no names up. Only [Guard.Control] decides.
+// CheckURL tells at submit what would be refused later: ports, hosts that are addresses, in any spelling, and names that
+// are known to stand for such. It looks no names up. Only [Guard.Control] decides.
 func (g *Guard) CheckURL(raw string) error {
 	u, err := url.Parse(raw)
 	if err != nil {
 		return errors.New("is not a valid URL")
 	}
-	host := strings.TrimRight(u.Hostname(), ".")
+	host := strings.TrimRight(dialedHost(u), ".")
 	if host == "" {
 		return errors.New("has no host")
 	}
-	if g.any {
-		return nil
+	port, err := portOf(u)
+	if err != nil {
+		return errors.New("is not a valid URL")
 	}
-	if lower := strings.ToLower(host); lower == "localhost" || strings.HasSuffix(lower, ".localhost") {
-		if g.check(netip.IPv6Loopback()) == nil || g.check(netip.AddrFrom4([4]byte{127, 0, 0, 1})) == nil {
+	if !g.allowsPort(port) {
+		return &refusedError{port: port}
+	}
+	for _, addr := range literals(host) { // whatever it is read as
+		if err := g.check(addr); err != nil {
+			return named(err, u.Hostname())
+		}
+	}
+	err = nil
+	for _, addr := range known(strings.ToLower(host)) { // one that may be called is enough
+		if err = g.check(addr); err == nil {
 			return nil
 		}
-		return &refusedError{host: host, class: loopback}
 	}
-	for _, addr := range literals(host) {
-		var refused *refusedError
-		if errors.As(g.check(addr), &refused) {
-			refused.host = host
-			return refused
-		}
-	}
-	return nil
+	return named(err, u.Hostname())
 }
 
-// literals are the addresses that host spells. Resolvers disagree on numbers that begin with 0: both readings count.
-func literals(host string) []netip.Addr {
-	if addr, err := netip.ParseAddr(host); err == nil {
-		return []netip.Addr{addr}
+// named is a refusal at submit, which names the host as it was written.
+func named(err error, host string) error {
+	if refused, ok := errors.AsType[*refusedError](err); ok {
+		refused.host = host
 	}
-	var addrs []netip.Addr
-	for _, base := range []int{8, 10} {
-		if addr, ok := parseLoose(host, base); ok {
-			addrs = append(addrs, addr)
-		}
-	}
-	return addrs
+	return err
 }
 
-// parseLoose reads what inet_aton reads: one to four numbers, of which the last fills the bytes that are left; hex with
-// 0x, and in the base zero with a 0 in front.
-func parseLoose(host string, zero int) (netip.Addr, bool) {
-	parts := strings.Split(host, ".")
-	if len(parts) > 4 {
-		return netip.Addr{}, false
+func portOf(u *url.URL) (uint16, error) {
+	switch port := u.Port(); {
+	case port != "":
+		n, err := strconv.ParseUint(port, 10, 16)
+		return uint16(n), err
+	case u.Scheme == "https":
+		return 443, nil
 	}
-	var value uint64
-	for i, part := range parts {
-		base, digits := 10, part
-		switch {
-		case strings.HasPrefix(part, "0x"), strings.HasPrefix(part, "0X"):
-			base, digits = 16, part[2:]
-		case len(part) > 1 && part[0] == '0':
-			base, digits = zero, part[1:]
-		}
-		bits := 8
-		if i == len(parts)-1 {
-			bits = 8 * (4 - i)
-		}
-		n, err := strconv.ParseUint(digits, base, bits)
-		if err != nil {
-			return netip.Addr{}, false
-		}
-		value = value<<bits | n
-	}
-	return netip.AddrFrom4([4]byte{byte(value >> 24), byte(value >> 16), byte(value >> 8), byte(value)}), true
+	return 80, nil
 }

@@ -46,11 +46,14 @@ var spellings = []struct{ host, refused string }{
 	{"256.1.1.1", ""}, // no address: a name that does not resolve
 	{"1.2.3.4.5", ""},
 	{"0x", ""},
+	{"metadata.example.com", ""},
+	{"bücher.example", ""},
+	{"[2606:4700:4700::200:5efe:808:808]", ""}, // ISATAP
 
-	{"localhost", "localhost is this machine"},
-	{"LocalHost", "this machine"},
-	{"localhost.", "this machine"},
-	{"api.localhost", "this machine"},
+	{"localhost", "localhost means 127.0.0.1, and that is a loopback address"},
+	{"LocalHost", "loopback"},
+	{"localhost.", "loopback"},
+	{"api.localhost", "loopback"},
 	{"127.0.0.1", "loopback"},
 	{"127.0.0.1.", "loopback"},
 	{"127.255.255.254", "loopback"},
@@ -123,6 +126,26 @@ var spellings = []struct{ host, refused string }{
 	{"[fd20:ce::254]", "metadata"},
 	{"[ff02::1]", "multicast"},
 	{"[100::1]", "reserved"},
+	{"[2606:4700:4700::5efe:7f00:1]", "loopback"}, // ISATAP
+	{"[2606:4700:4700::200:5efe:a9fe:a9fe]", "metadata"},
+	{"１２７.0.0.1", "１２７.0.0.1 means 127.0.0.1, and that is a loopback address"}, // fullwidth
+	{"127。0。0｡1", "loopback"},
+	{"①②⑦.0.0.1", "loopback"},
+	{"𝟏𝟐𝟕.0.0.1", "loopback"},
+	{"127.0.0.１。", "loopback"},
+	{"%EF%BC%91%EF%BC%92%EF%BC%97.0.0.1", "loopback"},
+	{"０ｘ７ｆ.1", "loopback"},
+	{"２１３０７０６４３３", "loopback"},
+	{"127­.0.0.1", "loopback"}, // a soft hyphen
+	{"ｌｏｃａｌｈｏｓｔ", "loopback"},
+	{"ⓁOCALHOST", "loopback"},
+	{"169.254.169.²54", "metadata"},
+	{"localhost.localdomain", "loopback"},
+	{"ip6-localhost", "loopback"},
+	{"Metadata.Google.internal.", "metadata"},
+	{"metadata.goog", "metadata"},
+	{"instance-data.ec2.internal", "metadata"},
+	{"metadata.tencentyun.com", "link-local"},
 	{"[5f00::1]", "reserved"},
 }
 
@@ -220,14 +243,65 @@ func TestNewGuardNamesBadEntry(t *testing.T) {
 
 func TestGuardString(t *testing.T) {
 	t.Parallel()
-	for want, networks := range map[string][]string{
-		"public addresses only":                     nil,
-		"any address":                               {"private", "any"},
-		"public addresses and loopback, 10.0.0.0/8": {"Loopback", " 10.0.0.0/8"},
+	const usual = "; every port but 19-23, 25, 53, 110, 119, 143, 465, 512-514, 587, 993, 995, 6379, 6660-6669, 6697, 11211"
+	for want, o := range map[string]GuardOptions{
+		"public addresses only" + usual:                     {},
+		"any address" + usual:                               {Networks: []string{"private", "any"}},
+		"public addresses and loopback, 10.0.0.0/8" + usual: {Networks: []string{"Loopback", " 10.0.0.0/8"}},
+		"public addresses only; port 443, 8000-8999":        {Ports: []PortRange{{443, 443}, {8000, 8999}}},
 	} {
-		if got := newGuard(t, networks...).String(); got != want {
+		g, err := NewGuard(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := g.String(); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
+	}
+}
+
+// Ports are judged at submit and when dialing, whatever the address.
+func TestGuardPorts(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		ports           []PortRange
+		allow, notAllow []string
+	}{
+		{nil,
+			[]string{"http://h/", "https://h/", "http://h:18/", "http://h:24", "http://h:80", "http://h:6378", "http://h:8080", "http://h:65535/"},
+			[]string{"http://h:19", "http://h:22/", "http://h:25", "https://h:25", "http://h:6379", "http://[2606:4700:4700::1111]:11211/"}},
+		{[]PortRange{{443, 443}, {8000, 8002}},
+			[]string{"https://h/", "http://h:443", "http://h:8000", "http://h:8001", "http://h:8002"},
+			[]string{"http://h/", "https://h:80/", "http://h:7999", "http://h:8003", "http://h:442"}},
+		{[]PortRange{{1, 65535}}, []string{"http://h:22", "http://h:1", "http://h:65535"}, nil},
+		{[]PortRange{{80, 80}}, []string{"http://h", "http://h:", "http://h:080"}, []string{"https://h", "https://h:"}},
+	} {
+		for _, networks := range [][]string{nil, {"any"}} {
+			g, err := NewGuard(GuardOptions{Networks: networks, Ports: c.ports})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, raw := range c.allow {
+				if err := g.CheckURL(raw); err != nil {
+					t.Errorf("%v: %s: %v", c.ports, raw, err)
+				}
+			}
+			for _, raw := range c.notAllow {
+				if err := g.CheckURL(raw); err == nil || !strings.Contains(err.Error(), "WEBHOOK_ALLOWED_PORTS") {
+					t.Errorf("%v: %s: %v", c.ports, raw, err)
+				}
+			}
+		}
+	}
+	g, err := NewGuard(GuardOptions{Ports: []PortRange{{80, 80}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Control("tcp4", "8.8.8.8:80", nil); err != nil {
+		t.Error(err)
+	}
+	if err := g.Control("tcp4", "8.8.8.8:81", nil); err == nil || !refused(err) || err.Error() != "port 81 is not one that WEBHOOK_ALLOWED_PORTS lets in" {
+		t.Error(err)
 	}
 }
 
