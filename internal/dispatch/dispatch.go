@@ -131,7 +131,7 @@ type Dispatcher struct {
 // [Dispatcher.Run] runs.
 func New(o Options) *Dispatcher {
 	o.fill()
-	transport := newTransport(&o)
+	transport := newTransport(&o, newDialer(&o))
 	work, abandon := context.WithCancel(context.Background())
 	d := &Dispatcher{
 		store: o.Store, settler: o.Settler, guard: o.Guard, log: o.Log, random: o.Rand, lease: o.Lease,
