@@ -110,6 +110,7 @@ func TestCreateRefusals(t *testing.T) {
 			{"url with a password", params(obj{"url": "http://user:secret@example.com/"}), []string{"tasks[0].on_start.params.url: must not have a user name"}},
 			{"url private", params(obj{"url": "http://192.168.0.1/"}), []string{"tasks[0].on_start.params.url:", "private", "WEBHOOK_ALLOWED_NETWORKS"}},
 			{"our header", params(obj{"headers": obj{"idempotency-key": "x"}}), []string{`tasks[0].on_start.params.headers: "idempotency-key" is set by the service`}},
+			{"a header that was not shown", params(obj{"headers": obj{"Authorization": "•••"}}), []string{`tasks[0].on_start.params.headers.Authorization: is "•••"`}},
 			{"our headers", params(obj{"headers": obj{"X-Task-Id": "x", "webhook-id": "y", "traceparent": "z"}}), []string{`"X-Task-Id" is set`, `"webhook-id" is set`, `"traceparent" is set`}},
 			{"the connection's headers", params(obj{"headers": obj{"Host": "x", "Content-Length": "1", "Connection": "close", "TE": "x"}}), []string{`"Host" belongs to the connection`, `"Content-Length" belongs`, `"Connection" belongs`, `"TE" belongs`}},
 			{"header with a line break", params(obj{"headers": obj{"X-A": "b\r\nHost: c"}}), []string{"tasks[0].on_start.params.headers.X-A: must not have line breaks"}},

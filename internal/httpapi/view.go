@@ -90,7 +90,7 @@ func batchActions(b *store.BatchSummary) []api.Action {
 // webhook is an action with what its deliveries came to.
 func webhook(a *task.Action, records []store.DeliveryRecord, trigger task.Trigger, place int) api.Action {
 	shown := api.Action{
-		Kind: "Webhook", Params: api.Params{URL: a.URL, Verb: a.Verb, Headers: a.Headers, Body: a.Body},
+		Kind: "Webhook", Params: api.Params{URL: a.URL, Verb: a.Verb, Headers: task.ShownHeaders(a.Headers), Body: a.Body},
 		Timeout: orNil(int64(a.Timeout / time.Second)), Retry: retry(a.Retry),
 	}
 	for i := range records {

@@ -34,6 +34,10 @@ func (p *parser) headers(v jsonread.Value, trigger Trigger) map[string]string {
 			p.Addf(name, "must not have line breaks or other control characters")
 			continue
 		}
+		if value == HiddenValue {
+			p.Addf(name, "is %s, which stands for a value that is not shown: send the value itself", jsonread.Quote(value))
+			continue
+		}
 		for other := range headers {
 			if len(other) == len(name) && strings.EqualFold(other, name) {
 				p.Addf("", "duplicate %s, which is the same as %s", jsonread.Quote(name), jsonread.Quote(other))
@@ -58,6 +62,7 @@ func headerNameProblem(name string, trigger Trigger) string {
 	if !isToken(name) {
 		return "is not the name of a header"
 	}
+	name = strings.ReplaceAll(name, "_", "-") // many receivers take the one for the other
 	for _, own := range serviceHeaders {
 		if matches(name, own) {
 			return "is set by the service"
@@ -81,7 +86,8 @@ const batchHeader = "X-Batch-Id"
 var (
 	serviceHeaders    = []string{"Idempotency-Key", "Traceparent", "X-Task-", "Webhook-"}
 	connectionHeaders = []string{
-		"Host", "Content-Length", "Connection", "Keep-Alive", "Proxy-", "TE", "Trailer", "Transfer-Encoding", "Upgrade",
+		"Host", "Content-Length", "Connection", "Expect", "HTTP2-Settings", "Keep-Alive", "Proxy-", "TE", "Trailer",
+		"Transfer-Encoding", "Upgrade",
 	}
 )
 

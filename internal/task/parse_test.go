@@ -140,6 +140,8 @@ var badTasks = []struct {
 		`tasks[0].on_start.params.headers: "b c" is not the name of a header`,
 		`tasks[0].on_start.params.headers.X-B: must not have line breaks or other control characters`,
 		`tasks[0].on_start.params.headers: duplicate "X-C", which is the same as "x-c"`}},
+	{"header that was not shown", startWith(`"url":"http://h","headers":{"Authorization":"•••","X-A":"••••"}`), []string{
+		`tasks[0].on_start.params.headers.Authorization: is "•••", which stands for a value that is not shown: send the value itself`}},
 	{"header size", startWith(`"url":"http://h","headers":{"A":"` + strings.Repeat("x", 16384) + `"}`), []string{
 		`tasks[0].on_start.params.headers: must have at most 16384 bytes together, have 16385`}},
 	{"header count", startWith(`"url":"http://h","headers":{` + manyHeaders(51) + `}`), []string{
@@ -306,10 +308,11 @@ func TestBadBatches(t *testing.T) {
 func TestHeadersThatAreNotTheirs(t *testing.T) {
 	t.Parallel()
 	for want, names := range map[string][]string{
-		"is set by the service": {"idempotency-key", "X-Task-Id", "x-task-", "X-TASK-FOO", "Webhook-Signature", "traceparent"},
+		"is set by the service": {"idempotency-key", "X-Task-Id", "x-task-", "X-TASK-FOO", "Webhook-Signature", "traceparent",
+			"Idempotency_Key", "x_task_id", "WEBHOOK_ID"},
 		"belongs to the connection": {"HOST", "Content-Length", "connection", "Keep-Alive", "Proxy-Authorization", "te", "Trailer",
-			"Transfer-Encoding", "upgrade"},
-		"": {"Content-Type", "Authorization", "X-Tasks", "Team", "Hosts", "Webhook", "Proxy", "User-Agent"},
+			"Transfer-Encoding", "upgrade", "Expect", "HTTP2-Settings", "Content_Length", "transfer_encoding", "Proxy_Connection"},
+		"": {"Content-Type", "Authorization", "X-Tasks", "Team", "Hosts", "Webhook", "Proxy", "User-Agent", "X_Own", "Expected"},
 	} {
 		for _, name := range names {
 			for trigger := TriggerStart; trigger <= TriggerBatchComplete; trigger++ {
