@@ -198,10 +198,11 @@ func readDatabase(c *Config, value string) error {
 	return errors.New("must begin with postgres:// or with sqlite: and a path")
 }
 
+// readHostURL never repeats the value either.
 func readHostURL(c *Config, value string) error {
 	u, err := url.Parse(value)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
-		return fmt.Errorf("%q is not an http or https URL without query", value)
+		return errors.New("must be an http or https URL without query")
 	}
 	if u.User != nil {
 		return errors.New("must not hold a password: it is sent to workers")

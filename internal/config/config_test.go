@@ -118,7 +118,7 @@ func TestLoad(t *testing.T) {
 func TestLoadListsEverythingWrong(t *testing.T) {
 	t.Parallel()
 	env := map[string]string{
-		"DATABASE_URL": "mysql://u:hunter2@h", "HOST_URL": "ftp://x", "PORT": "99999", "LISTEN_ADDR": "a:b", "LOG_LEVEL": "loud",
+		"DATABASE_URL": "mysql://u:hunter2@h", "HOST_URL": "ftp://u:hunter2@x?hunter2", "PORT": "99999", "LISTEN_ADDR": "a:b", "LOG_LEVEL": "loud",
 		"WEBHOOK_ALLOWED_NETWORKS": "10.0.0.0/99,foo", "CLAIM_LEASE": "0", "MAX_TASKS_PER_BATCH": "many", "SKIP_SSRF_VALIDATION": "perhaps",
 		"DEAD_END_CANCEL_ENABLED": "maybe", "WEBHOOK_START_RETRY": `{"max": 601}`, "WEBHOOK_RETRY": "3",
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -283,6 +284,13 @@ func redact(text string, a *task.Action) string {
 	var secrets []string
 	if u, err := url.Parse(a.URL); err == nil {
 		secrets = append(secrets, u.RawQuery)
+		for part := range strings.SplitSeq(u.RawQuery, "&") {
+			_, raw, _ := strings.Cut(part, "=")
+			secrets = append(secrets, raw)
+			if value, err := url.QueryUnescape(raw); err == nil {
+				secrets = append(secrets, value)
+			}
+		}
 		if u.User != nil {
 			password, _ := u.User.Password()
 			secrets = append(secrets, u.User.String(), password)
@@ -294,6 +302,11 @@ func redact(text string, a *task.Action) string {
 			secrets = append(secrets, token) // of "Bearer token"
 		}
 	}
+	for _, secret := range secrets {
+		quoted := strconv.Quote(secret) // as errors have it
+		secrets = append(secrets, quoted[1:len(quoted)-1])
+	}
+	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) }) // one may be part of another
 	for _, secret := range secrets {
 		if len(secret) >= 4 { // a shorter one would only garble the text
 			text = strings.ReplaceAll(text, secret, "…")
