@@ -78,7 +78,8 @@ type Params struct {
 	URL string `json:"url"`
 	// Verb is Get, Post, Put, Patch or Delete.
 	Verb string `json:"verb"`
-	// Headers and Body are left out when there are none.
+	// Headers and Body are left out when there are none. Answers have "•••" for the values of headers that may be secret;
+	// requests must not.
 	Headers map[string]string `json:"headers,omitempty"`
 	Body    json.RawMessage   `json:"body,omitempty"`
 }
