@@ -95,8 +95,8 @@ func TestSendBoundsHeaders(t *testing.T) {
 					w.Header().Set("X-"+strconv.Itoa(i), strings.Repeat("x", 20))
 				}
 			case "/informed":
+				w.Header().Set("X-Filler", strings.Repeat("x", 1000))
 				for informed.Store(0); r.Context().Err() == nil; informed.Add(1) { // until the client goes away
-					w.Header().Set("X-Filler", strings.Repeat("x", 1000))
 					w.WriteHeader(http.StatusEarlyHints)
 				}
 			}
