@@ -22,6 +22,7 @@ import (
 
 	"taskrunner/internal/config"
 	"taskrunner/internal/dispatch"
+	"taskrunner/internal/failpoint"
 	"taskrunner/internal/httpapi"
 	"taskrunner/internal/reap"
 	"taskrunner/internal/schedule"
@@ -81,7 +82,7 @@ func New(ctx context.Context, c *config.Config, log *slog.Logger) (*App, error) 
 func (a *App) wire(s store.Store, guard *dispatch.Guard) {
 	c, registry := a.config, prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	a.store = telemetry.Instrument(s, registry)
+	a.store = telemetry.Instrument(failpoint.Store(s), registry)
 	owner := newID()
 	hostURL := c.HostURL
 	if c.HostURLGuessed {

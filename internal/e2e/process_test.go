@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -24,7 +25,12 @@ type build struct {
 
 // program builds the service once for all tests of this run. Without the race detector, which makes SQLite, C made into
 // Go, ten times slower; the services that run in the tests' own process have it.
-var program = sync.OnceValues(func() (*build, error) {
+var program = sync.OnceValues(func() (*build, error) { return compile() })
+
+// mortal is the program that dies at the point that TASKRUNNER_FAILPOINT names.
+var mortal = sync.OnceValues(func() (*build, error) { return compile("-tags", "failpoint") })
+
+func compile(flags ...string) (*build, error) {
 	dir, err := os.MkdirTemp("", "taskrunner-e2e-")
 	if err != nil {
 		return nil, err
@@ -33,11 +39,12 @@ var program = sync.OnceValues(func() (*build, error) {
 	if b.keep, err = whenTestsEnd(`rm -rf "$1"`, dir); err != nil {
 		return nil, err
 	}
-	if out, err := exec.Command("go", "build", "-o", b.path, "taskrunner/cmd/taskrunner").CombinedOutput(); err != nil {
+	args := append([]string{"build", "-o", b.path}, append(flags, "taskrunner/cmd/taskrunner")...)
+	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build the service: %w\n%s", err, out)
 	}
 	return b, nil
-})
+}
 
 // whenTestsEnd has a shell run script when this process is gone, however it ended, unless it is called off before: the
 // shell waits for the end of a pipe that this process holds. The result is to be kept.
@@ -62,6 +69,7 @@ type process struct {
 	log *logBuffer
 
 	env   []string
+	point string // where it is to die, as package failpoint has it; "" is nowhere
 	cmd   *exec.Cmd
 	ended chan struct{} // nil before the first start
 }
@@ -112,12 +120,16 @@ func lastingPort(t testing.TB) int {
 // launch starts the process and does not wait for it to serve.
 func (p *process) launch() {
 	p.t.Helper()
-	built, err := program()
+	build, env := program, p.env
+	if p.point != "" {
+		build, env = mortal, append(slices.Clone(env), "TASKRUNNER_FAILPOINT="+p.point)
+	}
+	built, err := build()
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	cmd, ended := exec.Command(built.path, "serve"), make(chan struct{})
-	cmd.Env, cmd.Stdout, cmd.Stderr = p.env, p.log, p.log
+	cmd.Env, cmd.Stdout, cmd.Stderr = env, p.log, p.log
 	if err := cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}

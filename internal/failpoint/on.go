@@ -1,0 +1,94 @@
+//go:build failpoint
+
+package failpoint
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// variable names the point and which time the process is there, as in "claimed:3".
+const variable = "TASKRUNNER_FAILPOINT"
+
+// Store returns s that kills the process at the point that the environment names; s itself if it names none.
+func Store(s store.Store) store.Store {
+	point, times, found := strings.Cut(os.Getenv(variable), ":")
+	if !found {
+		return s
+	}
+	at, err := strconv.ParseInt(times, 10, 64)
+	if err != nil {
+		panic(variable + ": " + err.Error())
+	}
+	return &failing{Store: s, point: point, at: at}
+}
+
+type failing struct {
+	store.Store
+	point string
+	at    int64
+	hits  atomic.Int64
+}
+
+// hit is where the process dies if it was to die at that point. It counts only when there is something to lose.
+func (f *failing) hit(point string, matters bool) {
+	if !matters || point != f.point || f.hits.Add(1) != f.at {
+		return
+	}
+	fmt.Fprintf(os.Stderr, "failpoint %s:%d\n", point, f.at)
+	if self, err := os.FindProcess(os.Getpid()); err == nil {
+		_ = self.Kill()
+	}
+	select {} // the signal may take a moment
+}
+
+func (f *failing) Create(ctx context.Context, b *task.Batch, key *store.Idempotency) (store.Created, error) {
+	created, err := f.Store.Create(ctx, b, key)
+	f.hit("created", err == nil)
+	return created, err
+}
+
+func (f *failing) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, error) {
+	pumped, err := f.Store.Pump(ctx, p)
+	f.hit("claimed", len(pumped.Claims) > 0)
+	f.hit("pump-ended", pumped.Outbox)
+	return pumped, err
+}
+
+func (f *failing) TakeOver(ctx context.Context, owner task.ID) ([]store.Claim, error) {
+	claims, err := f.Store.TakeOver(ctx, owner)
+	f.hit("taken-over", len(claims) > 0)
+	return claims, err
+}
+
+func (f *failing) Settle(ctx context.Context, outcomes []task.Outcome) (store.Settled, error) {
+	answered := slices.ContainsFunc(outcomes, func(o task.Outcome) bool { return o.Kind == task.Started })
+	refused := slices.ContainsFunc(outcomes, func(o task.Outcome) bool { return o.Kind == task.StartFailed })
+	f.hit("start-accepted", answered)
+	f.hit("start-refused", refused)
+	settled, err := f.Store.Settle(ctx, outcomes)
+	f.hit("start-settled", err == nil && answered)
+	f.hit("end-settled", err == nil && settled.Outbox)
+	return settled, err
+}
+
+func (f *failing) ClaimDeliveries(ctx context.Context, p store.ClaimDeliveriesParams) (store.ClaimedDeliveries, error) {
+	claimed, err := f.Store.ClaimDeliveries(ctx, p)
+	f.hit("deliveries-claimed", len(claimed.Deliveries) > 0)
+	return claimed, err
+}
+
+func (f *failing) FinishDeliveries(ctx context.Context, attempts []store.Attempt) error {
+	f.hit("deliveries-sent", true)
+	err := f.Store.FinishDeliveries(ctx, attempts)
+	f.hit("deliveries-finished", err == nil)
+	return err
+}
