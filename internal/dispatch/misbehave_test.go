@@ -354,3 +354,87 @@ func TestKeptConnectionThatDies(t *testing.T) {
 		})
 	}
 }
+
+// TestHTTP2ReceiversThatMisbehave: the bounds are those of HTTP/1.1, but that the connection stays.
+func TestHTTP2ReceiversThatMisbehave(t *testing.T) {
+	t.Parallel()
+	const timeout = 2 * time.Second
+	var written, handlers atomic.Int64
+	mux := http.NewServeMux()
+	flood := func(w http.ResponseWriter, r *http.Request) {
+		for chunk := make([]byte, 16<<10); r.Context().Err() == nil; {
+			n, err := w.Write(chunk)
+			if written.Add(int64(n)); err != nil {
+				return
+			}
+		}
+	}
+	mux.HandleFunc("/body", flood)
+	mux.HandleFunc("/failure", func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusInternalServerError)
+		flood(w, r)
+	})
+	mux.HandleFunc("/header", func(w http.ResponseWriter, _ *http.Request) {
+		for i := range 10_000 {
+			w.Header().Set("X-"+fmt.Sprint(i), strings.Repeat("b", 1000))
+		}
+	})
+	mux.HandleFunc("/early", func(w http.ResponseWriter, r *http.Request) {
+		for r.Context().Err() == nil {
+			w.Header().Set("Link", "</a>")
+			w.WriteHeader(http.StatusEarlyHints)
+			written.Add(10)
+		}
+	})
+	mux.HandleFunc("/hang", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	mux.HandleFunc("/reset", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "{")
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	mux.HandleFunc("/ok", func(http.ResponseWriter, *http.Request) {})
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor != 2 {
+			t.Errorf("%s came by %s", r.URL.Path, r.Proto)
+		}
+		handlers.Add(1)
+		defer handlers.Add(-1)
+		mux.ServeHTTP(w, r)
+	}))
+	server.EnableHTTP2 = true
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	defer server.Close()
+	for _, c := range []struct {
+		path    string
+		verdict Verdict
+		status  int
+		body    int
+	}{
+		{"/ok", Done, 200, 0}, {"/body", Done, 200, maxAnswer}, {"/failure", Retry, 500, 0}, {"/header", Retry, 0, 0},
+		{"/early", Retry, 0, 0}, {"/hang", Retry, 0, 0}, {"/reset", Done, 200, 1}, {"/ok", Done, 200, 0},
+	} {
+		s := newSender(t, "loopback")
+		s.timeout = timeout
+		transport := s.transport.(*http.Transport)
+		transport.TLSClientConfig = server.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+		written.Store(0)
+		a := s.send(t.Context(), &call{id: testID, trigger: task.TriggerStart, keep: true, action: &task.Action{Verb: "Post", URL: server.URL + c.path, Body: json.RawMessage(`{}`)}})
+		for deadline := time.Now().Add(20 * time.Second); handlers.Load() > 0; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: its handler is still at it", c.path)
+			}
+		}
+		t.Logf("%s: status %d, %d bytes, %v, %q, received up to %d KiB", c.path, a.status, len(a.body), a.took, a.text, written.Load()>>10)
+		if got := Classify(a.status, a.err); got != c.verdict || a.status != c.status || len(a.body) != c.body {
+			t.Errorf("%s: %v with status %d, %d bytes, text %q; want %v, %d, %d", c.path, got, a.status, len(a.body), a.text, c.verdict, c.status, c.body)
+		}
+		if a.took > timeout+time.Second {
+			t.Errorf("%s: it took %v of %v", c.path, a.took, timeout)
+		}
+		if n := written.Load(); n > 1<<20 {
+			t.Errorf("%s: the receiver got rid of %d KiB", c.path, n>>10)
+		}
+		transport.CloseIdleConnections()
+	}
+}
