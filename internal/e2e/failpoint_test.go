@@ -262,9 +262,16 @@ func (pl *play) check() {
 	t, st, keys := pl.st.t, pl.st, pl.keys()
 	t.Helper()
 	st.p.waitEnd(pl.batch)
+	var missing []string
+	defer func() {
+		if len(missing) > 0 {
+			t.Logf("%s: missing: %v", pl.run, missing)
+		}
+	}()
 	eventually(t, "every webhook of "+pl.run+" arrives", func() bool {
 		arrived := pl.arrived()
-		return !slices.ContainsFunc(keys, func(key string) bool { return !slices.Contains(arrived, key) })
+		missing = slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return slices.Contains(arrived, key) })
+		return len(missing) == 0
 	})
 	// The answer that brings a cancel action may be lost with the process, and nobody asks again about a task that was
 	// canceled meanwhile.
