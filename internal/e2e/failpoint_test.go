@@ -39,6 +39,7 @@ type stage struct {
 	mu       sync.Mutex
 	trigger  string // at which the process is to be killed; "" is none
 	half     bool
+	halt     bool // it is stopped instead, and may go on
 	times    int
 	struck   bool
 	atWork   map[string]int       // by run
@@ -92,7 +93,7 @@ func (st *stage) aim(point string, times int) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	how, trigger, _ := strings.Cut(point, " ")
-	st.trigger, st.half, st.times, st.struck = trigger, how == "half", times, false
+	st.trigger, st.half, st.halt, st.times, st.struck = trigger, how == "half", how == "stopped", times, false
 }
 
 // strike kills the process if this is the time, and is true when it did.
@@ -106,6 +107,12 @@ func (st *stage) strike(w http.ResponseWriter, trigger string) bool {
 		return false
 	}
 	st.struck = true
+	if st.halt {
+		if err := st.p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+			st.t.Error(err)
+		}
+		return false
+	}
 	if st.half {
 		w.Header().Set("Content-Length", "100")
 		_, _ = io.WriteString(w, "{")
@@ -383,6 +390,46 @@ func TestKilledAtEveryStep(t *testing.T) {
 			st.p.terminate()
 			if state := st.p.wait(); state.ExitCode() != 0 {
 				t.Errorf("the service ended with %s", state)
+			}
+			if n := drift(t, url); n != 0 {
+				t.Errorf("%d gates differ from the tasks that hold them", n)
+			}
+		})
+	}
+}
+
+// A process that was stopped for longer than its leases finds that another has done its work, and disturbs nothing.
+func TestStoppedProcessComesBack(t *testing.T) {
+	t.Parallel()
+	for _, trigger := range []string{"start", "end"} {
+		t.Run(trigger, func(t *testing.T) {
+			t.Parallel()
+			url, st := databaseURL(t, "postgres"), newStage(t)
+			settings := map[string]string{"CLAIM_LEASE": "2s", "WEBHOOK_TIMEOUT": "2s"}
+			st.p = startProcess(t, url, settings)
+			st.aim("stopped "+trigger, 1)
+			pl := st.begin("stopped " + trigger)
+			eventually(t, "the process is stopped", func() bool {
+				st.mu.Lock()
+				defer st.mu.Unlock()
+				return st.struck
+			})
+			other := startProcess(t, url, settings)
+			sent := map[string]bool{}
+			for _, c := range st.got(func(c call) bool { return c.Trigger == trigger }) {
+				sent[c.Key] = true
+			}
+			st.wait(1, "the other process repeats a webhook", func(c call) bool { return base(c.Handle) == other.url && sent[c.Key] })
+			if err := st.p.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+				t.Fatal(err)
+			}
+			st.acts.Wait()
+			pl.check()
+			for _, p := range []*process{st.p, other} {
+				p.terminate()
+				if state := p.wait(); state.ExitCode() != 0 {
+					t.Errorf("the service ended with %s", state)
+				}
 			}
 			if n := drift(t, url); n != 0 {
 				t.Errorf("%d gates differ from the tasks that hold them", n)
