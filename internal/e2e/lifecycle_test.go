@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -360,6 +361,11 @@ func TestUnusableCancelAction(t *testing.T) {
 		unusable := map[string]string{
 			"/private": `{"kind":"Webhook","params":{"url":"http://10.0.0.1/cancel","verb":"Post"}}`,
 			"/verb":    `{"kind":"Webhook","params":{"url":"http://example.com/","verb":"Head"}}`,
+			"/cloud":   `{"kind":"Webhook","params":{"url":"http://169.254.169.254/latest/","verb":"Put"}}`,
+			"/header":  `{"kind":"Webhook","params":{"url":"http://example.com/","verb":"Post","headers":{"X-A":"b\r\nX-Task-Id: forged"}}}`,
+			"/ours":    `{"kind":"Webhook","params":{"url":"http://example.com/","verb":"Post","headers":{"Host":"other"}}}`,
+			"/huge":    `{"kind":"Webhook","params":{"url":"` + r.url + `/cancel","verb":"Post","body":"` + strings.Repeat("x", 1<<20) + `"}}`,
+			"/deep":    `{"kind":"Webhook","params":{"url":"` + r.url + `/cancel","verb":"Post","body":` + strings.Repeat("[", 60_000) + `}}`,
 			"/text":    `accepted`, "/array": `[1]`, "/other": `{"ok":true}`, "/broken": `{"kind":"Webhook","params":`,
 		}
 		for path, answer := range unusable {

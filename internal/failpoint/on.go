@@ -50,12 +50,14 @@ func (f *failing) hit(point string, matters bool) {
 	select {} // the signal may take a moment
 }
 
+// Create has "created", when nobody has been answered yet.
 func (f *failing) Create(ctx context.Context, b *task.Batch, key *store.Idempotency) (store.Created, error) {
 	created, err := f.Store.Create(ctx, b, key)
 	f.hit("created", err == nil)
 	return created, err
 }
 
+// Pump has "claimed", when nothing has been sent yet, and "pump-ended", when the outbox has not been told yet.
 func (f *failing) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, error) {
 	pumped, err := f.Store.Pump(ctx, p)
 	f.hit("claimed", len(pumped.Claims) > 0)
@@ -63,12 +65,15 @@ func (f *failing) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, e
 	return pumped, err
 }
 
+// TakeOver has "taken-over", when nothing has been sent again yet.
 func (f *failing) TakeOver(ctx context.Context, owner task.ID) ([]store.Claim, error) {
 	claims, err := f.Store.TakeOver(ctx, owner)
 	f.hit("taken-over", len(claims) > 0)
 	return claims, err
 }
 
+// Settle has "start-accepted" and "start-refused", when an answer to on_start has been read, and "start-settled" and
+// "end-settled", when nobody has learned of what is durable.
 func (f *failing) Settle(ctx context.Context, outcomes []task.Outcome) (store.Settled, error) {
 	answered := slices.ContainsFunc(outcomes, func(o task.Outcome) bool { return o.Kind == task.Started })
 	refused := slices.ContainsFunc(outcomes, func(o task.Outcome) bool { return o.Kind == task.StartFailed })
@@ -80,12 +85,14 @@ func (f *failing) Settle(ctx context.Context, outcomes []task.Outcome) (store.Se
 	return settled, err
 }
 
+// ClaimDeliveries has "deliveries-claimed", when nothing has been sent yet.
 func (f *failing) ClaimDeliveries(ctx context.Context, p store.ClaimDeliveriesParams) (store.ClaimedDeliveries, error) {
 	claimed, err := f.Store.ClaimDeliveries(ctx, p)
 	f.hit("deliveries-claimed", len(claimed.Deliveries) > 0)
 	return claimed, err
 }
 
+// FinishDeliveries has "deliveries-sent" before and "deliveries-finished" after the transaction.
 func (f *failing) FinishDeliveries(ctx context.Context, attempts []store.Attempt) error {
 	f.hit("deliveries-sent", true)
 	err := f.Store.FinishDeliveries(ctx, attempts)
