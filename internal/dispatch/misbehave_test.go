@@ -294,8 +294,8 @@ func TestRedirectsAreOneRequest(t *testing.T) {
 		var h *hostile
 		h = newHostile(t, func(conn net.Conn, r *bufio.Reader) {
 			for request(r) {
-				_, _ = fmt.Fprintf(conn, "HTTP/1.1 %d Here\r\nLocation: http://%s/\r\nContent-Length: 0\r\n\r\n", status, h.address)
 				h.dialed.Add(1000)
+				_, _ = fmt.Fprintf(conn, "HTTP/1.1 %d Here\r\nLocation: http://%s/\r\nContent-Length: 0\r\n\r\n", status, h.address)
 			}
 		})
 		a := s.send(t.Context(), &call{id: testID, trigger: task.TriggerStart, action: &task.Action{Verb: "Get", URL: "http://" + h.address}})
