@@ -55,11 +55,18 @@ type Action struct {
 	// the action does not say.
 	Timeout *int64 `json:"timeout,omitempty"`
 	Retry   *Retry `json:"retry,omitempty"`
+	// ID is that of its delivery; nil until it comes due, and for Start, which is no delivery.
+	ID *string `json:"id"`
+	// State is pending, done or dead: given up; nil until it comes due.
+	State *string `json:"state"`
 	// Failures counts the attempts that failed.
 	Failures int `json:"failures"`
 	// LastStatus is the HTTP status of the last answer, LastError what was wrong last; nil for none.
 	LastStatus *int    `json:"last_status"`
 	LastError  *string `json:"last_error"`
+	// NextAttemptAt is when it is sent, now or again; null while it is being sent, when it is not pending, and for Start, of
+	// which only the process that sends it knows: see [StartState].
+	NextAttemptAt Time `json:"next_attempt_at"`
 }
 
 // Retry is a retry policy. What is left out is as the server has it for actions of that trigger.

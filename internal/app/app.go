@@ -16,7 +16,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
@@ -30,7 +29,6 @@ import (
 	"taskrunner/internal/store"
 	"taskrunner/internal/store/postgres"
 	"taskrunner/internal/store/sqlite"
-	"taskrunner/internal/task"
 	"taskrunner/internal/telemetry"
 )
 
@@ -83,7 +81,7 @@ func (a *App) wire(s store.Store, guard *dispatch.Guard) {
 	c, registry := a.config, prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	a.store = telemetry.Instrument(failpoint.Store(s), registry)
-	owner := newID()
+	owner := store.NewID()
 	hostURL := c.HostURL
 	if c.HostURLGuessed {
 		hostURL = "http://localhost:" + strconv.Itoa(a.port())
@@ -110,7 +108,7 @@ func (a *App) wire(s store.Store, guard *dispatch.Guard) {
 	})
 	a.server = &http.Server{
 		Handler: httpapi.New(httpapi.Options{
-			Store: a.store, Settler: a.settler, NewID: newID, CheckURL: guard.CheckURL, OnCreated: a.created,
+			Store: a.store, Settler: a.settler, NewID: store.NewID, CheckURL: guard.CheckURL, OnCreated: a.created, OnRetried: a.dispatcher.WakeOutbox,
 			AuthToken: c.AuthToken, Handles: c.HandleSecrets, HandleGrace: c.HandleGrace, Starts: a.dispatcher, Ready: a.ready, MaxTasksPerBatch: c.MaxTasks, MaxBodyBytes: c.MaxBody, Registry: registry, Log: a.log,
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
@@ -121,9 +119,6 @@ func (a *App) wire(s store.Store, guard *dispatch.Guard) {
 		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
 	}
 }
-
-// newID makes UUIDv7, each greater than the one before within this process.
-func newID() task.ID { return uuid.Must(uuid.NewV7()) }
 
 // created is told of tasks that were created.
 func (a *App) created(outbox bool) {

@@ -212,7 +212,7 @@ func claim(host string) store.Claim {
 }
 
 func delivery(host string, trigger task.Trigger) store.Delivery {
-	return store.Delivery{Source: uuid.New(), Trigger: trigger, Host: host, Action: task.Action{Verb: "Get", URL: "http://" + host + "/"}}
+	return store.Delivery{ID: uuid.New(), Source: uuid.New(), Trigger: trigger, Host: host, Action: task.Action{Verb: "Get", URL: "http://" + host + "/"}}
 }
 
 func TestStartOutcomes(t *testing.T) {
@@ -480,9 +480,9 @@ func TestOutboxResults(t *testing.T) {
 		f := newFixture(t, Options{Rand: func() uint64 { return uint64(216*time.Second - minPause) }}, func(r *http.Request) (*http.Response, error) {
 			switch r.URL.Host {
 			case "good":
-				return respond(204, "")
+				return respond(200, "thank you")
 			case "gone":
-				return respond(410, "")
+				return respond(410, "no such order: hidden")
 			case "silent":
 				return nil, io.EOF
 			}
@@ -491,26 +491,36 @@ func TestOutboxResults(t *testing.T) {
 		good, bad, last, gone, silent := delivery("good", task.TriggerSuccess), delivery("bad", task.TriggerFailure),
 			delivery("bad", task.TriggerCancel), delivery("gone", task.TriggerSuccess), delivery("silent", task.TriggerSuccess)
 		batch := delivery("bad", task.TriggerBatchComplete)
+		again := delivery("bad", task.TriggerBatchComplete)
 		bad.Place, bad.Failures, last.Failures, silent.Failures = 2, 4, 9, 3
-		f.store.due = []store.Delivery{good, bad, last, gone, silent, batch}
+		again.Failures, again.EarlierFailures = 10, 10
+		gone.Action.Headers = map[string]string{"Authorization": "hidden"}
+		f.store.due = []store.Delivery{good, bad, last, gone, silent, batch, again}
 		f.run(t)
 		synctest.Wait()
-		got := f.store.finished()
-		slices.SortFunc(got, func(a, b store.Attempt) int { return bytes.Compare(a.Source[:], b.Source[:]) })
-		want := []store.Attempt{
-			{Source: good.Source, Trigger: task.TriggerSuccess, State: store.DeliveryDone, Status: 204},
-			{Source: bad.Source, Trigger: task.TriggerFailure, Place: 2, State: store.DeliveryPending, Retry: 216 * time.Second, Status: 500, Error: "500 Internal Server Error"},
-			{Source: last.Source, Trigger: task.TriggerCancel, State: store.DeliveryDead, Status: 500, Error: "500 Internal Server Error"},
-			{Source: gone.Source, Trigger: task.TriggerSuccess, State: store.DeliveryDead, Status: 410, Error: "410 Gone"},
-			{Source: silent.Source, Trigger: task.TriggerSuccess, State: store.DeliveryPending, Retry: 216 * time.Second, Error: "EOF"},
-			{Source: batch.Source, Trigger: task.TriggerBatchComplete, State: store.DeliveryPending, Retry: 100 * time.Second, Status: 500, Error: "500 Internal Server Error"},
+		now := time.Now()
+		attempt := func(d store.Delivery, state store.DeliveryState, retry time.Duration, status int, text, answer string) store.Attempt {
+			return store.Attempt{Delivery: d.ID, State: state, Retry: retry, AttemptRecord: store.AttemptRecord{
+				At: now, Status: status, Error: text, Answer: answer,
+			}}
 		}
-		slices.SortFunc(want, func(a, b store.Attempt) int { return bytes.Compare(a.Source[:], b.Source[:]) })
+		got := f.store.finished()
+		slices.SortFunc(got, func(a, b store.Attempt) int { return bytes.Compare(a.Delivery[:], b.Delivery[:]) })
+		want := []store.Attempt{
+			attempt(good, store.DeliveryDone, 0, 200, "", "thank you"),
+			attempt(bad, store.DeliveryPending, 216*time.Second, 500, "500 Internal Server Error", ""),
+			attempt(last, store.DeliveryDead, 0, 500, "500 Internal Server Error", ""),
+			attempt(gone, store.DeliveryDead, 0, 410, "410 Gone", "no such order: …"),
+			attempt(silent, store.DeliveryPending, 216*time.Second, 0, "EOF", ""),
+			attempt(batch, store.DeliveryPending, 100*time.Second, 500, "500 Internal Server Error", ""),
+			attempt(again, store.DeliveryPending, 100*time.Second, 500, "500 Internal Server Error", ""), // the first of a new round
+		}
+		slices.SortFunc(want, func(a, b store.Attempt) int { return bytes.Compare(a.Delivery[:], b.Delivery[:]) })
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)
 		}
 		for labels, want := range map[[2]string]float64{
-			{"end", "done"}: 1, {"end", "retry"}: 2, {"end", "failed"}: 1, {"cancel", "failed"}: 1, {"batch", "retry"}: 1,
+			{"end", "done"}: 1, {"end", "retry"}: 2, {"end", "failed"}: 1, {"cancel", "failed"}: 1, {"batch", "retry"}: 2,
 		} {
 			if got := f.count(t, "webhook_requests_total", "trigger", labels[0], "outcome", labels[1]); got != want {
 				t.Errorf("%v: %v, want %v", labels, got, want)
@@ -547,7 +557,11 @@ func TestOutboxPolicies(t *testing.T) {
 			d := delivery(host, task.TriggerSuccess)
 			d.Action.Timeout, d.Action.Retry, d.Failures = a.Timeout, a.Retry, failures
 			f.store.due = append(f.store.due, d)
-			r := store.Attempt{Source: d.Source, Trigger: d.Trigger, State: state, Error: err}
+			took := a.Timeout
+			if took == 0 {
+				took = o.Timeout
+			}
+			r := store.Attempt{Delivery: d.ID, State: state, AttemptRecord: store.AttemptRecord{At: began, Took: took, Error: err}}
 			if state == store.DeliveryPending {
 				r.Retry = minPause
 			}
@@ -564,7 +578,7 @@ func TestOutboxPolicies(t *testing.T) {
 		got := map[string]store.Attempt{}
 		for _, a := range f.store.finished() {
 			for host, w := range want {
-				if w.Source == a.Source {
+				if w.Delivery == a.Delivery {
 					got[host] = a
 				}
 			}

@@ -107,19 +107,18 @@ func (d *Dispatcher) deliver(dl *store.Delivery) {
 		d.end(1)
 		return
 	}
-	r := store.Attempt{
-		Source: dl.Source, Trigger: dl.Trigger, Place: dl.Place,
-		State: store.DeliveryDone, Status: a.status, Error: a.text,
-	}
+	r := store.Attempt{Delivery: dl.ID, State: store.DeliveryDone, AttemptRecord: store.AttemptRecord{
+		At: a.began, Took: a.took, Status: a.status, Error: a.text, Answer: request.excerpt(a.body),
+	}}
 	m := d.metrics.of(dl.Trigger)
 	if verdict == Done {
 		m.requests[resultDone].Inc()
-	} else if pause, again := d.after(&request, &a, verdict, failed{failures: dl.Failures + 1}); again {
+	} else if pause, again := d.after(&request, &a, verdict, failed{failures: dl.Failures - dl.EarlierFailures + 1}); again {
 		r.State, r.Retry = store.DeliveryPending, pause
 	} else {
 		r.State = store.DeliveryDead
 		m.dead.Inc()
-		d.log.Warn("give up a webhook", sourceName(dl.Trigger), dl.Source, "trigger", triggerName(dl.Trigger), "place", dl.Place,
+		d.log.Warn("give up a webhook", "delivery", dl.ID, sourceName(dl.Trigger), dl.Source, "trigger", triggerName(dl.Trigger), "place", dl.Place,
 			"attempts", dl.Failures+1, "error", a.text)
 	}
 	d.finish(r)

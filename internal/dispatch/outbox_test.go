@@ -49,7 +49,7 @@ func (q *timedQueue) Pop() any {
 
 func (s *timedStore) add(d store.Delivery) {
 	r := &timedRecord{Delivery: d, state: store.DeliveryPending, at: time.Now()}
-	s.records[d.Source] = r
+	s.records[d.ID] = r
 	s.pending++
 	heap.Push(&s.queue, r)
 }
@@ -80,7 +80,7 @@ func (s *timedStore) FinishDeliveries(_ context.Context, attempts []store.Attemp
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, a := range attempts {
-		r := s.records[a.Source]
+		r := s.records[a.Delivery]
 		if r.state != store.DeliveryPending {
 			continue // another process has finished it
 		}

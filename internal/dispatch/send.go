@@ -52,12 +52,13 @@ type call struct {
 // answer is what came of one attempt.
 type answer struct {
 	status int // 0: none came
-	// body is nil unless it was kept, and only as much of it as came.
+	// body is as much of it as came: up to maxAnswer if it was to be kept, else how it begins.
 	body []byte
 	err  error
 	// text says what went wrong, empty for 2xx. It is safe to show.
 	text       string
 	retryAfter time.Duration
+	began      time.Time
 	took       time.Duration
 }
 
@@ -67,7 +68,7 @@ func (s *sender) send(ctx context.Context, c *call) answer {
 	ctx, cancel := context.WithTimeout(ctx, s.timeoutOf(c))
 	defer cancel()
 	a := s.exchange(ctx, c)
-	a.took = time.Since(began)
+	a.began, a.took = began, time.Since(began)
 	switch {
 	case a.err != nil:
 		a.text = s.describe(ctx, c, a.err)
@@ -93,7 +94,11 @@ func (s *sender) exchange(ctx context.Context, c *call) answer {
 		a.retryAfter = parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
 	}
 	if a.status >= 200 {
-		a.body = readBody(resp, c.keep && a.status <= 299)
+		keep := int64(maxExcerptRead)
+		if c.keep && a.status <= 299 {
+			keep = maxAnswer
+		}
+		a.body = readBody(resp, keep)
 	}
 	resp.Body.Close() // drops the connection if there is more to read
 	return a
@@ -101,19 +106,18 @@ func (s *sender) exchange(ctx context.Context, c *call) answer {
 
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
-// readBody reads up to maxAnswer bytes, so that the connection can be used again, and returns them if keep is set.
-func readBody(resp *http.Response, keep bool) []byte {
+// readBody reads up to maxAnswer bytes, so that the connection can be used again, and returns the first keep of them.
+func readBody(resp *http.Response, keep int64) []byte {
 	if resp.ContentLength == 0 || resp.Body == http.NoBody {
-		return nil
-	}
-	if !keep {
-		_, _ = io.CopyN(io.Discard, resp.Body, maxAnswer) // what breaks off is no matter
 		return nil
 	}
 	buf := buffers.Get().(*bytes.Buffer)
 	defer buffers.Put(buf)
 	buf.Reset()
-	_, _ = buf.ReadFrom(io.LimitReader(resp.Body, maxAnswer))
+	_, err := buf.ReadFrom(io.LimitReader(resp.Body, keep))
+	if err == nil {
+		_, _ = io.CopyN(io.Discard, resp.Body, maxAnswer-keep) // what breaks off is no matter
+	}
 	return bytes.Clone(buf.Bytes())
 }
 
@@ -263,20 +267,42 @@ func (s *sender) describe(ctx context.Context, c *call, err error) string {
 	if refusal, ok := errors.AsType[*refusedError](err); ok {
 		return refusal.Error()
 	}
-	text := redact(err.Error(), c.action)
-	if c.token != "" {
-		text = strings.ReplaceAll(text, c.token, "…")
-	}
-	text = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(text, "?"))
+	text := strings.ReplaceAll(plain(c.redact(err.Error())), "\n", " ")
 	if runes := []rune(text); len(runes) > maxErrorText {
 		text = string(runes[:maxErrorText-1]) + "…"
 	}
 	return text
+}
+
+// Bounds of what is kept of an answer's body, in bytes. More is read, for a secret must not be cut before it is taken out.
+const (
+	maxExcerpt     = 1 << 10
+	maxExcerptRead = 8 << 10
+)
+
+// excerpt is how the body of an answer begins, as text that is safe to show.
+func (c *call) excerpt(body []byte) string {
+	text := plain(c.redact(string(body)))
+	return strings.ToValidUTF8(text[:min(len(text), maxExcerpt)], "")
+}
+
+// redact is [redact] that takes out the handle's token, too.
+func (c *call) redact(text string) string {
+	text = redact(text, c.action)
+	if c.token != "" {
+		text = strings.ReplaceAll(text, c.token, "…")
+	}
+	return text
+}
+
+// plain makes text valid UTF-8, and of what could make a terminal or a page show something else spaces.
+func plain(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' || unicode.Is(unicode.Bidi_Control, r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(text, "?"))
 }
 
 // redact takes out what a library's error may repeat of the request, or of an answer that echoes it.

@@ -240,8 +240,11 @@ func TestSendBoundsTheAnswer(t *testing.T) {
 			action: &task.Action{Verb: "Get", URL: server.URL + path}})
 	}
 	for _, keep := range []bool{true, false} { // one connection for all, whether the answer is wanted or not
-		for _, path := range []string{"/small", "/exact"} {
-			if a := get(path, keep); a.status != 200 || keep != (a.body != nil) {
+		for path, size := range map[string]int{"/small": 2, "/exact": maxAnswer} {
+			if !keep {
+				size = min(size, maxExcerptRead)
+			}
+			if a := get(path, keep); a.status != 200 || len(a.body) != size {
 				t.Fatalf("%s: status %d, %d bytes, %v", path, a.status, len(a.body), a.err)
 			}
 		}
@@ -399,4 +402,26 @@ func BenchmarkSend(b *testing.B) {
 			}
 		}
 	})
+}
+
+// What is kept of an answer is how it begins, without what could do harm where it is shown.
+func TestExcerpt(t *testing.T) {
+	t.Parallel()
+	c := call{token: "hidden-handle", action: &task.Action{
+		URL: "https://a/?token=hidden-query", Headers: map[string]string{"Authorization": "Bearer hidden-header"},
+	}}
+	for _, test := range []struct{ name, body, want string }{
+		{"nothing", "", ""},
+		{"text", "no such order\n7 €", "no such order\n7 €"},
+		{"controls", "a\x00b\x1b[31mc\rd\u009be\u202ef", "a b [31mc d e f"},
+		{"not UTF-8", "a\xffb\xe2\x82", "a?b?"},
+		{"an echo", "got Bearer hidden-header, hidden-header, ?token=hidden-query and hidden-handle", "got …, …, ?… and …"},
+		{"long", strings.Repeat("x", maxExcerpt+1), strings.Repeat("x", maxExcerpt)},
+		{"cut within a character", strings.Repeat("x", maxExcerpt-1) + "€", strings.Repeat("x", maxExcerpt-1)},
+		{"a secret where it is cut", strings.Repeat("x", maxExcerpt-5) + "hidden-header", strings.Repeat("x", maxExcerpt-5) + "…"},
+	} {
+		if got := c.excerpt([]byte(test.body)); got != test.want {
+			t.Errorf("%s: %q, want %q", test.name, got, test.want)
+		}
+	}
 }

@@ -38,6 +38,10 @@ var everyEndpoint = []struct{ method, path, body string }{
 	{"GET", "/task/0198c0de-5a10-7000-8000-000000000002/history", ""},
 	{"DELETE", "/batch/0198c0de-5a10-7000-8000-000000000001", ""},
 	{"GET", "/dag/0198c0de-5a10-7000-8000-000000000001", ""},
+	{"GET", "/deliveries", ""},
+	{"GET", "/deliveries/" + idA, ""},
+	{"POST", "/deliveries/" + idA + "/retry", ""},
+	{"POST", "/deliveries/retry", `{"all":true}`},
 }
 
 const secret = "password=hunter2 SELECT secret"

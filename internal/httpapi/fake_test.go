@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -34,6 +35,7 @@ type fake struct {
 	walked task.ID      // where lists end their walk
 	// deliveries are those of every batch.
 	deliveries []store.DeliveryRecord
+	outbox     []store.DeliveryDetail // oldest first
 	keys       map[string]fakeKey
 	limits     store.LimitFilter
 	gates      []store.LimitSituation
@@ -245,6 +247,46 @@ func (f *fake) Limits(_ context.Context, filter store.LimitFilter) (*store.Limit
 	return store.NewLimits(slices.Clone(f.gates), filter.Limit), f.err
 }
 
+func (f *fake) Deliveries(_ context.Context, filter store.Filter) (store.Page[store.DeliveryItem], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.filter = filter
+	var items []store.DeliveryItem
+	for _, d := range slices.Backward(f.outbox) {
+		if (filter.Before == task.ID{} || bytes.Compare(d.ID[:], filter.Before[:]) < 0) &&
+			(filter.DeliveryStates == nil || slices.Contains(filter.DeliveryStates, d.State)) && (filter.Host == "" || filter.Host == d.Host) {
+			items = append(items, d.DeliveryItem)
+		}
+	}
+	items = items[min(filter.Offset, len(items)):]
+	return store.NewPage(items[:min(filter.Limit, len(items))], f.walked, &filter), f.err
+}
+
+func (f *fake) Delivery(_ context.Context, id task.ID) (*store.DeliveryDetail, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range f.outbox {
+		if f.outbox[i].ID == id {
+			return &f.outbox[i], f.err
+		}
+	}
+	return nil, cmp.Or(f.err, store.ErrNotFound)
+}
+
+func (f *fake) RetryDeliveries(_ context.Context, ids []task.ID) ([]store.DeliveryState, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	states := make([]store.DeliveryState, len(ids))
+	for i := range f.outbox {
+		if at := slices.Index(ids, f.outbox[i].ID); at >= 0 && f.err == nil {
+			if states[at] = f.outbox[i].State; states[at] == store.DeliveryDead {
+				f.outbox[i].State, f.outbox[i].NextAt = store.DeliveryPending, start
+			}
+		}
+	}
+	return states, f.err
+}
+
 func (f *fake) Settle(ctx context.Context, outcomes ...task.Outcome) ([]store.Result, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -330,6 +372,7 @@ func newService(t testing.TB, change ...func(o *Options)) *service {
 	o := Options{
 		Store: s.fake, Settler: s.fake, NewID: s.newID,
 		OnCreated: func(bool) { s.woken++ },
+		OnRetried: func() { s.woken++ },
 		Log:       slog.New(slog.NewTextHandler(s.log, nil)),
 	}
 	for _, c := range change {

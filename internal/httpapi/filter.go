@@ -61,6 +61,14 @@ var (
 		"sort":           filterBatchSort,
 		"cursor":         filterCursor,
 	}
+	deliveryFilters = filters{
+		"state":    filterDeliveryState,
+		"status":   filterDeliveryState, // as GET /webhook-deliveries calls it
+		"host":     filterHost,
+		"task_id":  filterTask,
+		"batch_id": filterBatch,
+		"cursor":   filterCursor,
+	}
 )
 
 // parseList reads the query of a list. The error names every parameter that is wrong.
@@ -83,7 +91,7 @@ func parseList(rawQuery string, filters filters) (list, error) {
 		l.known[name] = values
 		reason := ""
 		switch {
-		case len(values) > 1 && name != "status" && name != "ids":
+		case len(values) > 1 && name != "status" && name != "state" && name != "ids":
 			reason = "stands more than once"
 		case filter != nil:
 			reason = filter(&l.filter, values)
@@ -209,6 +217,30 @@ func textProblem(text string) string {
 func filterBatch(f *store.Filter, values []string) (reason string) {
 	f.Batch, reason = filterID(values[0])
 	return reason
+}
+
+func filterTask(f *store.Filter, values []string) (reason string) {
+	f.Task, reason = filterID(values[0])
+	return reason
+}
+
+func filterHost(f *store.Filter, values []string) string {
+	f.Host = values[0]
+	return textProblem(values[0])
+}
+
+func filterDeliveryState(f *store.Filter, values []string) string {
+	for name := range strings.SplitSeq(strings.Join(values, ","), ",") {
+		name = strings.TrimSpace(name)
+		state := store.DeliveryState(slices.Index(deliveryStates, name))
+		if name == "" || state < 0 {
+			return "unknown state " + jsonread.Quote(name) + jsonread.Suggest(name, deliveryStates[1:])
+		}
+		if !slices.Contains(f.DeliveryStates, state) {
+			f.DeliveryStates = append(f.DeliveryStates, state)
+		}
+	}
+	return ""
 }
 
 func filterIDs(f *store.Filter, values []string) string {

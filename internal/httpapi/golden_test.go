@@ -61,9 +61,9 @@ func TestShapes(t *testing.T) {
 		FailureReason: "Timeout",
 	}
 	a.Deliveries = []store.DeliveryRecord{
-		{Trigger: task.TriggerSuccess, Place: 1, State: store.DeliveryDead, Failures: 10, LastError: "connection refused"},
-		{Trigger: task.TriggerFailure, Place: 0, State: store.DeliveryDone, Failures: 1, LastStatus: 204},
-		{Trigger: task.TriggerCancel, Place: 0, State: store.DeliveryPending, Failures: 0},
+		{ID: testID(31), Trigger: task.TriggerSuccess, Place: 1, State: store.DeliveryDead, Failures: 10, LastError: "connection refused"},
+		{ID: testID(32), Trigger: task.TriggerFailure, Place: 0, State: store.DeliveryDone, Failures: 1, LastStatus: 204},
+		{ID: testID(33), Trigger: task.TriggerCancel, Place: 0, State: store.DeliveryPending, NextAt: at.Add(time.Hour)},
 	}
 	s.tasks[testID(3)].State = task.State{Status: task.Claimed, ClaimedAt: at, LastUpdated: at}
 	s.tasks[testID(4)].State = task.State{Status: task.Paused, ClaimedAt: at, LastUpdated: at}
@@ -96,7 +96,7 @@ func TestShapeOfBatch(t *testing.T) {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
 	s.deliveries = []store.DeliveryRecord{
-		{Trigger: task.TriggerBatchComplete, Place: 1, State: store.DeliveryDead, Failures: 10, LastStatus: 503, LastError: "503 Service Unavailable"},
+		{ID: testID(34), Trigger: task.TriggerBatchComplete, Place: 1, State: store.DeliveryDead, Failures: 10, LastStatus: 503, LastError: "503 Service Unavailable"},
 	}
 	golden(t, "batch-object", s.do("GET", "/batch/"+testID(1).String(), ""))
 	golden(t, "batches-object", s.do("GET", "/batches", ""))

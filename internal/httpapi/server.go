@@ -25,6 +25,9 @@ type Store interface {
 	DAG(ctx context.Context, batch task.ID) (*store.DAG, error)
 	Explain(ctx context.Context, id task.ID) (*store.Situation, error)
 	Limits(ctx context.Context, f store.LimitFilter) (*store.Limits, error)
+	Deliveries(ctx context.Context, f store.Filter) (store.Page[store.DeliveryItem], error)
+	Delivery(ctx context.Context, id task.ID) (*store.DeliveryDetail, error)
+	RetryDeliveries(ctx context.Context, ids []task.ID) ([]store.DeliveryState, error)
 }
 
 // Settler takes outcomes in and returns once they are durable, with a result for each in its place. An error means that
@@ -62,6 +65,8 @@ type Options struct {
 	// OnCreated is told after tasks were created, so that the pump looks at them, and whether there is work for the outbox.
 	// It must not block. Nil: nobody is.
 	OnCreated func(outbox bool)
+	// OnRetried is told that there are deliveries to send again. It must not block. Nil: nobody is.
+	OnRetried func()
 	// Starts explains why a task is not started. Nil: this process sends nothing.
 	Starts Starts
 	// Ready says why this process should get no requests, in words for strangers. Nil, or a nil error: it should.
@@ -78,6 +83,9 @@ type Options struct {
 func (o Options) withDefaults() Options {
 	if o.OnCreated == nil {
 		o.OnCreated = func(bool) {}
+	}
+	if o.OnRetried == nil {
+		o.OnRetried = func() {}
 	}
 	if o.Ready == nil {
 		o.Ready = func() error { return nil }
@@ -143,6 +151,11 @@ func (s *server) routes() {
 	s.handle("DELETE /batch/{id}", s.stopBatch)
 	s.handle("GET /dag/{batch_id}", s.getDAG)
 	s.handle("GET /limits", s.listLimits)
+	s.handle("GET /deliveries", s.listDeliveries)
+	s.handle("GET /webhook-deliveries", s.listDeliveries)
+	s.handle("GET /deliveries/{id}", s.getDelivery)
+	s.handle("POST /deliveries/{id}/retry", s.retryDelivery)
+	s.handle("POST /deliveries/retry", s.retryDead)
 	s.handle("GET /health", s.health)
 	s.handle("GET /ready", s.ready)
 	s.mux.Handle("GET /metrics", s.metrics())

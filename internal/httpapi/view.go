@@ -61,6 +61,19 @@ var triggers = []struct {
 	{task.TriggerCancel, "Cancel", ""},
 }
 
+// triggerName is the trigger on the wire, with its condition.
+func triggerName(trigger task.Trigger) (name, condition string) {
+	for _, t := range triggers {
+		if t.trigger == trigger {
+			return t.name, t.condition
+		}
+	}
+	return "Batch", ""
+}
+
+// deliveryStates say how each is called on the wire.
+var deliveryStates = []string{store.DeliveryPending: "pending", store.DeliveryDone: "done", store.DeliveryDead: "dead"}
+
 func actions(t *task.Task, s *task.State, deliveries []store.DeliveryRecord) []api.Action {
 	list := make([]api.Action, 0, 1+len(t.OnSuccess)+len(t.OnFailure)+len(t.OnCancel))
 	for _, trigger := range triggers {
@@ -69,6 +82,7 @@ func actions(t *task.Task, s *task.State, deliveries []store.DeliveryRecord) []a
 			a.Trigger, a.Condition = trigger.name, trigger.condition
 			if trigger.trigger == task.TriggerStart {
 				a.Failures, a.LastStatus, a.LastError = s.StartFailures, orNil(s.StartStatus), orNil(s.StartError)
+				a.State = orNil(deliveryStates[startState(s)])
 			}
 			list = append(list, a)
 		}
@@ -81,20 +95,35 @@ func batchActions(b *store.BatchSummary) []api.Action {
 	list := make([]api.Action, 0, len(b.OnComplete))
 	for place := range b.OnComplete {
 		a := webhook(&b.OnComplete[place], b.Deliveries, task.TriggerBatchComplete, place)
-		a.Trigger = "Batch"
+		a.Trigger, _ = triggerName(task.TriggerBatchComplete)
 		list = append(list, a)
 	}
 	return list
 }
 
+// startState is how on_start stands; 0: it is not due, or was not told to the end.
+func startState(s *task.State) store.DeliveryState {
+	switch {
+	case !s.StartedAt.IsZero():
+		return store.DeliveryDone
+	case s.ClaimedAt.IsZero():
+		return 0
+	case !s.Status.Terminal():
+		return store.DeliveryPending
+	case s.Status == task.Failure && s.StartFailures > 0:
+		return store.DeliveryDead
+	}
+	return 0
+}
+
 // webhook is an action with what its deliveries came to.
 func webhook(a *task.Action, records []store.DeliveryRecord, trigger task.Trigger, place int) api.Action {
 	shown := api.Action{
-		Kind: "Webhook", Params: api.Params{URL: a.URL, Verb: a.Verb, Headers: task.ShownHeaders(a.Headers), Body: a.Body},
-		Timeout: orNil(int64(a.Timeout / time.Second)), Retry: retry(a.Retry),
+		Kind: "Webhook", Params: params(a), Timeout: orNil(int64(a.Timeout / time.Second)), Retry: retry(a.Retry),
 	}
 	for i := range records {
 		if d := &records[i]; d.Trigger == trigger && d.Place == place {
+			shown.ID, shown.State, shown.NextAttemptAt = new(d.ID.String()), new(deliveryStates[d.State]), at(d.NextAt)
 			shown.Failures, shown.LastStatus, shown.LastError = d.Failures, orNil(d.LastStatus), orNil(d.LastError)
 		}
 	}
@@ -106,6 +135,10 @@ func retry(r task.Retry) *api.Retry {
 	return orNil(api.Retry{
 		MaxAttempts: r.MaxAttempts, Initial: task.Seconds(r.Initial), Factor: r.Factor, Max: task.Seconds(r.Max),
 	})
+}
+
+func params(a *task.Action) api.Params {
+	return api.Params{URL: a.URL, Verb: a.Verb, Headers: task.ShownHeaders(a.Headers), Body: a.Body}
 }
 
 func at(t time.Time) api.Time { return api.Time{Time: t} }

@@ -11,18 +11,28 @@ import (
 // an attempt may take.
 func (d *Delivery) Lease(least time.Duration) time.Duration { return max(least, 2*d.Action.Timeout) }
 
-// Load gives d its action out of those that are stored with its source. c is what the source came to, if it is a batch.
-func (d *Delivery) Load(actions []byte, c *task.Completion) error {
+// DeliveredAction is what a delivery sends, out of the actions that are stored with its source. c is what the source came to,
+// if it is a batch.
+func DeliveredAction(actions []byte, trigger task.Trigger, place int, c *task.Completion) (task.Action, error) {
 	list, err := task.ParseActions(actions)
-	if err == nil && d.Place >= len(list) {
+	if err == nil && place >= len(list) {
 		err = fmt.Errorf("there are %d", len(list))
 	}
 	if err != nil {
-		return fmt.Errorf("action %d of trigger %d of %s: %w", d.Place, d.Trigger, d.Source, err)
+		return task.Action{}, fmt.Errorf("action %d of trigger %d: %w", place, trigger, err)
 	}
-	d.Action = list[d.Place]
+	a := list[place]
+	if trigger == task.TriggerBatchComplete {
+		a.Body = c.Body(a.Body)
+	}
+	return a, nil
+}
+
+// Of says whose delivery d is: a task's, or a batch's.
+func (d *DeliveryItem) Of(source task.ID) {
 	if d.Trigger == task.TriggerBatchComplete {
-		d.Action.Body = c.Body(d.Action.Body)
+		d.Batch = source
+	} else {
+		d.Task = source
 	}
-	return nil
 }

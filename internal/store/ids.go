@@ -6,8 +6,13 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
+
 	"taskrunner/internal/task"
 )
+
+// NewID makes UUIDv7, each greater than the one before within this process. Safe for concurrent use.
+func NewID() task.ID { return uuid.Must(uuid.NewV7()) }
 
 func compareIDs(a, b task.ID) int { return bytes.Compare(a[:], b[:]) }
 

@@ -53,8 +53,17 @@ type Store interface {
 
 	// ClaimDeliveries leases deliveries that are due, so that no other process sends them before the lease runs out.
 	ClaimDeliveries(ctx context.Context, p ClaimDeliveriesParams) (ClaimedDeliveries, error)
-	// FinishDeliveries records what became of attempts.
+	// FinishDeliveries records attempts and what they came to. Of a delivery that was finished meanwhile only the attempt is
+	// recorded; one that does not exist is passed over.
 	FinishDeliveries(ctx context.Context, attempts []Attempt) error
+	// RetryDeliveries sends deliveries again now: those that are dead, with the attempts of a new round, and those that are
+	// pending, but what is being sent just now. The states are those in which they were, in the order of ids: what is done
+	// stays so, and 0 is for one that does not exist. No id stands twice.
+	RetryDeliveries(ctx context.Context, ids []task.ID) ([]DeliveryState, error)
+	// Deliveries lists deliveries, newest first, by what f says of them.
+	Deliveries(ctx context.Context, f Filter) (Page[DeliveryItem], error)
+	// Delivery returns everything about a delivery, or ErrNotFound.
+	Delivery(ctx context.Context, id task.ID) (*DeliveryDetail, error)
 
 	// Task returns everything about a task, or ErrNotFound.
 	Task(ctx context.Context, id task.ID) (*Detail, error)
@@ -169,17 +178,20 @@ type Claim struct {
 	Action  task.Action
 }
 
-// Delivery is an end or cancel action of a task to send, or an action of a batch that is complete. Source, Trigger and
-// Place identify it.
+// Delivery is an end or cancel action of a task to send, or an action of a batch that is complete. There is one for each
+// Source, Trigger and Place.
 type Delivery struct {
+	// ID is made when it is stored.
+	ID task.ID
 	// Source is the task, or the batch, whose action it is.
 	Source  task.ID
 	Trigger task.Trigger
 	// Place counts the actions of one trigger from 0.
 	Place int
 	Host  string
-	// Failures counts the attempts so far; all of them failed.
-	Failures int
+	// Failures counts the attempts so far; all of them failed. The first EarlierFailures of them belong to rounds after which
+	// it was dead and was retried by hand.
+	Failures, EarlierFailures int
 	// Action of a batch has the body that tells of the batch.
 	Action task.Action
 }
@@ -207,18 +219,29 @@ const (
 	DeliveryDead                             // given up
 )
 
-// Attempt is what became of one attempt to send a delivery.
+// Attempt is one attempt to send a delivery, and what the delivery came to by it.
 type Attempt struct {
-	Source  task.ID
-	Trigger task.Trigger
-	Place   int
+	Delivery task.ID
 	// State is DeliveryPending when it is to be sent again, after Retry.
 	State DeliveryState
 	Retry time.Duration
+	AttemptRecord
+}
+
+// AttemptRecord is what is kept of an attempt.
+type AttemptRecord struct {
+	// At is when it began, by the clock of the process that made it, Took the time to the end of the answer.
+	At   time.Time
+	Took time.Duration
 	// Status is the answer's code, 0 for none; Error is empty on success.
 	Status int
 	Error  string
+	// Answer is how the answer's body begins, as text.
+	Answer string
 }
+
+// MaxAttempts is how many attempts of a delivery are kept, the newest ones.
+const MaxAttempts = 100
 
 // Item is a task in a list.
 type Item struct {
@@ -237,12 +260,31 @@ type Detail struct {
 
 // DeliveryRecord is what is known of a delivery.
 type DeliveryRecord struct {
+	ID         task.ID
 	Trigger    task.Trigger
 	Place      int
 	State      DeliveryState
 	Failures   int
 	LastStatus int    // 0: none
 	LastError  string // empty: none
+	// NextAt is when it is sent. Zero: it is being sent, or it is not pending.
+	NextAt time.Time
+}
+
+// DeliveryItem is a delivery in a list.
+type DeliveryItem struct {
+	DeliveryRecord
+	// Task is zero when it is the action of a batch itself.
+	Task, Batch task.ID
+	Host        string
+	CreatedAt   time.Time
+}
+
+// DeliveryDetail is a delivery with everything about it.
+type DeliveryDetail struct {
+	DeliveryItem
+	Action   task.Action
+	Attempts []AttemptRecord // oldest first, the newest MaxAttempts
 }
 
 // Filter selects tasks. Zero members do not filter.
@@ -258,7 +300,13 @@ type Filter struct {
 	// batches.
 	Metadata []byte
 	// Scope of a batch, exact. In a list of batches only.
-	Scope   string
+	Scope string
+	// DeliveryStates, Task and Host, exact, are those of deliveries. In a list of deliveries only, which knows of the other
+	// filters Batch alone: the deliveries of the batch and of its tasks.
+	DeliveryStates []DeliveryState
+	Task           task.ID
+	Host           string
+
 	Timeout time.Duration
 	// CreatedAfter and CreatedBefore do not include the time itself. A list is bounded by ids where it can be, which
 	// begin with the time of the process that made them: see [ClockSlack].
@@ -302,7 +350,7 @@ func NewPage[T any](items []T, walked task.ID, f *Filter) Page[T] {
 // Walks reports whether a list may pass over tasks that f does not select, so that Walk is for it.
 func (f *Filter) Walks() bool {
 	return f.Walk > 0 && f.Sort == SortCreated && f.IDs == nil && (len(f.Statuses) > 0 || f.KindPrefix != "" || f.NamePart != "" ||
-		f.Metadata != nil || f.Timeout != 0 || !f.CreatedAfter.IsZero() || !f.CreatedBefore.IsZero())
+		f.Metadata != nil || f.Timeout != 0 || len(f.DeliveryStates) > 0 || f.Host != "" || !f.CreatedAfter.IsZero() || !f.CreatedBefore.IsZero())
 }
 
 // Sort is the order of a list.
@@ -325,6 +373,16 @@ func (f *Filter) Bounded() bool {
 func (f *Filter) Only(statuses ...task.Status) bool {
 	return len(f.Statuses) > 0 &&
 		!slices.ContainsFunc(f.Statuses, func(s task.Status) bool { return !slices.Contains(statuses, s) })
+}
+
+// OnlyDead reports whether f wants nothing but dead deliveries, OnlyPending nothing but pending ones.
+func (f *Filter) OnlyDead() bool { return f.only(DeliveryDead) }
+
+// OnlyPending is as above.
+func (f *Filter) OnlyPending() bool { return f.only(DeliveryPending) }
+
+func (f *Filter) only(state DeliveryState) bool {
+	return len(f.DeliveryStates) == 1 && f.DeliveryStates[0] == state
 }
 
 // MaxLacking bounds ToEdit.Lacking.

@@ -128,9 +128,9 @@ func (t *tx) insertDeliveries(deliveries []store.Delivery) {
 	if n == 0 {
 		return
 	}
-	ids, triggers, places, hosts := make(uuids, n), make([]int16, n), make([]int16, n), make([]string, n)
+	ids, sources, triggers, places, hosts := make(uuids, n), make(uuids, n), make([]int16, n), make([]int16, n), make([]string, n)
 	for i, d := range deliveries {
-		ids[i], triggers[i], places[i], hosts[i] = d.Source, int16(d.Trigger), int16(d.Place), d.Host
+		ids[i], sources[i], triggers[i], places[i], hosts[i] = store.NewID(), d.Source, int16(d.Trigger), int16(d.Place), d.Host
 	}
-	t.exec("insert_deliveries", t.now, ids, triggers, places, hosts)
+	t.exec("insert_deliveries", t.now, ids, sources, triggers, places, hosts)
 }

@@ -50,9 +50,9 @@ func (t *tx) replay(ctx context.Context, key *store.Idempotency) (store.Created,
 	})
 	t.rows("batch_deliveries", batch, func(rows pgx.Rows) error {
 		var d store.RelatedDelivery
-		var trigger, state int16
-		err := rows.Scan((*[16]byte)(&d.Task), &trigger, &d.Place, &state, &d.Failures, &d.LastStatus, &d.LastError)
-		d.Trigger, d.State = task.Trigger(trigger), store.DeliveryState(state)
+		var scan deliveryScan
+		err := rows.Scan(append([]any{(*[16]byte)(&d.Task)}, scan.into()...)...)
+		d.DeliveryRecord = scan.get()
 		related.Deliveries = append(related.Deliveries, d)
 		return err
 	})

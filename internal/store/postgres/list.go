@@ -42,11 +42,9 @@ func (s *Store) Task(ctx context.Context, id task.ID) (*store.Detail, error) {
 // deliveries queues the reading of what is known of those of a task, or of a batch.
 func (t *tx) deliveries(source task.ID, into *[]store.DeliveryRecord) {
 	t.rows("deliveries", []any{source}, func(rows pgx.Rows) error {
-		var r store.DeliveryRecord
-		var trigger, state int16
-		err := rows.Scan(&trigger, &r.Place, &state, &r.Failures, &r.LastStatus, &r.LastError)
-		r.Trigger, r.State = task.Trigger(trigger), store.DeliveryState(state)
-		*into = append(*into, r)
+		var scan deliveryScan
+		err := rows.Scan(scan.into()...)
+		*into = append(*into, scan.get())
 		return err
 	})
 }
@@ -178,8 +176,8 @@ const (
 	batchesInPlace = "batches_in_place"
 )
 
-// fewReady is up to how many ready tasks a list sorts.
-const fewReady = 10_000
+// fewReady and fewPending are up to how many ready tasks and pending deliveries a list sorts.
+const fewReady, fewPending = 10_000, 10_000
 
 // walk is where a list looks.
 type walk struct {

@@ -101,6 +101,16 @@ func TestListsAtSize(t *testing.T) {
 	}
 }
 
+// madeID is an id of manyTasks.
+func madeID(t *testing.T, s *Store, second, n int) task.ID {
+	t.Helper()
+	var id uuid.UUID
+	if err := s.pool.QueryRow(t.Context(), "SELECT made_id($1, $2)", int64(1767225600000+second*1000), n).Scan((*[16]byte)(&id)); err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
 // few is what a list may read besides its page: the tasks in a place, the rows of time that clocks leave open.
 const few = 60_000
 
@@ -108,13 +118,7 @@ const few = 60_000
 func lists(t *testing.T, s *Store) {
 	t.Helper()
 	middle := time.Unix(1767225600+1000, 0)
-	id := func(second, n int) task.ID {
-		var id uuid.UUID
-		if err := s.pool.QueryRow(t.Context(), "SELECT made_id($1, $2)", int64(1767225600000+second*1000), n).Scan((*[16]byte)(&id)); err != nil {
-			t.Fatal(err)
-		}
-		return id
-	}
+	id := func(second, n int) task.ID { return madeID(t, s, second, n) }
 	const all = 200_000
 	for _, c := range []struct {
 		name           string
@@ -206,6 +210,86 @@ func (s *Store) checkWalk(t *testing.T, name string, walk walk, f store.Filter) 
 	}
 	sql, args = s.batchesQuery(walk, &f)
 	s.checkWork(t, "a walk of batches by "+name, "open_list", 3*most, sql, args) // and what is counted
+}
+
+// manyDeliveries is one for each of the tasks of manyTasks: of 100 hosts, 7 of 1 000 dead, and 1 000 pending of which 10 are
+// for the host waits. One dead and one pending one are for rare.
+const manyDeliveries = `
+INSERT INTO delivery (id, source_id, trigger, place, host, state, next_at, created_at)
+SELECT made_id(1767225600000 + n / 100 * 1000, n % 100 + 201), made_id(1767225600000 + n / 100 * 1000, n % 100 + 1), 2, 0,
+       CASE WHEN n IN (70001, 70002) THEN 'rare' WHEN n % 20000 = 5 THEN 'waits' ELSE 'host-' || n % 100 END,
+       CASE WHEN n = 70001 THEN 3 WHEN n = 70002 OR n % 200 = 5 THEN 1 WHEN n % 1000 BETWEEN 10 AND 16 THEN 3 ELSE 2 END,
+       now(), now()
+FROM generate_series(0, 199999) n`
+
+// Lists of deliveries read their page of an index, and sort no more than what is pending or belongs to one batch. What no
+// index knows, the done ones and those of a host, is walked for, and not far by who follows links.
+func TestDeliveriesAtSize(t *testing.T) {
+	t.Parallel()
+	s := openForCommits(t)
+	if _, err := s.pool.Exec(t.Context(), manyTasks+";"+manyDeliveries); err != nil {
+		t.Fatal(err)
+	}
+	id := func(second, n int) task.ID { return madeID(t, s, second, n) }
+	const all = 200_000
+	for _, analyzed := range []bool{false, true} { // the planner must not need to know
+		if analyzed {
+			if _, err := s.pool.Exec(t.Context(), "VACUUM ANALYZE"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		done, dead, pending := store.DeliveryDone, store.DeliveryDead, store.DeliveryPending
+		for _, c := range []struct {
+			name string
+			f    store.Filter
+			most float64 // rows that it may read
+		}{
+			{"everything", store.Filter{}, 200}, {"deep cursor", store.Filter{Before: id(3, 0)}, 200},
+			{"done", store.Filter{DeliveryStates: []store.DeliveryState{done}}, 200},
+			{"dead", store.Filter{DeliveryStates: []store.DeliveryState{dead}}, 200},
+			{"dead, deep cursor", store.Filter{DeliveryStates: []store.DeliveryState{dead}, Before: id(3, 0)}, 200},
+			{"dead of a host", store.Filter{DeliveryStates: []store.DeliveryState{dead}, Host: "host-12"}, 200},
+			{"dead of a rare host", store.Filter{DeliveryStates: []store.DeliveryState{dead}, Host: "rare"}, 10},
+			{"dead of an unknown host", store.Filter{DeliveryStates: []store.DeliveryState{dead}, Host: "nothing"}, 0},
+			{"pending", store.Filter{DeliveryStates: []store.DeliveryState{pending}}, 1_300},
+			{"pending, deep cursor", store.Filter{DeliveryStates: []store.DeliveryState{pending}, Before: id(3, 0)}, 1_300},
+			{"pending of a host", store.Filter{DeliveryStates: []store.DeliveryState{pending}, Host: "waits"}, 30},
+			{"pending of a rare host", store.Filter{DeliveryStates: []store.DeliveryState{pending}, Host: "rare"}, 10},
+			{"of a task", store.Filter{Task: id(100, 7)}, 10},
+			{"dead of a task", store.Filter{Task: id(100, 12), DeliveryStates: []store.DeliveryState{dead}}, 10},
+			{"of a batch", store.Filter{Batch: id(100, 0)}, 500},
+			{"dead of a batch", store.Filter{Batch: id(100, 0), DeliveryStates: []store.DeliveryState{dead}}, 500},
+			{"of a host", store.Filter{Host: "host-12"}, 6_000},
+			{"done of a host", store.Filter{Host: "host-12", DeliveryStates: []store.DeliveryState{done}}, 6_000},
+			// These walk.
+			{"of a rare host", store.Filter{Host: "rare"}, all + 10},
+			{"of an unknown host", store.Filter{Host: "nothing"}, all + 10},
+		} {
+			c.f.Limit = 51
+			walk, err := s.deliveriesFrom(t.Context(), &c.f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sql, args := s.deliveriesQuery(walk, &c.f)
+			s.checkWork(t, "deliveries by "+c.name, "open_list", c.most, sql, args)
+			if c.f.Walk = 1_000; walk.from != deliveriesByAge || c.f.OnlyDead() || !c.f.Walks() {
+				continue
+			}
+			sql, args = s.deliveriesEnd(walk, &c.f)
+			s.checkWork(t, "end of deliveries by "+c.name, "open_list", 1_100, sql, args)
+			if err := s.pool.QueryRow(t.Context(), sql, args...).Scan((*[16]byte)(&walk.last)); errors.Is(err, pgx.ErrNoRows) {
+				continue // there are fewer
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			sql, args = s.deliveriesQuery(walk, &c.f)
+			s.checkWork(t, "a walk of deliveries by "+c.name, "open_list", 1_100, sql, args)
+		}
+		for _, host := range []string{"", "waits"} {
+			sql, args := s.pending("few_pending", &store.Filter{Host: host}, []any{fewPending})
+			s.checkWork(t, "whether few are pending", "open_list", 1_300, sql, args)
+		}
+	}
 }
 
 // manyGates are 200 000 gates of 100 kinds with two shapes each, but for one that is rare.

@@ -31,7 +31,7 @@ func TestPlansDoNotTrustStatistics(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(conn.Release)
-	tables := []string{"task", "task_state", "link", "ready", "parked", "running", "gate", "gate_delta", "dep_event", "delivery",
+	tables := []string{"task", "task_state", "link", "ready", "parked", "running", "gate", "gate_delta", "dep_event", "delivery", "delivery_attempt",
 		"unsuccessful", "idempotency_key", "tally", "tally_event", "batch", "batch_progress", "batch_delta"}
 	do(t, conn, "INSERT INTO shape (id, type, kind, status, fields) VALUES (1, 0, 'k', 4, '[]')")
 	lookEmpty(t, conn.Conn())
@@ -57,6 +57,8 @@ func TestPlansDoNotTrustStatistics(t *testing.T) {
 		"place_running", "place_live", "place_unsuccessful", "few_unsuccessful", "walk_facts", "walk_place", "walk_batches", "walk_tasks_of_batches",
 		"batches", "batches_by_age", "batches_by_kind", "batches_by_scope", "batches_in_place", "batch_has",
 		"batch_size", "to_stop", "to_stop_links",
+		"delivery", "attempts", "delivery_items", "deliveries_by_age", "deliveries_pending", "deliveries_of_task", "deliveries_of_batch",
+		"walk_deliveries", "few_pending",
 	}
 	do(t, conn, "begin")
 	do(t, conn, s.queries.Get("open"), uuid.Must(uuid.NewV7()))
@@ -90,21 +92,22 @@ func lookEmpty(t *testing.T, conn *pgx.Conn) {
 			"SELECT gen_random_uuid(), gen_random_uuid(), '', '', '', '', 0, false, '{}', '[]', now()",
 		"task_state": "(id, status, unmet, last_updated, kind, timeout, has_children, end_actions, " +
 			"tells_batch) SELECT gen_random_uuid(), 2, 0, now(), '', 1, false, false, false",
-		"batch":           "(id, requester, created_at, scope, metadata) SELECT gen_random_uuid(), '', now(), '', '{}'",
-		"batch_progress":  "SELECT gen_random_uuid(), 1",
-		"batch_delta":     "(batch_id, success, failure, canceled, ended_at) SELECT gen_random_uuid(), 1, 0, 0, now()",
-		"unsuccessful":    "SELECT 7, gen_random_uuid()",
-		"link":            "SELECT gen_random_uuid(), gen_random_uuid(), false, false",
-		"ready":           "SELECT 'h', 0, gen_random_uuid()",
-		"parked":          "SELECT gen_random_uuid(), 1, 1, 0",
-		"running":         "SELECT gen_random_uuid(), gen_random_uuid(), '{}', now()",
-		"gate":            "SELECT n, 1, '', 0, '{}', false",
-		"gate_delta":      "(gate_id, delta) SELECT n, 1",
-		"tally":           "SELECT gen_random_uuid(), n, 1",
-		"tally_event":     "(task_id) SELECT gen_random_uuid()",
-		"dep_event":       "(parent_id, succeeded) SELECT gen_random_uuid(), true",
-		"idempotency_key": "SELECT n::text, '', gen_random_uuid(), now()",
-		"delivery":        "(source_id, trigger, place, host, next_at) SELECT gen_random_uuid(), 1, 0, 'h', now()",
+		"batch":            "(id, requester, created_at, scope, metadata) SELECT gen_random_uuid(), '', now(), '', '{}'",
+		"batch_progress":   "SELECT gen_random_uuid(), 1",
+		"batch_delta":      "(batch_id, success, failure, canceled, ended_at) SELECT gen_random_uuid(), 1, 0, 0, now()",
+		"unsuccessful":     "SELECT 7, gen_random_uuid()",
+		"link":             "SELECT gen_random_uuid(), gen_random_uuid(), false, false",
+		"ready":            "SELECT 'h', 0, gen_random_uuid()",
+		"parked":           "SELECT gen_random_uuid(), 1, 1, 0",
+		"running":          "SELECT gen_random_uuid(), gen_random_uuid(), '{}', now()",
+		"gate":             "SELECT n, 1, '', 0, '{}', false",
+		"gate_delta":       "(gate_id, delta) SELECT n, 1",
+		"tally":            "SELECT gen_random_uuid(), n, 1",
+		"tally_event":      "(task_id) SELECT gen_random_uuid()",
+		"dep_event":        "(parent_id, succeeded) SELECT gen_random_uuid(), true",
+		"idempotency_key":  "SELECT n::text, '', gen_random_uuid(), now()",
+		"delivery":         "(id, source_id, trigger, place, host, next_at, created_at) SELECT gen_random_uuid(), gen_random_uuid(), 1, 0, 'h', now(), now()",
+		"delivery_attempt": "(delivery_id, at, took, status, error, answer) SELECT gen_random_uuid(), now(), '1s', 200, '', ''",
 	} {
 		for _, sql := range []string{
 			"ALTER TABLE " + table + " SET (autovacuum_enabled = off)", // it would give the pages back

@@ -90,5 +90,5 @@ func givenHistory(h *store.HistoryRow, to []driver.Value) []driver.Value {
 }
 
 func givenDelivery(d *store.Delivery, to []driver.Value) []driver.Value {
-	return append(to, d.Source.String(), int64(d.Trigger), int64(d.Place), d.Host)
+	return append(to, store.NewID().String(), d.Source.String(), int64(d.Trigger), int64(d.Place), d.Host)
 }

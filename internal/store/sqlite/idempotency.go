@@ -65,13 +65,6 @@ func (r *row) detail() (store.Detail, error) {
 	return d, nil
 }
 
-func (r *row) delivery() store.DeliveryRecord {
-	return store.DeliveryRecord{
-		Trigger: task.Trigger(r.int()), Place: r.int(), State: store.DeliveryState(r.int()), Failures: r.int(),
-		LastStatus: r.int(), LastError: r.text(),
-	}
-}
-
 // purgeChunk is how many old keys one transaction deletes.
 const purgeChunk = 1000
 

@@ -313,8 +313,8 @@ func testDeliveries(h *harness, c *clock) {
 	c.add(time.Minute + time.Second)
 	var attempts []store.Attempt
 	for _, d := range first.Deliveries {
-		attempts = append(attempts, store.Attempt{Source: d.Source, Trigger: d.Trigger, Place: d.Place,
-			State: store.DeliveryPending, Retry: time.Hour, Status: 503, Error: "503"})
+		attempts = append(attempts, store.Attempt{Delivery: d.ID, State: store.DeliveryPending, Retry: time.Hour,
+			AttemptRecord: store.AttemptRecord{At: c.now(), Status: 503, Error: "503"}})
 	}
 	if err := h.FinishDeliveries(ctx, attempts); err != nil {
 		h.t.Fatal(err)
@@ -331,7 +331,7 @@ func testDeliveries(h *harness, c *clock) {
 	if err := h.FinishDeliveries(ctx, attempts); err != nil {
 		h.t.Fatal(err)
 	}
-	d, err := h.Task(ctx, attempts[0].Source)
+	d, err := h.Task(ctx, first.Deliveries[0].Source)
 	if err != nil || len(d.Deliveries) == 0 || d.Deliveries[0].State != store.DeliveryDone || d.Deliveries[0].Failures != 1 {
 		h.t.Fatalf("%+v %v", d, err)
 	}

@@ -153,8 +153,8 @@ type walk struct {
 const (
 	// afterAll is greater than every id.
 	afterAll = "g"
-	// fewReady is up to how many ready tasks a list sorts.
-	fewReady = 10_000
+	// fewReady and fewPending are up to how many ready tasks and pending deliveries a list sorts.
+	fewReady, fewPending = 10_000, 10_000
 )
 
 // Tasks is as in store.Store.

@@ -161,6 +161,63 @@ func (t *tx) checkPlan(tb testing.TB, name, sql string, args []driver.Value) {
 	}
 }
 
+// Lists of deliveries walk an index that has their order, but for the few that are pending and those of one batch, which are
+// sorted.
+func TestDeliveryPlans(t *testing.T) {
+	t.Parallel()
+	s := open(t, filepath.Join(t.TempDir(), "x.db"), newClock())
+	done, dead, pending := []store.DeliveryState{store.DeliveryDone}, []store.DeliveryState{store.DeliveryDead}, []store.DeliveryState{store.DeliveryPending}
+	id := task.ID{1}
+	const (
+		sorted  = "USE TEMP B-TREE FOR ORDER BY"
+		byAge   = "SEARCH d USING PRIMARY KEY (id<?)"
+		byDead  = "SEARCH d USING INDEX delivery_dead (id<?)"
+		ofHost  = "SEARCH d USING INDEX delivery_dead_host (host=? AND id<?)"
+		bySteps = "SEARCH d USING INDEX delivery_source (source_id=?)"
+	)
+	for _, c := range []struct {
+		f    store.Filter
+		want []string
+	}{
+		{store.Filter{}, []string{byAge}}, {store.Filter{DeliveryStates: done}, []string{byAge}}, {store.Filter{Host: "a"}, []string{byAge}},
+		{store.Filter{Before: id}, []string{byAge}},
+		{store.Filter{DeliveryStates: dead}, []string{byDead}}, {store.Filter{DeliveryStates: dead, Host: "a"}, []string{ofHost}},
+		{store.Filter{DeliveryStates: pending}, []string{"SCAN d USING INDEX delivery_due", sorted}},
+		{store.Filter{DeliveryStates: pending, Host: "a"}, []string{"SEARCH d USING INDEX delivery_due (host=?)", sorted}},
+		{store.Filter{Task: id}, []string{bySteps, sorted}},
+		{store.Filter{Batch: id}, []string{"SEARCH task USING COVERING INDEX task_batch (batch_id=?)", bySteps, sorted}},
+	} {
+		c.f.Limit, c.f.Walk = 51, 1_000
+		var steps, found []string
+		err := s.read(t.Context(), func(t *tx) error {
+			explain := func(sql string, args []driver.Value) {
+				t.query("explain", "EXPLAIN QUERY PLAN "+sql, func(r *row) error {
+					r.at = 3
+					steps = append(steps, r.text())
+					return nil
+				}, args...)
+			}
+			walk := t.deliveriesFrom(&c.f)
+			sql, args := s.deliveriesQuery(walk, &c.f)
+			explain(sql, args)
+			found = slices.Clone(steps)
+			if walk.from == deliveriesByAge && c.f.Walks() {
+				explain(s.deliveriesEnd(&c.f))
+			}
+			return t.err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = slices.DeleteFunc(found, func(step string) bool {
+			return !strings.Contains(step, " d ") && !strings.HasPrefix(step, "SEARCH task USING COVERING") && step != sorted
+		})
+		if !slices.Equal(found, c.want) {
+			t.Errorf("%+v: %q, want %q", c.f, steps, c.want)
+		}
+	}
+}
+
 // Limits of a kind are found by their shapes, however many gates the other kinds have.
 func TestLimitPlans(t *testing.T) {
 	t.Parallel()

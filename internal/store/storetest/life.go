@@ -361,6 +361,10 @@ func (e *env) compareWithApply(before *store.Detail, o *task.Outcome, got store.
 		}
 	}
 	after := e.detail(o.ID)
+	for i := range after.Deliveries[min(len(before.Deliveries), len(after.Deliveries)):] {
+		d := &after.Deliveries[len(before.Deliveries)+i]
+		d.ID, d.NextAt = task.ID{}, time.Time{}
+	}
 	if diff := cmp.Diff(got.State, after.State); diff != "" {
 		return "the answer differs from what is stored:\n" + diff
 	}

@@ -63,6 +63,7 @@ func Run(t *testing.T, open Open) {
 		{"leases", leaseTests},
 		{"timeouts", timeoutTests},
 		{"deliveries", deliveryTests},
+		{"records", recordTests},
 		{"complete batches", completeTests},
 		{"lists", listTests},
 		{"stop", stopTests},

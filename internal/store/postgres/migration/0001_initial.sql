@@ -202,18 +202,37 @@ CREATE TABLE dead_end (
 
 -- The outbox: end and cancel actions of tasks, and what batches send when they are complete. The numbers are those of task.Trigger and store.DeliveryState.
 CREATE TABLE delivery (
-    source_id   uuid NOT NULL, -- the task, or the batch, whose action it is
-    trigger     smallint NOT NULL,
-    place       smallint NOT NULL,
-    host        text NOT NULL,
-    state       smallint NOT NULL DEFAULT 1 CHECK (state BETWEEN 1 AND 3),
-    failures    integer NOT NULL DEFAULT 0,
-    next_at     timestamptz NOT NULL, -- when to send it, or when the lease of who sends it ends
-    last_status smallint NOT NULL DEFAULT 0,
-    last_error  text NOT NULL DEFAULT '',
-    PRIMARY KEY (source_id, trigger, place)
+    id               uuid PRIMARY KEY,
+    source_id        uuid NOT NULL, -- the task, or the batch, whose action it is
+    trigger          smallint NOT NULL,
+    place            smallint NOT NULL,
+    host             text NOT NULL,
+    state            smallint NOT NULL DEFAULT 1 CHECK (state BETWEEN 1 AND 3),
+    leased           boolean NOT NULL DEFAULT false, -- it is being sent
+    next_at          timestamptz NOT NULL, -- when to send it, or when the lease of who sends it ends
+    failures         integer NOT NULL DEFAULT 0,
+    earlier_failures integer NOT NULL DEFAULT 0, -- of them, up to when it was dead and was retried by hand
+    last_status      smallint NOT NULL DEFAULT 0,
+    last_error       text NOT NULL DEFAULT '',
+    created_at       timestamptz NOT NULL
 );
+CREATE UNIQUE INDEX delivery_source ON delivery (source_id, trigger, place);
 CREATE INDEX delivery_due ON delivery (host, next_at) WHERE state = 1;
+-- For lists. One for all states would be written by every claim and every end.
+CREATE INDEX delivery_dead ON delivery (id) WHERE state = 3;
+CREATE INDEX delivery_dead_host ON delivery (host, id) WHERE state = 3;
+
+-- What attempts to send deliveries came to.
+CREATE TABLE delivery_attempt (
+    delivery_id uuid NOT NULL,
+    seq         bigint GENERATED ALWAYS AS IDENTITY,
+    at          timestamptz NOT NULL, -- when it began
+    took        interval NOT NULL,
+    status      smallint NOT NULL, -- 0: no answer
+    error       text NOT NULL,     -- empty: none
+    answer      text NOT NULL,     -- how its body begins
+    PRIMARY KEY (delivery_id, seq)
+);
 
 -- Transitions of tasks that no time in their state tells of.
 CREATE TABLE history (

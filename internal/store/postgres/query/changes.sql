@@ -81,9 +81,9 @@ CROSS JOIN LATERAL (SELECT batch_id FROM task WHERE id = u.id OFFSET 0) t
 GROUP BY t.batch_id;
 
 -- name: insert_deliveries
-INSERT INTO delivery (source_id, trigger, place, host, next_at)
-SELECT u.source_id, u.trigger, u.place, u.host, $1
-FROM unnest($2::uuid[], $3::smallint[], $4::smallint[], $5::text[]) AS u(source_id, trigger, place, host)
+INSERT INTO delivery (id, source_id, trigger, place, host, next_at, created_at)
+SELECT u.*, $1, $1
+FROM unnest($2::uuid[], $3::uuid[], $4::smallint[], $5::smallint[], $6::text[]) AS u(id, source_id, trigger, place, host)
 ON CONFLICT DO NOTHING;
 
 -- name: insert_history

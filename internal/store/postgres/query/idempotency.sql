@@ -30,7 +30,8 @@ FROM task t CROSS JOIN LATERAL (
 WHERE t.batch_id = $1 ORDER BY t.id, l.parent_id;
 
 -- name: batch_deliveries
-SELECT d.source_id, d.trigger, d.place, d.state, d.failures, d.last_status, d.last_error
+SELECT d.source_id, d.id, d.trigger, d.place, d.state, d.failures, d.last_status, d.last_error,
+       CASE WHEN d.state = 1 AND NOT d.leased THEN d.next_at END
 FROM task t CROSS JOIN LATERAL (SELECT * FROM delivery WHERE source_id = t.id OFFSET 0) d
 WHERE t.batch_id = $1 ORDER BY t.id, d.trigger, d.place;
 

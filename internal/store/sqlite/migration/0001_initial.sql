@@ -196,18 +196,37 @@ CREATE TABLE dead_end (
 
 -- The outbox: end and cancel actions of tasks, and what batches send when they are complete. The numbers are those of task.Trigger and store.DeliveryState.
 CREATE TABLE delivery (
-    source_id   TEXT NOT NULL, -- the task, or the batch, whose action it is
-    "trigger"   INTEGER NOT NULL,
-    place       INTEGER NOT NULL,
-    host        TEXT NOT NULL,
-    state       INTEGER NOT NULL DEFAULT 1 CHECK (state BETWEEN 1 AND 3),
-    failures    INTEGER NOT NULL DEFAULT 0,
-    next_at     INTEGER NOT NULL, -- when to send it, or when the lease of who sends it ends
-    last_status INTEGER NOT NULL DEFAULT 0,
-    last_error  TEXT NOT NULL DEFAULT '',
-    PRIMARY KEY (source_id, "trigger", place)
+    id               TEXT PRIMARY KEY,
+    source_id        TEXT NOT NULL, -- the task, or the batch, whose action it is
+    "trigger"        INTEGER NOT NULL,
+    place            INTEGER NOT NULL,
+    host             TEXT NOT NULL,
+    state            INTEGER NOT NULL DEFAULT 1 CHECK (state BETWEEN 1 AND 3),
+    leased           INTEGER NOT NULL DEFAULT 0, -- it is being sent
+    next_at          INTEGER NOT NULL, -- when to send it, or when the lease of who sends it ends
+    failures         INTEGER NOT NULL DEFAULT 0,
+    earlier_failures INTEGER NOT NULL DEFAULT 0, -- of them, up to when it was dead and was retried by hand
+    last_status      INTEGER NOT NULL DEFAULT 0,
+    last_error       TEXT NOT NULL DEFAULT '',
+    created_at       INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX delivery_source ON delivery (source_id, "trigger", place);
 CREATE INDEX delivery_due ON delivery (host, next_at) WHERE state = 1;
+-- For lists. One for all states would be written by every end.
+CREATE INDEX delivery_dead ON delivery (id) WHERE state = 3;
+CREATE INDEX delivery_dead_host ON delivery (host, id) WHERE state = 3;
+
+-- What attempts to send deliveries came to.
+CREATE TABLE delivery_attempt (
+    seq         INTEGER PRIMARY KEY,
+    delivery_id TEXT NOT NULL REFERENCES delivery,
+    at          INTEGER NOT NULL, -- when it began
+    took        INTEGER NOT NULL, -- microseconds
+    status      INTEGER NOT NULL, -- 0: no answer
+    error       TEXT NOT NULL,    -- empty: none
+    answer      TEXT NOT NULL     -- how its body begins
+) STRICT;
+CREATE INDEX delivery_attempt_delivery ON delivery_attempt (delivery_id, seq);
 
 -- Transitions of tasks that no time in their state tells of.
 CREATE TABLE history (

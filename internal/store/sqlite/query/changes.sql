@@ -48,8 +48,8 @@ SELECT t.batch_id, sum(g.status = 6), sum(g.status = 7), sum(g.status = 8), max(
 FROM given_end g CROSS JOIN task t ON t.id = g.id GROUP BY t.batch_id;
 
 -- name: insert_deliveries
-INSERT INTO delivery (source_id, "trigger", place, host, next_at)
-SELECT g.source_id, g."trigger", g.place, g.host, ?1 FROM given_delivery g WHERE true
+INSERT INTO delivery (id, source_id, "trigger", place, host, next_at, created_at)
+SELECT g.id, g.source_id, g."trigger", g.place, g.host, ?1, ?1 FROM given_delivery g WHERE true
 ON CONFLICT DO NOTHING;
 
 -- name: insert_history

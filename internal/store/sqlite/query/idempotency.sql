@@ -24,7 +24,8 @@ FROM task t CROSS JOIN link l ON l.child_id = t.id CROSS JOIN task_state s ON s.
 WHERE t.batch_id = ?1 ORDER BY t.id, l.parent_id;
 
 -- name: batch_deliveries
-SELECT d.source_id, d."trigger", d.place, d.state, d.failures, d.last_status, d.last_error
+SELECT d.source_id, d.id, d."trigger", d.place, d.state, d.failures, d.last_status, d.last_error,
+       CASE WHEN d.state = 1 AND NOT d.leased THEN d.next_at END
 FROM task t CROSS JOIN delivery d ON d.source_id = t.id
 WHERE t.batch_id = ?1 ORDER BY t.id, d."trigger", d.place;
 

@@ -8,10 +8,9 @@ UPDATE process SET expires = 0 WHERE id = ?1;
 -- name: leave_all
 UPDATE process SET expires = 0;
 
--- Likewise for deliveries. Of those that never failed next_at can only be the end of a lease. One that failed before
--- waits for its next attempt or for the end of its lease, whichever it was.
+-- Likewise for deliveries.
 -- name: release_deliveries
-UPDATE delivery SET next_at = ?1 WHERE state = 1 AND failures = 0 AND next_at > ?1;
+UPDATE delivery SET leased = 0, next_at = ?1 WHERE state = 1 AND leased;
 
 -- Not the one that asks: it lives, though its heartbeat may have waited for long behind a big create.
 -- name: dead_processes

@@ -13,7 +13,8 @@ SELECT l.parent_id, l.requires_success, s.status
 FROM link l CROSS JOIN task_state s ON s.id = l.parent_id WHERE l.child_id = ?1 ORDER BY l.parent_id;
 
 -- name: deliveries
-SELECT "trigger", place, state, failures, last_status, last_error
+SELECT id, "trigger", place, state, failures, last_status, last_error,
+       CASE WHEN state = 1 AND NOT leased THEN next_at END
 FROM delivery WHERE source_id = ?1 ORDER BY "trigger", place;
 
 -- name: life
