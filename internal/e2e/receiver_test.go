@@ -145,6 +145,14 @@ func answers(statuses ...int) func(http.ResponseWriter, call) {
 	}
 }
 
+// says makes a handler that answers with a status and a body.
+func says(status int, body string) func(http.ResponseWriter, call) {
+	return func(w http.ResponseWriter, _ call) {
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+	}
+}
+
 // withCancel answers with a cancel action that goes to path.
 func (r *receiver) withCancel(path string) func(http.ResponseWriter, call) {
 	return func(w http.ResponseWriter, _ call) {

@@ -10,15 +10,17 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"taskrunner/api"
 )
 
 // scenario is requests to a service, one after the other, each with its answer, and the webhooks that come of them.
 //
 // In all texts <a> is the id of the task with the local id a, <batch> that of the last batch, <next> what the last answer
-// links to, <kind> a kind of the scenario's own, and <url> the service's address. <hook /x> is a webhook to the path /x of
+// links to, <delivery> the first of the last list of deliveries, <kind> a kind of the scenario's own, and <url> the service's address. <hook /x> is a webhook to the path /x of
 // the scenario; <hook /x End Success> says its trigger and condition too. <task a> is the members that a task needs, with
 // on_start to /a; <task a 2> is of another kind, <kind>-2. On_start to /cancelable is answered with a cancel action to
-// /cancel.
+// /cancel, and calls of /gone with 410.
 type scenario struct {
 	name  string
 	steps []exchange
@@ -136,6 +138,10 @@ func (p *player) send(method, path, body string, lines []string) answer {
 	for _, task := range created {
 		p.names[task.LocalID] = task.ID
 	}
+	var listed []api.DeliverySummary
+	if strings.Contains(path, "deliveries?") && json.Unmarshal(a.body, &listed) == nil && len(listed) > 0 {
+		p.names["delivery"] = listed[0].ID
+	}
 	return a
 }
 
@@ -220,6 +226,7 @@ func TestScenarios(t *testing.T) {
 		kind := func(i int) string { return fmt.Sprint("kind", i+100) } // none begins with another
 		for i := range played {
 			r.handle("/"+kind(i)+"/cancelable", r.withCancel("/"+kind(i)+"/cancel"))
+			r.handle("/"+kind(i)+"/gone", says(410, "out of order"))
 		}
 		for i, c := range played {
 			t.Run(c.name, func(t *testing.T) { c.play(t, s.url, r, kind(i)) })
