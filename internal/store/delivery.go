@@ -28,6 +28,17 @@ func DeliveredAction(actions []byte, trigger task.Trigger, place int, c *task.Co
 	return a, nil
 }
 
+// Repeated names the deliveries that may have more than MaxAttempts attempts now: some that failed again.
+func Repeated(attempts []Attempt) []task.ID {
+	var ids []task.ID
+	for i := range attempts {
+		if attempts[i].Error != "" {
+			ids = append(ids, attempts[i].Delivery)
+		}
+	}
+	return ids
+}
+
 // Of says whose delivery d is: a task's, or a batch's.
 func (d *DeliveryItem) Of(source task.ID) {
 	if d.Trigger == task.TriggerBatchComplete {

@@ -240,7 +240,7 @@ type AttemptRecord struct {
 	Answer string
 }
 
-// MaxAttempts is how many attempts of a delivery are kept, the newest ones.
+// MaxAttempts is how many attempts of a delivery are kept, the newest ones; the one that is accepted may come to them.
 const MaxAttempts = 100
 
 // Item is a task in a list.

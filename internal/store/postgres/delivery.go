@@ -111,7 +111,9 @@ func (s *Store) FinishDeliveries(ctx context.Context, attempts []store.Attempt) 
 		t.exec("lock_deliveries", ids)
 		t.exec("finish_deliveries", s.skew(), ids, states, retries, statuses, errs)
 		t.exec("insert_attempts", ids, at, took, statuses, errs, answers)
-		t.exec("trim_attempts", ids, store.MaxAttempts)
+		if repeated := store.Repeated(attempts); len(repeated) > 0 {
+			t.exec("trim_attempts", uuids(repeated), store.MaxAttempts)
+		}
 		return nil
 	})
 	if err != nil {

@@ -94,8 +94,7 @@ func (s *Store) FinishDeliveries(ctx context.Context, attempts []store.Attempt) 
 		})
 		t.put("finish_deliveries", given)
 		t.put("insert_attempts", given)
-		ids := rowsOf(attempts, func(a *store.Attempt, to []driver.Value) []driver.Value { return append(to, a.Delivery.String()) })
-		t.put("trim_attempts", ids, int64(store.MaxAttempts))
+		t.put("trim_attempts", givenIDs(store.Repeated(attempts)), int64(store.MaxAttempts))
 		return t.err
 	})
 	if err != nil {

@@ -43,6 +43,20 @@ func Bench(b *testing.B, open Open) {
 				e.startAndEnd(e.claimN(n))
 			})
 		})
+		b.Run("deliver"+name, func(b *testing.B) {
+			e := newEnv(b, open)
+			measure(b, n, func() {
+				b.StopTimer()
+				tasks := e.running(n, endActions(1))
+				b.StartTimer()
+				e.finish(task.Success, tasks...) // which writes the deliveries
+				var attempts []store.Attempt
+				for _, d := range e.claimDeliveries(ample()).Deliveries {
+					attempts = append(attempts, attempt(d, store.DeliveryDone, 200, "", 0))
+				}
+				e.finishDeliveries(attempts...)
+			})
+		})
 	}
 	b.Run("life-under-a-rule/tasks=1000", func(b *testing.B) {
 		e := newEnv(b, open)
