@@ -110,7 +110,12 @@ func TestRetryDead(t *testing.T) {
 			t.Errorf("%s: %d %+v, want %d", c.body, w.Code, got, c.want)
 		}
 	}
-	s := withOutbox(t, 2)
+	s := withOutbox(t, n)
+	s.relapse = true
+	if got := decode[api.Retried](t, s.do("POST", "/deliveries/retry", `{"all":true}`)); got.Retried != n {
+		t.Errorf("%d retried that die again, want each of %d once", got.Retried, n)
+	}
+	s = withOutbox(t, 2)
 	id := testID(7).String()
 	if w := s.do("POST", "/deliveries/retry", `{"task_id":"`+id+`","batch_id":"`+id+`"}`); w.Code != 200 || s.filter.Task != testID(7) || s.filter.Batch != testID(7) {
 		t.Errorf("%d, filter %+v", w.Code, s.filter)

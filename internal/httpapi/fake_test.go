@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"maps"
@@ -36,6 +37,8 @@ type fake struct {
 	// deliveries are those of every batch.
 	deliveries []store.DeliveryRecord
 	outbox     []store.DeliveryDetail // oldest first
+	relapse    bool                   // what is retried is dead again at once
+	retries    int
 	keys       map[string]fakeKey
 	limits     store.LimitFilter
 	gates      []store.LimitSituation
@@ -276,10 +279,13 @@ func (f *fake) Delivery(_ context.Context, id task.ID) (*store.DeliveryDetail, e
 func (f *fake) RetryDeliveries(_ context.Context, ids []task.ID) ([]store.DeliveryState, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.retries += len(ids); f.retries > 5*retryPage {
+		return nil, errors.New("this takes no end")
+	}
 	states := make([]store.DeliveryState, len(ids))
 	for i := range f.outbox {
 		if at := slices.Index(ids, f.outbox[i].ID); at >= 0 && f.err == nil {
-			if states[at] = f.outbox[i].State; states[at] == store.DeliveryDead {
+			if states[at] = f.outbox[i].State; states[at] == store.DeliveryDead && !f.relapse {
 				f.outbox[i].State, f.outbox[i].NextAt = store.DeliveryPending, start
 			}
 		}
