@@ -190,7 +190,7 @@ var misbehaviors = []struct {
 	{name: "endless chunks", speak: flooding(ok+"Transfer-Encoding: chunked\r\n\r\n", "1\r\nx\r\n"), verdict: Done, status: 200, body: -1},
 	{name: "endless chunk extension", speak: flooding(ok+"Transfer-Encoding: chunked\r\n\r\n1;", "x"), verdict: Done, status: 200},
 	{name: "endless trailer", speak: flooding(ok+"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n", "X-A: b\r\n"), verdict: Done, status: 200, body: 1},
-	{name: "endless body of a failure", speak: flooding("HTTP/1.1 500 No\r\n\r\n", "x"), verdict: Retry, status: 500, text: "500"},
+	{name: "endless body of a failure", speak: flooding("HTTP/1.1 500 No\r\n\r\n", "x"), verdict: Retry, status: 500, body: maxExcerptRead, text: "500"},
 	{name: "endless status line", speak: flooding("HTTP/1.1 200 ", "x"), verdict: Retry, text: "exceeded"},
 	{name: "endless header line", speak: flooding(ok+"X-A: ", "x"), verdict: Retry, text: "exceeded"},
 	{name: "endless header lines", speak: flooding(ok, "X-A: b\r\n"), verdict: Retry, text: "exceeded"},
@@ -411,7 +411,7 @@ func TestHTTP2ReceiversThatMisbehave(t *testing.T) {
 		status  int
 		body    int
 	}{
-		{"/ok", Done, 200, 0}, {"/body", Done, 200, maxAnswer}, {"/failure", Retry, 500, 0}, {"/header", Retry, 0, 0},
+		{"/ok", Done, 200, 0}, {"/body", Done, 200, maxAnswer}, {"/failure", Retry, 500, maxExcerptRead}, {"/header", Retry, 0, 0},
 		{"/early", Retry, 0, 0}, {"/hang", Retry, 0, 0}, {"/reset", Done, 200, 1}, {"/ok", Done, 200, 0},
 	} {
 		s := newSender(t, "loopback")
