@@ -81,6 +81,8 @@ type HostState struct {
 	Window   int `json:"window"`
 	// Place is where the task stands in the line for it; nil unless it is in it.
 	Place *Place `json:"place"`
+	// Breaker keeps requests away from it while it is not there.
+	Breaker Breaker `json:"breaker"`
 }
 
 // StartState is how the on_start of a claimed task goes.

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -58,7 +59,8 @@ type Options struct {
 	Registry prometheus.Registerer
 	// Log is nil for none.
 	Log *slog.Logger
-	// OnRoom is called when an on_start has ended and room was short before. It must not block. Nil: nobody asks.
+	// OnRoom is called when an on_start has ended and room was short before, and when a host may be called again. It must
+	// not block. Nil: nobody asks.
 	OnRoom func()
 	// Rand returns uniform random numbers, for concurrent use. Nil: math/rand/v2.
 	Rand func() uint64
@@ -107,6 +109,7 @@ type Dispatcher struct {
 	transport *http.Transport
 	starts    *windows
 	outbox    *windows
+	hosts     *hosts
 
 	hint     chan struct{} // the outbox has something
 	roomFree chan struct{} // the outbox's windows have room again
@@ -149,8 +152,14 @@ func New(o Options) *Dispatcher {
 		work:      work, abandon: abandon,
 		stopping: make(chan struct{}), idle: make(chan struct{}),
 	}
-	d.starts = newWindows(o.Window, o.HostWindow, o.OnRoom)
-	d.outbox = newWindows(o.Window, o.HostWindow, func() { signal(d.roomFree) })
+	d.hosts = newHosts(o.Registry, o.Rand, func() {
+		d.WakeOutbox()
+		if o.OnRoom != nil {
+			o.OnRoom()
+		}
+	})
+	d.starts = newWindows(o.Window, o.HostWindow, d.hosts.room, o.OnRoom)
+	d.outbox = newWindows(o.Window, o.HostWindow, d.hosts.room, func() { signal(d.roomFree) })
 	return d
 }
 
@@ -164,6 +173,29 @@ func signal(c chan struct{}) {
 
 // Room is how many claims may be started now. The caller may keep and change it.
 func (d *Dispatcher) Room() task.Room { return d.starts.room() }
+
+// Host is how the target of webhooks stands, by host and port.
+func (d *Dispatcher) Host(name string) task.HostState {
+	s := d.hosts.state(name)
+	for _, w := range []*windows{d.starts, d.outbox} {
+		_, waiting := w.held(name)
+		s.Queued += waiting
+	}
+	return s
+}
+
+// Hosts are those that are remembered, by name, up to limit of them after a name.
+func (d *Dispatcher) Hosts(after string, limit int) []task.HostState {
+	names := slices.Concat(d.hosts.names(), d.starts.hosts(), d.outbox.hosts())
+	names = slices.DeleteFunc(names, func(name string) bool { return name <= after })
+	slices.Sort(names)
+	names = slices.Compact(names)
+	states := make([]task.HostState, min(limit, len(names)))
+	for i := range states {
+		states[i] = d.Host(names[i])
+	}
+	return states
+}
 
 // Drain ends all sending: nothing new goes out, what waits for another attempt is left to whoever takes it over, and
 // it returns when everything in flight was answered and reported. When ctx ends first, that is abandoned.
@@ -214,15 +246,45 @@ func (d *Dispatcher) end(n int) {
 	}
 }
 
-// attempt sends c once. The verdict is 0 when the process gave up meanwhile.
+// admit waits until the host's breaker lets a request through, which has its place in w and gives it back meanwhile. It
+// is not ok when that takes longer than patience, if it is not 0, or no more requests go out.
+func (d *Dispatcher) admit(w *windows, host string, patience time.Duration) (waited, ok bool) {
+	changed := d.hosts.admit(host)
+	if changed == nil {
+		return false, true
+	}
+	var late <-chan time.Time
+	if patience > 0 {
+		late = time.After(patience)
+	}
+	for ok = true; changed != nil; changed = d.hosts.admit(host) {
+		w.pause(host)
+		select {
+		case <-changed:
+		case <-late:
+			ok = false
+		case <-d.stopping:
+			ok = false
+		}
+		w.resume(host, d.stopping)
+		if !ok {
+			break
+		}
+	}
+	return true, ok
+}
+
+// attempt sends c once, which was admitted. The verdict is 0 when the process gave up meanwhile.
 func (d *Dispatcher) attempt(c *call) (answer, Verdict) {
 	m := d.metrics.of(c.trigger)
 	m.inFlight.Inc()
 	a := d.sender.send(d.work, c)
 	m.inFlight.Dec()
 	if a.err != nil && d.work.Err() != nil {
+		d.hosts.report(c.host, nothingKnown, &a)
 		return a, 0
 	}
+	a.down = d.hosts.report(c.host, presenceOf(a.status, a.err), &a)
 	m.duration.Observe(a.took.Seconds())
 	return a, Classify(a.status, a.err)
 }

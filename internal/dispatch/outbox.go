@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"taskrunner/internal/store"
-	"taskrunner/internal/task"
 )
 
 // outboxTick is how often the outbox is looked at without a hint: a retry has come due, or another process died.
@@ -65,34 +64,15 @@ func (d *Dispatcher) claimDeliveries(ctx context.Context) (more, again bool, err
 	if err != nil {
 		return false, false, err
 	}
-	if room.Busy == nil {
-		room.Busy = map[string]int{}
-	}
 	for i := range claimed.Deliveries {
 		dl := &claimed.Deliveries[i]
-		room.Busy[dl.Host]++
-		room.Total--
+		room.Take(dl.Host)
 		d.outbox.enter(dl.Host, func() { d.deliver(dl) })
 	}
 	if !claimed.More {
 		return false, false, nil
 	}
-	short, eased := compareRoom(room, d.outbox.room())
-	return true, eased || !short && len(claimed.Deliveries) > 0, nil
-}
-
-// compareRoom reports whether room was short, over all or at some host, and whether any of that has eased by now.
-func compareRoom(before, now task.Room) (short, eased bool) {
-	if before.Total <= 0 {
-		short, eased = true, now.Total > 0
-	}
-	for host, n := range before.Busy {
-		if n >= before.PerHost {
-			short = true
-			eased = eased || now.Busy[host] < now.PerHost && now.Total > 0
-		}
-	}
-	return short, eased
+	return true, room.Eased(d.outbox.room()) || !room.Short() && len(claimed.Deliveries) > 0, nil
 }
 
 func (d *Dispatcher) deliver(dl *store.Delivery) {
@@ -100,7 +80,12 @@ func (d *Dispatcher) deliver(dl *store.Delivery) {
 		d.outbox.leave(dl.Host)
 		return
 	}
-	request := call{id: dl.Source, trigger: dl.Trigger, place: dl.Place, action: &dl.Action}
+	request := call{id: dl.Source, host: dl.Host, trigger: dl.Trigger, place: dl.Place, action: &dl.Action}
+	if _, ok := d.admit(d.outbox, dl.Host, d.lease/2); !ok { // it is claimed again when the lease has run out
+		d.outbox.leave(dl.Host)
+		d.end(1)
+		return
+	}
 	a, verdict := d.attempt(&request)
 	d.outbox.leave(dl.Host)
 	if verdict == 0 {

@@ -38,6 +38,7 @@ type sender struct {
 // call is an action to send.
 type call struct {
 	id      task.ID // of the task, or of the batch
+	host    string
 	trigger task.Trigger
 	place   int
 	action  *task.Action
@@ -60,6 +61,8 @@ type answer struct {
 	retryAfter time.Duration
 	began      time.Time
 	took       time.Duration
+	// down: the breaker of the host is not closed.
+	down bool
 }
 
 // send makes one attempt. The status decides as soon as it is there: an answer whose body breaks off is an answer.

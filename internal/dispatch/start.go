@@ -39,11 +39,21 @@ func (d *Dispatcher) start(c *store.Claim) {
 
 // deliverStart makes all attempts. It is false when sending ends before there is an outcome, or none is wanted any more.
 func (d *Dispatcher) deliverStart(c *store.Claim) (task.Outcome, bool) {
-	request := call{id: c.ID, trigger: task.TriggerStart, attempt: c.Attempt, action: &c.Action, keep: true}
+	request := call{id: c.ID, host: c.Host, trigger: task.TriggerStart, attempt: c.Attempt, action: &c.Action, keep: true}
 	o := task.Outcome{ID: c.ID, Kind: task.Started, Attempt: c.Attempt}
 	began := time.Now()
 	defer d.failing.forget(&o)
-	for {
+	for again := false; ; again = true {
+		asked := time.Now()
+		waited, ok := d.admit(d.starts, c.Host, 0)
+		if !ok {
+			return o, false
+		}
+		began = began.Add(time.Since(asked)) // the wait for the host is no attempt's
+		if (again || waited) && !d.awaitsStart(c) {
+			d.hosts.report(c.Host, nothingKnown, &answer{})
+			return o, false
+		}
 		a, verdict := d.attempt(&request)
 		o.StartStatus, o.StartError = a.status, a.text
 		switch verdict {
@@ -54,15 +64,22 @@ func (d *Dispatcher) deliverStart(c *store.Claim) (task.Outcome, bool) {
 			o.OnCancel = d.cancelAction(c, a.body)
 			return o, true
 		}
+		if verdict == Retry && a.down { // that is the host's failure, and it is sent again when the host is there
+			d.metrics.start.requests[resultRetry].Inc()
+			continue
+		}
 		o.StartFailures++
 		d.failing.remember(&o)
-		pause, again := d.after(&request, &a, verdict, failed{failures: o.StartFailures, since: time.Since(began)})
-		if !again {
+		pause, more := d.after(&request, &a, verdict, failed{failures: o.StartFailures, since: time.Since(began)})
+		if !more {
 			o.Kind = task.StartFailed
 			o.FailureReason = failureReason(&a, o.StartFailures)
 			return o, true
 		}
-		if !sleep(pause, d.stopping, nil) || !d.awaitsStart(c) {
+		d.starts.pause(c.Host)
+		slept := sleep(pause, d.stopping, nil)
+		d.starts.resume(c.Host, d.stopping)
+		if !slept {
 			return o, false
 		}
 	}

@@ -2,80 +2,153 @@ package dispatch
 
 import (
 	"maps"
+	"slices"
 	"sync"
 
 	"taskrunner/internal/task"
 )
 
-// windows bound how many sends are out, over all hosts and to each. What comes beyond waits, in order for its host.
-// Safe for concurrent use.
+// windows bound how many requests are out, over all hosts and to each. What comes beyond waits, in order for its host,
+// and the hosts in turn. Safe for concurrent use.
 type windows struct {
 	total, perHost int
 	// onRoom is called, outside of the lock, when a place becomes free that somebody may have missed.
 	onRoom func()
+	// shut is how many may go to hosts whose breakers are not closed.
+	shut func() map[string]int
 
-	mu      sync.Mutex
-	used    int            // places taken, by what is out and what waits
-	busy    map[string]int // the same by host; hosts without any are left out
-	queued  int
-	waiting map[string][]func()
+	mu    sync.Mutex
+	out   int
+	lanes map[string]*lane // hosts without anything are left out
+	turn  []*lane          // those where somebody waits, in the order in which they get a place
 }
 
-func newWindows(total, perHost int, onRoom func()) *windows {
-	return &windows{
-		total: total, perHost: perHost, onRoom: onRoom,
-		busy: map[string]int{}, waiting: map[string][]func(){},
-	}
+// lane is what is held for a host: what is out, what waits for a place, and what has given its place back for a while.
+type lane struct {
+	held, out int
+	waiting   []func()
+}
+
+func newWindows(total, perHost int, shut func() map[string]int, onRoom func()) *windows {
+	return &windows{total: total, perHost: perHost, shut: shut, onRoom: onRoom, lanes: map[string]*lane{}}
 }
 
 // room is how much more may be claimed. The caller may keep and change it.
 func (w *windows) room() task.Room {
+	shut := w.shut()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return task.Room{Total: max(0, w.total-w.used), PerHost: w.perHost, Busy: maps.Clone(w.busy)}
+	r := task.Room{
+		Total: max(0, w.total-w.out), Window: w.total, PerHost: w.perHost, Busy: make(map[string]int, len(w.lanes)), Shut: shut,
+	}
+	for host, l := range w.lanes {
+		r.Busy[host] = l.held
+		if _, ok := shut[host]; ok && l.held > l.out {
+			shut[host] = 0 // one of those that wait here is the next
+		}
+	}
+	return r
+}
+
+// held is how much is out to host and how much waits.
+func (w *windows) held(host string) (out, waiting int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if l := w.lanes[host]; l != nil {
+		return l.out, l.held - l.out
+	}
+	return 0, 0
+}
+
+func (w *windows) hosts() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Collect(maps.Keys(w.lanes))
 }
 
 // enter runs send in a goroutine as soon as there is a place for it. send must call leave once.
 func (w *windows) enter(host string, send func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.used++
-	w.busy[host]++
-	if w.used-w.queued > w.total || w.busy[host]-len(w.waiting[host]) > w.perHost {
-		w.queued++
-		w.waiting[host] = append(w.waiting[host], send)
-		return
+	l := w.lanes[host]
+	if l == nil {
+		l = &lane{}
+		w.lanes[host] = l
 	}
-	go send()
+	l.held++
+	w.wait(l, func() { go send() })
 }
 
-// leave gives a place at host back and lets one that waits have it.
-func (w *windows) leave(host string) {
+// wait calls enter, which must not block, as soon as there is a place.
+func (w *windows) wait(l *lane, enter func()) {
+	if l.waiting = append(l.waiting, enter); len(l.waiting) == 1 {
+		w.turn = append(w.turn, l)
+	}
+	w.promote()
+}
+
+// pause gives the place of one that is out back, but for the claim on its host: no more is claimed for a host than it
+// can take, and nobody else waits for what is not out.
+func (w *windows) pause(host string) {
+	w.free(host, 0)
+}
+
+// resume takes a place again once there is one. It waits no longer when stop is closed: then places do not matter any more.
+func (w *windows) resume(host string, stop <-chan struct{}) {
+	entered := make(chan struct{})
 	w.mu.Lock()
-	short := w.used >= w.total || w.busy[host] >= w.perHost
-	w.used--
-	if w.busy[host]--; w.busy[host] == 0 {
-		delete(w.busy, host)
+	w.wait(w.lanes[host], func() { close(entered) })
+	w.mu.Unlock()
+	select {
+	case <-entered:
+	case <-stop:
+	}
+}
+
+// leave gives a place at host back.
+func (w *windows) leave(host string) {
+	w.free(host, 1)
+}
+
+// free gives up a place over all hosts, and what is held for host. One that waits has it.
+func (w *windows) free(host string, held int) {
+	w.mu.Lock()
+	l := w.lanes[host]
+	before := task.Room{Total: w.total - w.out, Window: w.total, PerHost: w.perHost}
+	missed := before.Total <= 0 || l.held >= before.Share(l.held)
+	w.out--
+	l.out--
+	l.held -= held
+	// The share of others grows when something is free; it matters when there is more out than one of them may have.
+	after := before
+	after.Total++
+	missed = missed || w.out >= w.perHost && after.Share(0) > before.Share(0)
+	if l.held == 0 {
+		delete(w.lanes, host)
 	}
 	w.promote()
 	w.mu.Unlock()
-	if short && w.onRoom != nil {
+	if missed && w.onRoom != nil {
 		w.onRoom()
 	}
 }
 
-// promote gives the place over all hosts that has just been left to one that waits, of any host that has a place too:
-// the order of hosts is that of the map, at random.
+// promote gives places to those who wait, as long as there are any: the hosts take turns.
 func (w *windows) promote() {
-	for host, sends := range w.waiting {
-		if w.busy[host]-len(sends) >= w.perHost {
+	for i := 0; i < len(w.turn) && w.out < w.total; {
+		l := w.turn[i]
+		room := task.Room{Total: w.total - w.out, Window: w.total, PerHost: w.perHost}
+		if l.out >= room.Share(l.out) {
+			i++
 			continue
 		}
-		w.queued--
-		if w.waiting[host] = sends[1:]; len(sends) == 1 {
-			delete(w.waiting, host)
+		w.turn = slices.Delete(w.turn, i, i+1)
+		enter := l.waiting[0]
+		if l.waiting = l.waiting[1:]; len(l.waiting) > 0 {
+			w.turn = append(w.turn, l)
 		}
-		go sends[0]()
-		return
+		w.out++
+		l.out++
+		enter()
 	}
 }

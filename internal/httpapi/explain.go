@@ -19,6 +19,10 @@ type Starts interface {
 	// Failing counts the requests of a task's on_start that have failed so far, with the last status and error; zero when
 	// there is none, or when another process sends them.
 	Failing(id task.ID) (failures, status int, text string)
+	// Host is how a host stands.
+	Host(name string) task.HostState
+	// Hosts are those that are remembered, by name, up to limit of them after a name.
+	Hosts(after string, limit int) []task.HostState
 }
 
 // explainTask is GET /task/{id}/explain.
@@ -35,6 +39,7 @@ func (s *server) explainTask(w http.ResponseWriter, r *http.Request) error {
 	if s.Starts != nil {
 		why.room = s.Starts.Room()
 		why.failures, why.lastStatus, why.lastError = s.Starts.Failing(id)
+		why.target = s.Starts.Host(why.host())
 	}
 	return writeJSON(w, http.StatusOK, why.explanation())
 }

@@ -156,6 +156,7 @@ func (s *server) routes() {
 	s.handle("GET /deliveries/{id}", s.getDelivery)
 	s.handle("POST /deliveries/{id}/retry", s.retryDelivery)
 	s.handle("POST /deliveries/retry", s.retryDead)
+	s.handle("GET /hosts", s.listHosts)
 	s.handle("GET /health", s.health)
 	s.handle("GET /ready", s.ready)
 	s.mux.Handle("GET /metrics", s.metrics())

@@ -17,6 +17,7 @@ import (
 type why struct {
 	*store.Situation
 	room                 task.Room // of this process
+	target               task.HostState
 	failures, lastStatus int       // of on_start, as far as this process sends it
 	lastError            string
 }
@@ -25,7 +26,7 @@ func (w *why) explanation() api.Explanation {
 	e := api.Explanation{
 		ID: w.Task.ID.String(), Status: statusName(w.State.Status), At: at(w.Now), Sentence: w.sentence(), ToStart: w.toStart(),
 		Unmet: w.unmet(), Rules: make([]api.RuleState, len(w.Gates)),
-		Host: api.HostState{Name: w.host(), InFlight: w.room.Busy[w.host()], Window: w.room.PerHost},
+		Host: api.HostState{Name: w.host(), InFlight: w.room.Busy[w.host()], Window: w.room.PerHost, Breaker: breaker(&w.target)},
 	}
 	sent := rules(w.Task.Rules)
 	for i := range w.Gates {
@@ -175,11 +176,16 @@ func (w *why) pending() string {
 		return fmt.Sprintf("%d rules hold it back; the first: %s%s", len(held), w.limited(held[0]), w.inFront())
 	case w.uncounted():
 		return "A rule of it is new; the pump still counts what there is already."
+	case w.target.Breaker != task.BreakerClosed:
+		return fmt.Sprintf("No rule holds it back, but its host %s is not there: %s.%s%s", w.host(), w.absent(), w.nextProbe(), w.inFront())
 	case w.hostFull():
 		return fmt.Sprintf("No rule holds it back, but its host %s has no room: %d of %d requests are on their way to it.%s",
 			w.host(), w.room.Busy[w.host()], w.room.PerHost, w.inFront())
 	case w.allFull():
 		return "No rule holds it back, but as many requests are on their way as this process may send." + w.inFront()
+	case w.shareTaken():
+		return fmt.Sprintf("No rule holds it back, but its host %s has its share of the requests that this process may send: %d are on their way to it.%s",
+			w.host(), w.room.Busy[w.host()], w.inFront())
 	}
 	return "Nothing holds it back; it starts with one of the next ticks of the pump." + w.inFront()
 }
@@ -227,7 +233,25 @@ func (w *why) inFront() string {
 // known: this process sends on_starts, so its windows say something.
 func (w *why) known() bool { return w.room.PerHost > 0 }
 
+// absent says how the host has failed.
+func (w *why) absent() string {
+	return fmt.Sprintf("%s in a row failed, the last with: %s", counted(w.target.Failures, "request"), w.target.LastError)
+}
+
+func (w *why) nextProbe() string {
+	if w.target.NextProbe.IsZero() {
+		return " A request to try it is next, or on its way."
+	}
+	return fmt.Sprintf(" It is tried again at %s.", moment(w.target.NextProbe))
+}
+
 func (w *why) hostFull() bool { return w.known() && w.room.Busy[w.host()] >= w.room.PerHost }
+
+// shareTaken: the other hosts leave no more than it has.
+func (w *why) shareTaken() bool {
+	busy := w.room.Busy[w.host()]
+	return w.known() && busy >= w.room.Share(busy)
+}
 
 func (w *why) allFull() bool { return w.known() && w.room.Total <= 0 }
 
@@ -235,6 +259,8 @@ func (w *why) claimed() string {
 	switch {
 	case w.Orphaned:
 		return "It was claimed by a process that has died; another one takes it over and sends on_start again."
+	case w.target.Breaker != task.BreakerClosed:
+		return fmt.Sprintf("It was claimed, but its host %s is not there: %s.%s", w.host(), w.absent(), w.nextProbe())
 	case w.failures > 0:
 		last := w.lastError
 		if w.lastStatus != 0 {
@@ -274,7 +300,10 @@ func (w *why) toStart() []string {
 	if s.Status == task.Pending && w.Ahead > 0 && len(list) > 0 {
 		list = append(list, "Those in front of it start first, unless it gets a higher priority")
 	}
-	if s.Status == task.Pending && len(list) == 0 && (w.hostFull() || w.allFull()) {
+	if s.Status == task.Pending && len(list) == 0 && w.target.Breaker != task.BreakerClosed {
+		return append(list, "Its host answers a request again")
+	}
+	if s.Status == task.Pending && len(list) == 0 && (w.hostFull() || w.allFull() || w.shareTaken()) {
 		list = append(list, "A request that is on its way is answered, so that there is room to send another")
 	}
 	return list

@@ -119,6 +119,14 @@ func TestWhy(t *testing.T) {
 			[]string{"2 of the 4 tasks in Pending that rules[0] counts leave it"}},
 		{stuck(busy(3)), "Nothing holds it back; it starts with one of the next ticks of the pump.", nil},
 		{stuck(busy(4), ahead(3)), "No rule holds it back, but its host h.test has no room: 4 of 4 requests are on their way to it. 3 tasks stand in front of it.", []string{room}},
+		{stuck(busy(4), used(0, 1), shut(task.BreakerOpen, start)), "No rule holds it back, but its host h.test is not there: 10 requests in a row failed, the last with: EOF. It is tried again at 2026-01-01T00:00:00Z.",
+			[]string{"Its host answers a request again"}},
+		{stuck(shut(task.BreakerHalfOpen, time.Time{}), ahead(1)), "No rule holds it back, but its host h.test is not there: 10 requests in a row failed, the last with: EOF. A request to try it is next, or on its way. One task stands in front of it.",
+			[]string{"Its host answers a request again"}},
+		{stuck(status(task.Claimed, claimedState), shut(task.BreakerOpen, start)), "It was claimed, but its host h.test is not there: 10 requests in a row failed, the last with: EOF. It is tried again at 2026-01-01T00:00:00Z.",
+			[]string{"on_start is answered with 2xx"}},
+		{stuck(busy(3), func(w *why) { w.room.Window, w.room.Total = 16, 5 }),
+			"No rule holds it back, but its host h.test has its share of the requests that this process may send: 3 are on their way to it.", []string{room}},
 		{stuck(func(w *why) { w.room.Total = 0 }), "No rule holds it back, but as many requests are on their way as this process may send.", []string{room}},
 		{stuck(func(w *why) { w.room = task.Room{} }), "Nothing holds it back; it starts with one of the next ticks of the pump.", nil},
 
@@ -188,12 +196,47 @@ func TestExplainShape(t *testing.T) {
 	}
 }
 
+// shut has the host's breaker in that state.
+func shut(state task.Breaker, probe time.Time) func(*why) {
+	return func(w *why) {
+		w.target = task.HostState{Breaker: state, Failures: 10, LastError: "EOF", NextProbe: probe}
+	}
+}
+
+func TestHosts(t *testing.T) {
+	t.Parallel()
+	s := withDiamond(t, func(o *Options) { o.Starts = starts{} })
+	golden(t, "hosts", s.do("GET", "/hosts", ""))
+	w := s.do("GET", "/hosts?page_size=1&cursor=a.test", "")
+	if link := w.Header().Get("Link"); link != `</hosts?cursor=b.test&page_size=1>; rel="next"` || strings.Count(w.Body.String(), `"name"`) != 1 {
+		t.Errorf("Link %s, %s", link, w.Body)
+	}
+	if w := s.do("GET", "/hosts?page_size=2&cursor=a.test", ""); w.Header().Get("Link") != "" || strings.Count(w.Body.String(), `"name"`) != 2 {
+		t.Errorf("the last page has a Link, or lacks a host: %s", w.Body)
+	}
+	run(t, []scenario{
+		{method: "GET", path: "/hosts", status: http.StatusOK, wants: []string{"[]"}}, // this process sends nothing
+		{method: "GET", path: "/hosts?page_size=x", status: http.StatusBadRequest, wants: []string{"page_size: must be a whole number"}},
+	})
+}
+
 type starts struct{}
 
 func (starts) Room() task.Room {
 	return task.Room{Total: 9, PerHost: 256, Busy: map[string]int{"example.com": 3}}
 }
 func (starts) Failing(task.ID) (int, int, string) { return 0, 0, "" }
+func (starts) Host(name string) task.HostState {
+	return task.HostState{
+		Name: name, Breaker: task.BreakerOpen, InFlight: 3, Queued: 1, Failures: 12, Requests: 100, Failed: 40,
+		LastError: "connection refused", P50: 2 * time.Millisecond, P99: 9 * time.Millisecond, NextProbe: start,
+	}
+}
+func (s starts) Hosts(after string, limit int) []task.HostState {
+	list := []task.HostState{s.Host("a.test"), s.Host("b.test"), {Name: `c"<\u202e.test`}}
+	list = slices.DeleteFunc(list, func(h task.HostState) bool { return h.Name <= after })
+	return list[:min(limit, len(list))]
+}
 
 func TestExplainRefuses(t *testing.T) {
 	t.Parallel()

@@ -225,25 +225,11 @@ func (p *Pump) notify(ctx context.Context) {
 
 // eased reports whether room that was used up once claims had been taken from it is there again.
 func eased(before task.Room, claims []store.Claim, now task.Room) bool {
-	if now.Total <= 0 {
-		return false
-	}
-	if before.Total <= len(claims) {
-		return true
-	}
-	busy := before.Busy
-	if busy == nil {
-		busy = map[string]int{}
-	}
+	before = before.Own()
 	for i := range claims {
-		busy[claims[i].Host]++
+		before.Take(claims[i].Host)
 	}
-	for host, n := range busy {
-		if n >= before.PerHost && now.Busy[host] < now.PerHost {
-			return true
-		}
-	}
-	return false
+	return before.Eased(now)
 }
 
 // await waits for the next tick, sending a notification that comes due meanwhile. It is true for a hint.

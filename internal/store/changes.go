@@ -2,6 +2,7 @@ package store
 
 import (
 	"net/url"
+	"strings"
 	"time"
 
 	"taskrunner/internal/task"
@@ -115,13 +116,13 @@ func (c *Changes) ended(s *task.State) {
 	}
 }
 
-// Host is where an action goes, for windows and fairness: host and port of its URL.
+// Host is where an action goes, for windows and fairness: host and port of its URL, in lower case.
 func Host(a task.Action) string {
 	u, err := url.Parse(a.URL)
 	if err != nil {
 		return ""
 	}
-	return u.Host
+	return strings.ToLower(u.Host)
 }
 
 // place is where a task in a state stands; see the package comment.

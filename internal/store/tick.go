@@ -277,9 +277,7 @@ func (t *Tick) finishResult(a task.Admission) {
 	r := &t.Result
 	r.Starved = len(a.Keep) > 0 || t.Params.Room.Total == 0
 	r.More = t.more || len(t.Changes.Ended)+len(t.Changes.BatchEnds)+len(t.Changes.Tally) > 0
-	for _, n := range t.Params.Room.Busy {
-		r.Starved = r.Starved || n >= t.Params.Room.PerHost // its ready tasks were not looked at
-	}
+	r.Starved = r.Starved || t.Params.Room.Short() // ready tasks were not looked at
 	roomLeft := len(a.Start) < t.Params.Room.Total
 	total := 0
 	for host, n := range t.fetched {

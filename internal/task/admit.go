@@ -2,6 +2,7 @@ package task
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 )
 
@@ -59,18 +60,85 @@ func (c *Candidate) heldAt(used map[GateID]int) *Check {
 	return nil
 }
 
-// Room is how many more on_start requests may go out. The zero value is none.
+// Room is how many more requests may go out. The zero value is none.
 type Room struct {
 	// Total counts over all hosts, PerHost is the window of each host.
 	Total   int
 	PerHost int
+	// Window is what Total is while nothing is out. A host may have as large a part of what the others leave of it as
+	// PerHost is of Window: so there is room for another host however many hang, and those that want more than there is
+	// share alike. 0: there is nothing to share, whoever comes first has what is left of Total.
+	Window int
 	// Busy is how much of its window a host uses; a host that is not there uses none.
 	Busy map[string]int
+	// Shut hosts have no more than that, whatever their window says: their breakers are not closed.
+	Shut map[string]int
 }
 
 // Host is how many more may go to host.
 func (r Room) Host(host string) int {
-	return max(0, min(r.Total, r.PerHost-r.Busy[host]))
+	n := min(r.Total, r.Share(r.Busy[host])-r.Busy[host])
+	if most, shut := r.Shut[host]; shut {
+		n = min(n, most)
+	}
+	return max(0, n)
+}
+
+// Share is how many a host may have that has busy. It is at least 1 while there is any room.
+func (r Room) Share(busy int) int {
+	if r.Window <= 0 {
+		return r.PerHost
+	}
+	return min(r.PerHost, (r.PerHost*(r.Total+busy)+r.Window-1)/r.Window)
+}
+
+// Apart are the hosts for which there may be less room than for others.
+func (r Room) Apart() []string {
+	hosts := slices.AppendSeq(make([]string, 0, len(r.Busy)+len(r.Shut)), maps.Keys(r.Busy))
+	for host := range r.Shut {
+		if _, busy := r.Busy[host]; !busy {
+			hosts = append(hosts, host)
+		}
+	}
+	return hosts
+}
+
+// Own is a copy that may be changed.
+func (r Room) Own() Room {
+	r.Busy, r.Shut = maps.Clone(r.Busy), maps.Clone(r.Shut)
+	if r.Busy == nil {
+		r.Busy = map[string]int{}
+	}
+	return r
+}
+
+// Take gives a place to host. r must be the caller's own.
+func (r *Room) Take(host string) {
+	r.Total--
+	r.Busy[host]++
+	if _, shut := r.Shut[host]; shut {
+		r.Shut[host]--
+	}
+}
+
+// Short reports whether there is no room left, over all or at some host, but for those that are shut.
+func (r Room) Short() bool { return r.Eased(Room{Total: 1, PerHost: 1}) }
+
+// Eased reports whether somebody for whom r has no room finds some in now. Whoever is shut in either does not count.
+func (r Room) Eased(now Room) bool {
+	if now.Total <= 0 {
+		return false
+	}
+	if r.Total <= 0 {
+		return true
+	}
+	for host := range r.Busy {
+		_, shut := r.Shut[host]
+		if !shut && r.Host(host) == 0 && now.Host(host) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // Parking is the gate that holds a task back, and the lane to wait in.
@@ -93,18 +161,17 @@ type Admission struct {
 func Admit(candidates []*Candidate, used map[GateID]int, room Room) Admission {
 	slices.SortFunc(candidates, (*Candidate).before)
 	var a Admission
-	total, hosts := room.Total, map[string]int{}
+	room = room.Own()
 	for _, c := range candidates {
 		if check := c.heldAt(used); check != nil {
 			a.Park = append(a.Park, Parking{c.ID, check.Gate, check.lane()})
 			continue
 		}
-		if total <= 0 || hosts[c.Host] >= room.Host(c.Host) {
+		if room.Host(c.Host) == 0 {
 			a.Keep = append(a.Keep, c)
 			continue
 		}
-		total--
-		hosts[c.Host]++
+		room.Take(c.Host)
 		for _, g := range c.Counts {
 			used[g]++
 		}

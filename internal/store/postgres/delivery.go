@@ -20,9 +20,10 @@ func (s *Store) ClaimDeliveries(ctx context.Context, p store.ClaimDeliveriesPara
 	}
 	err := s.run(ctx, func(ctx context.Context, t *tx) error {
 		claimed = store.ClaimedDeliveries{}
-		hosts, limits := make([]string, 0, len(p.Room.Busy)), make([]int32, 0, len(p.Room.Busy))
-		for host := range p.Room.Busy {
-			hosts, limits = append(hosts, host), append(limits, int32(p.Room.Host(host)))
+		hosts := p.Room.Apart()
+		limits := make([]int32, len(hosts))
+		for i, host := range hosts {
+			limits[i] = int32(p.Room.Host(host))
 		}
 		args := []any{s.skew(), p.Lease, p.Room.Host(""), hosts, limits, p.Room.Total}
 		t.rows("claim_deliveries", args, func(rows pgx.Rows) error {

@@ -138,9 +138,10 @@ func (t *tx) ready(tick *store.Tick, into *[]store.Found) {
 	if room.Total <= 0 {
 		return
 	}
-	hosts, limits := make([]string, 0, len(room.Busy)), make([]int32, 0, len(room.Busy))
-	for host := range room.Busy {
-		hosts, limits = append(hosts, host), append(limits, int32(tick.ReadyLimit(host)))
+	hosts := room.Apart()
+	limits := make([]int32, len(hosts))
+	for i, host := range hosts {
+		limits[i] = int32(tick.ReadyLimit(host))
 	}
 	t.rows("ready", []any{tick.ReadyLimit(""), hosts, limits, tick.ReadyTotal()}, func(rows pgx.Rows) error {
 		f, err := found(rows)

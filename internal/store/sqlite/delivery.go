@@ -31,13 +31,13 @@ func (s *Store) ClaimDeliveries(ctx context.Context, p store.ClaimDeliveriesPara
 		slices.SortFunc(all, func(a, b due) int {
 			return cmp.Or(a.at.Compare(b.at), slices.Compare(a.Source[:], b.Source[:]), cmp.Compare(a.Place, b.Place))
 		})
-		hosts := map[string]int{}
+		room := p.Room.Own()
 		for i := range all {
 			d := &all[i]
-			if len(claimed.Deliveries) >= p.Room.Total || hosts[d.Host] >= p.Room.Host(d.Host) {
+			if room.Host(d.Host) == 0 {
 				continue
 			}
-			hosts[d.Host]++
+			room.Take(d.Host)
 			var err error
 			if d.Action, err = store.DeliveredAction(d.actions, d.Trigger, d.Place, &d.completion); err != nil {
 				return err
@@ -59,7 +59,7 @@ func (s *Store) ClaimDeliveries(ctx context.Context, p store.ClaimDeliveriesPara
 // dueDeliveries loads one more for a host than may go to any, so that it is known whether there are more.
 func (t *tx) dueDeliveries(room task.Room) []due {
 	var full []string
-	for host := range room.Busy {
+	for _, host := range room.Apart() {
 		if room.Host(host) == 0 {
 			full = append(full, host)
 		}

@@ -171,7 +171,7 @@ func (t *tx) ready(tick *store.Tick) {
 		return
 	}
 	var full []string
-	for host := range tick.Params.Room.Busy {
+	for _, host := range tick.Params.Room.Apart() {
 		if tick.ReadyLimit(host) == 0 {
 			full = append(full, host)
 		}

@@ -1,0 +1,222 @@
+package dispatch
+
+import (
+	"container/list"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"taskrunner/internal/task"
+)
+
+const (
+	// maxIdleHosts is how many hosts are remembered to which nothing is out; those that were called last are.
+	maxIdleHosts = 4096
+	// maxLatencies is over how many requests to a host percentiles are taken.
+	maxLatencies = 128
+)
+
+// hosts remembers how requests to hosts went, and keeps a breaker for each. Safe for concurrent use.
+type hosts struct {
+	random func() uint64
+	// onChange is called, outside of the lock, when a host may be called again.
+	onChange func()
+	openings prometheus.Counter
+
+	mu     sync.Mutex
+	byName map[string]*host
+	shut   map[string]*host // whose breaker is not closed
+	idle   *list.List       // of *host: nothing is out to it; the front one was called last
+}
+
+type host struct {
+	breaker
+	name             string
+	inFlight         int
+	idle             *list.Element // nil: something is out
+	changed          chan struct{} // closed when the breaker changes; nil: nobody waits for that
+	timer            *time.Timer   // until the next probe
+	requests, absent uint64
+	lastError        string
+	took             []time.Duration // the last maxLatencies, as a ring
+	next             int             // place in took
+}
+
+func newHosts(r prometheus.Registerer, random func() uint64, onChange func()) *hosts {
+	auto := promauto.With(r)
+	h := &hosts{
+		random: random, onChange: onChange, byName: map[string]*host{}, shut: map[string]*host{}, idle: list.New(),
+		openings: auto.NewCounter(prometheus.CounterOpts{
+			Name: "webhook_breaker_openings_total",
+			Help: "How often the breaker of a host has opened, failed probes included.",
+		}),
+	}
+	for _, state := range []task.Breaker{task.BreakerClosed, task.BreakerOpen, task.BreakerHalfOpen} {
+		auto.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "webhook_hosts", Help: "Hosts that webhooks go to and that are remembered, by the state of their breakers.",
+			ConstLabels: prometheus.Labels{"breaker": state.String()},
+		}, func() float64 { return float64(h.count(state)) })
+	}
+	return h
+}
+
+func (h *hosts) count(state task.Breaker) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if state == task.BreakerClosed {
+		return len(h.byName) - len(h.shut)
+	}
+	n := 0
+	for _, k := range h.shut {
+		if k.state == state {
+			n++
+		}
+	}
+	return n
+}
+
+// admit counts a request to a host as out, or returns what is closed when it is worth to ask again.
+func (h *hosts) admit(name string) (changed <-chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	k := h.byName[name]
+	if k == nil {
+		k = &host{name: name}
+		h.byName[name] = k
+	}
+	if !k.admit() {
+		if k.changed == nil {
+			k.changed = make(chan struct{})
+		}
+		return k.changed
+	}
+	k.inFlight++
+	if k.idle != nil {
+		h.idle.Remove(k.idle)
+		k.idle = nil
+	}
+	return nil
+}
+
+// report takes what became of a request that was admitted. down: the host's breaker is not closed now, so that a failure
+// says nothing of the request.
+func (h *hosts) report(name string, p presence, a *answer) (down bool) {
+	h.mu.Lock()
+	k := h.byName[name]
+	before := k.room()
+	openings := k.openings
+	k.report(p, time.Now(), h.random())
+	k.remember(p, a)
+	if k.openings > openings {
+		h.open(k)
+	}
+	if k.state == task.BreakerClosed && before >= 0 {
+		delete(h.shut, name)
+		k.timer.Stop()
+	}
+	if k.inFlight--; k.inFlight == 0 {
+		k.idle = h.idle.PushFront(k)
+		h.forget()
+	}
+	down = k.state != task.BreakerClosed
+	eased := before >= 0 && k.room() != 0 && k.room() != before
+	if eased {
+		k.wake()
+	}
+	h.mu.Unlock()
+	if eased {
+		h.onChange()
+	}
+	return down
+}
+
+// open begins the pause of a breaker that has opened.
+func (h *hosts) open(k *host) {
+	h.openings.Inc()
+	h.shut[k.name] = k
+	k.timer = time.AfterFunc(time.Until(k.probe), func() {
+		h.mu.Lock()
+		k.due(time.Now())
+		k.wake()
+		h.mu.Unlock()
+		h.onChange()
+	})
+}
+
+// wake tells those who wait that it is worth to ask again.
+func (k *host) wake() {
+	if k.changed != nil {
+		close(k.changed)
+		k.changed = nil
+	}
+}
+
+// forget keeps the hosts that are remembered in bounds.
+func (h *hosts) forget() {
+	for h.idle.Len() > maxIdleHosts {
+		k := h.idle.Remove(h.idle.Back()).(*host)
+		delete(h.byName, k.name)
+		delete(h.shut, k.name)
+		if k.timer != nil {
+			k.timer.Stop()
+		}
+		k.wake()
+	}
+}
+
+func (k *host) remember(p presence, a *answer) {
+	switch p {
+	case absent:
+		k.requests++
+		k.absent++
+		k.lastError = a.text
+	case present:
+		k.requests++
+		if len(k.took) < maxLatencies {
+			k.took = append(k.took, a.took)
+		} else {
+			k.took[k.next] = a.took
+			k.next = (k.next + 1) % maxLatencies
+		}
+	}
+}
+
+// room is how many requests may go to those hosts whose breakers are not closed.
+func (h *hosts) room() map[string]int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	room := make(map[string]int, len(h.shut))
+	for name, k := range h.shut {
+		room[name] = k.room()
+	}
+	return room
+}
+
+// state is that of a host; one that is not remembered is closed.
+func (h *hosts) state(name string) task.HostState {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	k := h.byName[name]
+	if k == nil {
+		return task.HostState{Name: name}
+	}
+	s := task.HostState{
+		Name: name, Breaker: k.breaker.state, InFlight: k.inFlight, Failures: k.failures, Requests: k.requests,
+		Failed: k.absent, LastError: k.lastError, NextProbe: k.probe,
+	}
+	if n := len(k.took); n > 0 {
+		took := slices.Sorted(slices.Values(k.took))
+		s.P50, s.P99 = took[(n-1)/2], took[(n*99+99)/100-1]
+	}
+	return s
+}
+
+func (h *hosts) names() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Collect(maps.Keys(h.byName))
+}
