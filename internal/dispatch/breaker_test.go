@@ -148,7 +148,9 @@ func TestHostAway(t *testing.T) {
 				if got := len(f.store.settled()); got != 100 {
 					t.Errorf("%d of the other host are settled", got)
 				}
-				f.store.set(func() { f.store.due = []store.Delivery{delivery("away", task.TriggerSuccess), delivery("other", task.TriggerSuccess)} })
+				f.store.set(func() {
+					f.store.due = []store.Delivery{delivery("away", task.TriggerSuccess), delivery("other", task.TriggerSuccess)}
+				})
 				f.WakeOutbox()
 				time.Sleep(time.Until(back) - time.Second)
 				synctest.Wait()
@@ -206,7 +208,9 @@ func TestProbeIsClaimed(t *testing.T) {
 			t.Errorf("room %+v", f.Room())
 		}
 		rooms = 0
-		f.store.set(func() { f.store.due = append(f.store.due, delivery("a", task.TriggerSuccess), delivery("a", task.TriggerSuccess)) })
+		f.store.set(func() {
+			f.store.due = append(f.store.due, delivery("a", task.TriggerSuccess), delivery("a", task.TriggerSuccess))
+		})
 		f.WakeOutbox()
 		time.Sleep(time.Second - time.Millisecond)
 		synctest.Wait()

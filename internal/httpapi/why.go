@@ -18,7 +18,7 @@ type why struct {
 	*store.Situation
 	room                 task.Room // of this process
 	target               task.HostState
-	failures, lastStatus int       // of on_start, as far as this process sends it
+	failures, lastStatus int // of on_start, as far as this process sends it
 	lastError            string
 }
 

@@ -14,6 +14,8 @@ var roomTests = []conformance{
 	{"the most urgent of all hosts come first", testUrgentHost},
 	{"without room nothing is claimed and the rest goes on", testNoRoom},
 	{"a host without room is in nobody's way", testFullHost},
+	{"a host that is shut is in nobody's way", testShutHost},
+	{"hosts share what there is", testShares},
 	{"a woken waiter without room waits for it", testWokenWithoutRoom},
 	{"a kept task that is canceled passes its chance on", func(t *testing.T, e *env) {
 		testKept(t, e, func(k *task.Task) task.Outcome { return cancel(k) })
@@ -107,6 +109,49 @@ func testFullHost(_ *testing.T, e *env) {
 	e.create(free...)
 	pumped := e.tick(task.Room{Total: 20, PerHost: 10, Busy: map[string]int{hostA: 10}})
 	e.sameTasks("claimed in one tick", claimIDs(pumped.Claims), free)
+}
+
+func testShutHost(t *testing.T, e *env) {
+	away := newTasks(300, priority(10))
+	free := newTasks(3, host(hostB))
+	e.create(append(away, free...)...)
+	room := task.Room{Total: 20, PerHost: 10, Shut: map[string]int{hostA: 0}}
+	pumped := e.tick(room)
+	e.sameTasks("claimed in one tick", claimIDs(pumped.Claims), free)
+	if pumped.Starved || pumped.Blocked {
+		t.Errorf("others are asked for what no one can send: %+v", pumped)
+	}
+	e.wantStatus(task.Pending, away...)
+	room.Shut[hostA] = 1
+	e.sameTasks("the probe", claimIDs(e.tick(room).Claims), away[:1])
+	room.Shut = nil
+	if got := len(e.tick(room).Claims); got != 10 {
+		t.Errorf("%d claimed of a host that is there again", got)
+	}
+	ended := e.running(4, func(k *task.Task) { k.OnFailure = []task.Action{webhook(hostA, "/f"), webhook(hostB, "/f")} })
+	e.finish(task.Failure, ended...)
+	for i, c := range []struct{ most, a, b int }{{0, 0, 4}, {1, 1, 0}, {2, 2, 0}} {
+		hosts := map[string]int{}
+		for _, d := range e.claimDeliveries(task.Room{Total: 10, PerHost: 10, Shut: map[string]int{hostA: c.most}}).Deliveries {
+			hosts[d.Host]++
+		}
+		if hosts[hostA] != c.a || hosts[hostB] != c.b {
+			t.Errorf("step %d: claimed %v", i, hosts)
+		}
+	}
+}
+
+func testShares(t *testing.T, e *env) {
+	e.create(append(newTasks(50, priority(10)), newTasks(50, host(hostB))...)...)
+	pumped := e.tick(task.Room{Total: 10, Window: 20, PerHost: 10, Busy: map[string]int{hostA: 4, "c.test": 6}})
+	hosts := map[string]int{}
+	for _, c := range pumped.Claims {
+		hosts[c.Host]++
+	}
+	// Half of what the others leave: of 14 for the first, then of 7 for the second; another one finds room for 2.
+	if hosts[hostA] != 3 || hosts[hostB] != 4 || !pumped.Starved {
+		t.Errorf("claimed %v, starved %t", hosts, pumped.Starved)
+	}
 }
 
 // testWokenWithoutRoom wakes a waiter whose host is full; it must start as soon as there is room.
