@@ -161,7 +161,7 @@ func TestExplainHost(t *testing.T) {
 		host := strings.TrimPrefix(r.url, "http://")
 		full := "No rule holds it back, but its host " + host + " has no room: 1 of 1 requests are on their way to it."
 		b, c := s.explain(waiting["b"].ID), s.explain(waiting["c"].ID)
-		if b.Sentence != full || b.Host != (api.HostState{Name: host, InFlight: 1, Window: 1, Place: b.Host.Place}) || *b.Host.Place != (api.Place{Number: 1}) {
+		if b.Sentence != full || b.Host != (api.HostState{Name: host, InFlight: 1, Window: 1, Place: b.Host.Place, Breaker: api.Breaker{State: "closed"}}) || *b.Host.Place != (api.Place{Number: 1}) {
 			t.Errorf("%s", jsonOf(b))
 		}
 		if c.Sentence != full+" One task stands in front of it." || *c.Host.Place != (api.Place{Number: 2}) {

@@ -1,0 +1,125 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"taskrunner/api"
+)
+
+// hosts is what GET /hosts tells of a receiver.
+func (s *service) hosts(r *receiver) (found api.Host) {
+	s.t.Helper()
+	var list []api.Host
+	if err := json.Unmarshal(s.want(http.StatusOK, http.MethodGet, "/hosts?page_size=100", nil).body, &list); err != nil {
+		s.t.Fatal(err)
+	}
+	for _, h := range list {
+		if h.Name == strings.TrimPrefix(r.url, "http://") {
+			found = h
+		}
+	}
+	return found
+}
+
+// TestHostAway: somebody answers 503 in the name of a host that is not there, while two processes work (one on SQLite). Its
+// tasks wait as Pending and say why, those of another host run, and when it is there again all of its tasks start: none has
+// failed.
+func TestHostAway(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *service) {
+		second := s
+		if !strings.HasPrefix(s.database, "sqlite") {
+			second = startService(t, s.database, nil)
+		}
+		away, there := newReceiver(t), newReceiver(t)
+		back := make(chan struct{})
+		away.handle("/run", func(w http.ResponseWriter, c call) {
+			select {
+			case <-back:
+			default:
+				w.WriteHeader(http.StatusServiceUnavailable)
+			}
+		})
+		var batch []obj
+		for i := range 1500 {
+			batch = append(batch, away.newTask(fmt.Sprint("away", i), "/run", obj{"priority": 9, "timeout": 3600}))
+		}
+		tasks, id := s.create(batch)
+		eventually(t, "the breaker opens", func() bool { return s.hosts(away).Breaker.State != "closed" || second.hosts(away).Breaker.State != "closed" })
+		var live []obj
+		for i := range 200 {
+			live = append(live, there.newTask(fmt.Sprint("live", i), "/run", nil))
+		}
+		there.handle("/run", there.worker(0, "Success"))
+		_, liveID := s.create(live)
+		s.waitEnd(liveID)
+		// The last one stands behind all the others.
+		var e api.Explanation
+		eventually(t, "the reason", func() bool {
+			e = s.explain(tasks["away1499"].ID)
+			return strings.HasPrefix(e.Sentence, "No rule holds it back, but its host "+e.Host.Name+" is not there: ")
+		})
+		if e.Status != "Pending" || e.Host.Breaker.State == "closed" || e.Host.Breaker.Failures < 10 || e.Host.Breaker.LastError == nil ||
+			!slices.Equal(e.ToStart, []string{"Its host answers a request again"}) {
+			t.Errorf("%s", jsonOf(e))
+		}
+		if h := s.hosts(away); h.Requests < 10 || h.Failed != h.Requests || h.InFlight > 1 {
+			t.Errorf("%s", jsonOf(h))
+		}
+		if h := s.hosts(there); h.Breaker.State != "closed" || h.Latency == nil || h.Failed > 0 {
+			t.Errorf("%s", jsonOf(h))
+		}
+		close(back)
+		var counts api.StatusCounts
+		deadline := time.Now().Add(90 * time.Second) // a probe may be 30 s away
+		for counts.Running < len(batch) && time.Now().Before(deadline) {
+			counts = s.batch(id).StatusCounts
+			time.Sleep(50 * time.Millisecond)
+		}
+		if counts.Running != len(batch) {
+			t.Errorf("%+v", counts)
+		}
+		if h := s.hosts(away); h.Breaker.State != "closed" || h.Queued != 0 || h.Breaker.NextProbe != (api.Time{}) {
+			t.Errorf("%s", jsonOf(h))
+		}
+	})
+}
+
+// TestHalfHang: half of the hosts never answer. The tasks of the others all run to their end while none of those comes back.
+func TestHalfHang(t *testing.T) {
+	onBothWith(t, map[string]string{"WEBHOOK_TIMEOUT": "60s", "WEBHOOK_WINDOW": "64", "WEBHOOK_HOST_WINDOW": "8"}, func(t *testing.T, s *service) {
+		var hanging, healthy []*receiver
+		for range 16 {
+			r := newReceiver(t)
+			if len(hanging) < 8 {
+				hang, _ := r.hold(nil)
+				r.handle("/run", hang)
+				hanging = append(hanging, r)
+			} else {
+				r.handle("/run", r.worker(0, "Success"))
+				healthy = append(healthy, r)
+			}
+		}
+		var stuck, live []obj
+		for i := range 50 * 8 {
+			stuck = append(stuck, hanging[i%8].newTask(fmt.Sprint("s", i), "/run", obj{"priority": 100, "timeout": 3600}))
+			live = append(live, healthy[i%8].newTask(fmt.Sprint("l", i), "/run", nil))
+		}
+		s.create(stuck)
+		for _, r := range hanging {
+			r.wait(1, "all that hang have something", to("/run"))
+		}
+		_, id := s.create(live)
+		s.waitEnd(id)
+		for _, r := range hanging {
+			if got := len(r.got(to("/run"))); got > 8 {
+				t.Errorf("%d requests went to a host whose window is 8", got)
+			}
+		}
+	})
+}
