@@ -7,7 +7,10 @@
 // Invariants:
 //
 //   - No more than a window of requests is out over all hosts, and no more than a host window to one host, for
-//     on_start and for the outbox each. A slow host holds up nobody but itself, and neither kind starves the other.
+//     on_start and for the outbox each. A slow host holds up nobody but itself: as long as there is any room, there is some
+//     for a host that has nothing out. Neither kind starves the other.
+//   - While a host's breaker is open nothing goes to it, and then one request at a time until one succeeds. No on_start fails
+//     for want of its host meanwhile.
 //   - No request goes to an address that the guard refuses. It is asked when a connection is dialed, with the
 //     address that the name has resolved to.
 //   - An on_start that was answered is settled, and an attempt that was made is recorded, however long the database is

@@ -211,6 +211,8 @@ func ruleScenario(rule string) scenario {
 		{"GET /task/<a>", "", 200, `{"status":"Running"}`},
 		{"GET /task/<b>/explain", "", 200, `{"sentence":"~rule holds it back","rules":[{"rule":` + at("") + `,"holds_back":true,"place":{"number":1}}]}`},
 		{"GET /limits?kind=<kind>", "", 200, `[{"id":"~","kind":"<kind>","status":"Running","fields":[],"values":{},"max":"~","waiting":2}]`},
+		{"GET /hosts?page_size=100", "", 200, ""},
+		{"GET /hosts?page_size=many", "", 400, `{"status":400}`},
 		{"PATCH /task/<a>", `{"status":"Success"}`, 200, ""},
 		{"CALL /b", "", 0, `{"calls":1,"key":"<b>:start"}`},
 		{"GET /task/<b>", "", 200, `{"status":"Running"}`},
