@@ -20,12 +20,11 @@ func (s *Store) ClaimDeliveries(ctx context.Context, p store.ClaimDeliveriesPara
 	}
 	err := s.run(ctx, func(ctx context.Context, t *tx) error {
 		claimed = store.ClaimedDeliveries{}
-		hosts := p.Room.Apart()
-		limits := make([]int32, len(hosts))
-		for i, host := range hosts {
-			limits[i] = int32(p.Room.Host(host))
+		limits := map[string]int{}
+		for _, host := range p.Room.Apart() {
+			limits[host] = p.Room.Host(host)
 		}
-		args := []any{s.skew(), p.Lease, p.Room.Host(""), hosts, limits, p.Room.Total}
+		args := []any{s.skew(), p.Lease, p.Room.Host(""), limits, p.Room.Total}
 		t.rows("claim_deliveries", args, func(rows pgx.Rows) error {
 			var d store.Delivery
 			var trigger int16

@@ -138,12 +138,11 @@ func (t *tx) ready(tick *store.Tick, into *[]store.Found) {
 	if room.Total <= 0 {
 		return
 	}
-	hosts := room.Apart()
-	limits := make([]int32, len(hosts))
-	for i, host := range hosts {
-		limits[i] = int32(tick.ReadyLimit(host))
+	limits := map[string]int{}
+	for _, host := range room.Apart() {
+		limits[host] = tick.ReadyLimit(host)
 	}
-	t.rows("ready", []any{tick.ReadyLimit(""), hosts, limits, tick.ReadyTotal()}, func(rows pgx.Rows) error {
+	t.rows("ready", []any{tick.ReadyLimit(""), limits, tick.ReadyTotal()}, func(rows pgx.Rows) error {
 		f, err := found(rows)
 		*into = append(*into, f)
 		return err

@@ -1,6 +1,6 @@
 -- One that is finished in the same moment may be locked and not be claimed: then it is the next time.
--- Leases what has been due for longest, $6 in all, for a host as much as there is room: $3, but what $5 says for those
--- of $4.
+-- Leases what has been due for longest, $5 in all, for a host as much as there is room: $3, but what the object $4 says
+-- for those in it.
 -- name: claim_deliveries
 WITH RECURSIVE hosts AS (
     (SELECT host FROM delivery WHERE state = 1 ORDER BY host LIMIT 1)
@@ -8,9 +8,7 @@ WITH RECURSIVE hosts AS (
     SELECT (SELECT d.host FROM delivery d WHERE d.state = 1 AND d.host > hosts.host ORDER BY d.host LIMIT 1)
     FROM hosts WHERE hosts.host IS NOT NULL
 ), lanes AS (
-    SELECT hosts.host, coalesce((SELECT b.n FROM unnest($4::text[], $5::integer[]) AS b(host, n)
-                                 WHERE b.host = hosts.host), $3) AS n
-    FROM hosts WHERE hosts.host IS NOT NULL
+    SELECT hosts.host, coalesce(($4::jsonb ->> hosts.host)::integer, $3) AS n FROM hosts WHERE hosts.host IS NOT NULL
 ), due AS (
     SELECT d.at
     FROM lanes CROSS JOIN LATERAL (
@@ -18,7 +16,7 @@ WITH RECURSIVE hosts AS (
         WHERE state = 1 AND delivery.host = lanes.host AND next_at <= clock_timestamp() + $1::interval
         ORDER BY next_at LIMIT lanes.n FOR UPDATE SKIP LOCKED
     ) d
-    ORDER BY d.next_at LIMIT $6
+    ORDER BY d.next_at LIMIT $5
 )
 UPDATE delivery d SET leased = true, next_at = clock_timestamp() + $1::interval + $2::interval
 FROM due WHERE d.ctid = due.at

@@ -136,7 +136,8 @@ FROM (
 ) c LEFT JOIN LATERAL (SELECT * FROM task_state WHERE id = c.child_id FOR UPDATE) s ON true
 ORDER BY c.seq, s.id;
 
--- The first $4 by priority and age, of the heads of every host's lane: $1 for a host, but what $3 says for those of $2.
+-- The first $3 by priority and age, of the heads of every host's lane: $1 for a host, but what $2 says for those in it, an
+-- object: a key is found in it by bisection, while there may be thousands.
 -- The state rows are locked if that needs no waiting: others may hold one and wait for a child that the pump holds. The
 -- lock gives the newest version of a state row; the rest is as of the beginning of the statement. An edit in between
 -- writes both, so a row that still has the version that was seen at the beginning has the facts that were seen; the
@@ -148,9 +149,7 @@ WITH RECURSIVE hosts AS (
     SELECT (SELECT r.host FROM ready r WHERE r.host > hosts.host ORDER BY r.host LIMIT 1)
     FROM hosts WHERE hosts.host IS NOT NULL
 ), lanes AS (
-    SELECT hosts.host, coalesce((SELECT b.n FROM unnest($2::text[], $3::integer[]) AS b(host, n)
-                                 WHERE b.host = hosts.host), $1) AS n
-    FROM hosts WHERE hosts.host IS NOT NULL
+    SELECT hosts.host, coalesce(($2::jsonb ->> hosts.host)::integer, $1) AS n FROM hosts WHERE hosts.host IS NOT NULL
 )
 SELECT t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.expected_count,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
@@ -162,7 +161,7 @@ FROM (
     CROSS JOIN LATERAL (
         SELECT rank, task_id FROM ready WHERE ready.host = lanes.host ORDER BY rank, task_id LIMIT lanes.n
     ) r
-    ORDER BY r.rank, r.task_id LIMIT $4
+    ORDER BY r.rank, r.task_id LIMIT $3
 ) r
 CROSS JOIN LATERAL (SELECT * FROM task WHERE id = r.task_id OFFSET 0) t
 CROSS JOIN LATERAL (SELECT xmin FROM task_state WHERE id = r.task_id OFFSET 0) seen
