@@ -205,7 +205,7 @@ func (h *hosts) state(name string) task.HostState {
 		return task.HostState{Name: name}
 	}
 	s := task.HostState{
-		Name: name, Breaker: k.breaker.state, InFlight: k.inFlight, Failures: k.failures, Requests: k.requests,
+		Name: name, Breaker: k.state, InFlight: k.inFlight, Failures: k.failures, Requests: k.requests,
 		Failed: k.absent, LastError: k.lastError, NextProbe: k.probe,
 	}
 	if n := len(k.took); n > 0 {

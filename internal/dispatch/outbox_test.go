@@ -238,7 +238,7 @@ func checkFlaky(t *testing.T, outbox *timedStore, receiver *flaky, own task.Retr
 		for i := 1; i < len(attempts); i++ {
 			pause, asked := attempts[i].began.Sub(attempts[i-1].ended), attempts[i-1].asked
 			least, most := max(100*time.Millisecond, asked-time.Second), max(ceiling, asked) // dates have whole seconds
-			if pause < least || pause > most+outboxTick+lastProbe { // the breaker opens when many time out at once
+			if pause < least || pause > most+outboxTick+lastProbe {                          // the breaker opens when many time out at once
 				t.Errorf("%s: attempt %d after %v, want %v to %v", r.Source, i+1, pause, least, most)
 			}
 			ceiling = min(limit, ceiling*time.Duration(factor))

@@ -50,7 +50,9 @@ func TestHostAway(t *testing.T) {
 			batch = append(batch, away.newTask(fmt.Sprint("away", i), "/run", obj{"priority": 9, "timeout": 3600}))
 		}
 		tasks, id := s.create(batch)
-		eventually(t, "the breaker opens", func() bool { return s.hosts(away).Breaker.State != "closed" || second.hosts(away).Breaker.State != "closed" })
+		eventually(t, "the breaker opens", func() bool {
+			return s.hosts(away).Breaker.State != "closed" || second.hosts(away).Breaker.State != "closed"
+		})
 		var live []obj
 		for i := range 200 {
 			live = append(live, there.newTask(fmt.Sprint("live", i), "/run", nil))
