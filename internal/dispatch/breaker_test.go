@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -118,10 +119,10 @@ func TestHostAway(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				back := time.Now().Add(10 * time.Minute)
-				tried := 0
+				var tries atomic.Int64
 				f := newFixture(t, Options{}, func(r *http.Request) (*http.Response, error) {
 					if r.URL.Host == "away" && time.Now().Before(back) {
-						tried++
+						tries.Add(1)
 						return away(r)
 					}
 					return respond(200, "")
@@ -134,9 +135,9 @@ func TestHostAway(t *testing.T) {
 				f.Start(claims)
 				time.Sleep(time.Minute)
 				synctest.Wait()
-				before := tried
-				if state := f.Host("away"); state.Breaker == task.BreakerClosed || state.Queued+state.InFlight != 200 || state.Failures != tried-state.InFlight || state.LastError == "" {
-					t.Errorf("%d tried, %+v", tried, state)
+				before := int(tries.Load())
+				if state := f.Host("away"); state.Breaker == task.BreakerClosed || state.Queued+state.InFlight != 200 || state.Failures != before-state.InFlight || state.LastError == "" {
+					t.Errorf("%d tried, %+v", before, state)
 				}
 				if room := f.Room(); room.Host("away") != 0 || room.Host("other") != 256 || room.Total < 2047 {
 					t.Errorf("room %+v", room)
@@ -157,8 +158,8 @@ func TestHostAway(t *testing.T) {
 				if got := len(f.store.finished()); got < 1 {
 					t.Error("the outbox is held up")
 				}
-				if tried-before > 9*60/15+1 {
-					t.Errorf("%d probes in nine minutes", tried-before)
+				if probes := int(tries.Load()) - before; probes > 9*60/15+1 {
+					t.Errorf("%d probes in nine minutes", probes)
 				}
 				if f.count(t, "webhook_hosts", "breaker", "closed") != 1 {
 					t.Error("one of the two hosts is not closed")

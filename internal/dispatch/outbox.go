@@ -72,7 +72,7 @@ func (d *Dispatcher) claimDeliveries(ctx context.Context) (more, again bool, err
 	if !claimed.More {
 		return false, false, nil
 	}
-	return true, room.Eased(d.outbox.room()) || !room.Short() && len(claimed.Deliveries) > 0, nil
+	return true, room.Eased(d.outbox.room()) || room.Total > 0 && len(claimed.Deliveries) > 0, nil
 }
 
 func (d *Dispatcher) deliver(dl *store.Delivery) {

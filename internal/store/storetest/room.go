@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
@@ -16,6 +17,7 @@ var roomTests = []conformance{
 	{"a host without room is in nobody's way", testFullHost},
 	{"a host that is shut is in nobody's way", testShutHost},
 	{"hosts share what there is", testShares},
+	{"hosts share what there is for deliveries", testDeliveryShares},
 	{"a woken waiter without room waits for it", testWokenWithoutRoom},
 	{"a kept task that is canceled passes its chance on", func(t *testing.T, e *env) {
 		testKept(t, e, func(k *task.Task) task.Outcome { return cancel(k) })
@@ -151,6 +153,28 @@ func testShares(t *testing.T, e *env) {
 	// Half of what the others leave: of 14 for the first, then of 7 for the second; another one finds room for 2.
 	if hosts[hostA] != 3 || hosts[hostB] != 4 || !pumped.Starved {
 		t.Errorf("claimed %v, starved %t", hosts, pumped.Starved)
+	}
+}
+
+// Of the oldest deliveries many are of hosts that hang: however often it is claimed, other hosts find room.
+func testDeliveryShares(t *testing.T, e *env) {
+	const hung, each = 8, 30
+	ended := e.running(each, func(k *task.Task) {
+		for i := range hung {
+			k.OnSuccess = append(k.OnSuccess, webhook(fmt.Sprintf("hung%d.test", i), "/s"))
+		}
+	})
+	e.finish(task.Success, ended...)
+	late := e.running(5, func(k *task.Task) { k.OnSuccess = []task.Action{webhook(hostB, "/s")} })
+	e.finish(task.Success, late...)
+	room := task.Room{Total: 80, Window: 80, PerHost: 20, Busy: map[string]int{}}
+	for range 20 {
+		for _, d := range e.claimDeliveries(room.Own()).Deliveries {
+			room.Take(d.Host)
+		}
+	}
+	if room.Busy[hostB] < 2 || room.Total < 1 {
+		t.Errorf("room afterwards %+v", room)
 	}
 }
 
