@@ -193,9 +193,10 @@ func TestHostAway(t *testing.T) {
 func TestProbeIsClaimed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		rooms, away := 0, true
-		f := newFixture(t, Options{Rand: func() uint64 { return 0 }, OnRoom: func() { rooms++ }}, func(*http.Request) (*http.Response, error) {
-			if away {
+		var rooms atomic.Int64
+		var back atomic.Bool
+		f := newFixture(t, Options{Rand: func() uint64 { return 0 }, OnRoom: func() { rooms.Add(1) }}, func(*http.Request) (*http.Response, error) {
+			if !back.Load() {
 				return nil, io.EOF
 			}
 			return respond(200, "")
@@ -208,7 +209,7 @@ func TestProbeIsClaimed(t *testing.T) {
 		if f.Room().Host("a") != 0 || f.Host("a").NextProbe.IsZero() {
 			t.Errorf("room %+v", f.Room())
 		}
-		rooms = 0
+		rooms.Store(0)
 		f.store.set(func() {
 			f.store.due = append(f.store.due, delivery("a", task.TriggerSuccess), delivery("a", task.TriggerSuccess))
 		})
@@ -218,11 +219,11 @@ func TestProbeIsClaimed(t *testing.T) {
 		if got := len(f.store.finished()); got != breakAfter {
 			t.Errorf("%d were sent while the breaker is open", got)
 		}
-		away = false
+		back.Store(true)
 		time.Sleep(time.Millisecond)
 		synctest.Wait()
-		if got := len(f.store.finished()); rooms == 0 || got != breakAfter+2 {
-			t.Errorf("OnRoom %d times, %d recorded", rooms, got)
+		if got := len(f.store.finished()); rooms.Load() == 0 || got != breakAfter+2 {
+			t.Errorf("OnRoom %d times, %d recorded", rooms.Load(), got)
 		}
 	})
 }

@@ -72,7 +72,8 @@ func (d *Dispatcher) claimDeliveries(ctx context.Context) (more, again bool, err
 	if !claimed.More {
 		return false, false, nil
 	}
-	return true, room.Eased(d.outbox.room()) || room.Total > 0 && len(claimed.Deliveries) > 0, nil
+	n := len(claimed.Deliveries)
+	return true, room.Eased(d.outbox.room()) || n > 0 && !room.Short() || n > 1 && n >= room.Total, nil
 }
 
 func (d *Dispatcher) deliver(dl *store.Delivery) {
@@ -81,7 +82,7 @@ func (d *Dispatcher) deliver(dl *store.Delivery) {
 		return
 	}
 	request := call{id: dl.Source, host: dl.Host, trigger: dl.Trigger, place: dl.Place, action: &dl.Action}
-	if _, ok := d.admit(d.outbox, dl.Host, d.lease/2); !ok { // it is claimed again when the lease has run out
+	if _, ok := d.admit(d.outbox, dl.Host, dl.Lease(d.lease)/2); !ok { // it is claimed again when the lease has run out
 		d.outbox.leave(dl.Host)
 		d.end(1)
 		return

@@ -240,7 +240,9 @@ func TestSilentNameServer(t *testing.T) {
 		t.Fatalf("a connection may take %v", dialer.Timeout)
 	}
 	dns := serveDNS(t, "", nil)
+	dns.mu.Lock()
 	dns.silent = true
+	dns.mu.Unlock()
 	dialer.Resolver, dialer.Timeout = dns.resolver(), 200*time.Millisecond
 	s := &sender{transport: newTransport(&o, dialer), timeout: o.Timeout, random: rand.Uint64, handle: "h"}
 	a := s.send(t.Context(), &call{id: testID, trigger: task.TriggerStart, action: &task.Action{Verb: "Post", URL: "http://silent.test/"}})

@@ -198,6 +198,8 @@ type Delivery struct {
 
 // ClaimDeliveriesParams bounds what is claimed.
 type ClaimDeliveriesParams struct {
+	// Room is an upper bound. A driver whose statement cannot lower the shares of hosts as it takes places leaves half of
+	// Total to the next claim.
 	Room task.Room
 	// Lease is that of a delivery, unless its action may take longer: see [Delivery.Lease].
 	Lease time.Duration
