@@ -36,7 +36,7 @@ func root() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	cmd.AddCommand(serveCommand(), migrateCommand(), devCommand(), &cobra.Command{
+	cmd.AddCommand(serveCommand(), migrateCommand(), devCommand(), benchCommand(), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  cobra.NoArgs,

@@ -1,0 +1,179 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Options say what to measure.
+type Options struct {
+	// URL is of a service that runs. Empty: each run starts one of its own, on an empty database. Of a service that runs
+	// only what its clients see is measured, and the floor is HTTP alone.
+	URL string
+	// Token is what the service wants as a bearer token. Empty: none.
+	Token string
+	// Program runs the service as "Program serve" and the stub as "Program bench stub".
+	Program string
+	// Database is sqlite or postgres.
+	Database string
+	// Postgres starts a throw-away server; with Database postgres only. Close ends it.
+	Postgres func(ctx context.Context) (url string, close func() error, err error)
+	// Workloads are names of workloads or of their variants (flat, flat/1000). Empty: all.
+	Workloads []string
+	// Runs is how often each is run. All take turns, so that a machine that slows down does so for all.
+	Runs int
+	// Scale multiplies the counts and the durations.
+	Scale float64
+	// JSON writes the report as JSON instead of a table.
+	JSON bool
+	// Version of the program, for the report.
+	Version string
+	// Out takes the report. Log takes what happens meanwhile; Terminal says that lines of it may be written over.
+	Out, Log io.Writer
+	Terminal bool
+}
+
+// Run measures and reports. The error names the runs that were wrong.
+func Run(ctx context.Context, o Options) (err error) {
+	variants, err := choose(o.Workloads, o.Database, o.URL == "")
+	if err != nil {
+		return err
+	}
+	b := &bench{Options: o, transport: &http.Transport{MaxIdleConnsPerHost: 1024, IdleConnTimeout: 10 * time.Second}}
+	b.progress.out, b.progress.terminal = o.Log, o.Terminal
+	if err := b.open(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	rep := newResults(&b.Options, b.databaseVersion)
+	var wrong []error
+	for i := range o.Runs {
+		for _, v := range variants {
+			b.progress.begin("%s, run %d of %d", v.name, i+1, o.Runs)
+			figures, err := b.run(ctx, v)
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			b.progress.end(err)
+			if err != nil {
+				wrong = append(wrong, fmt.Errorf("%s, run %d: %w", v.name, i+1, err))
+			}
+			rep.add(v.name, figures, err)
+		}
+	}
+	return errors.Join(append(wrong, rep.write(o.Out))...)
+}
+
+// bench is what all runs share.
+type bench struct {
+	Options
+	transport *http.Transport
+	progress  progress
+
+	dir             string // for databases and logs
+	postgresURL     string // of the server's own database
+	closePostgres   func() error
+	databaseVersion string
+}
+
+func (b *bench) open(ctx context.Context) (err error) {
+	b.closePostgres = func() error { return nil }
+	if b.dir, err = os.MkdirTemp("", "taskrunner-bench-"); err != nil {
+		return fmt.Errorf("make a directory for databases: %w", err)
+	}
+	if b.URL == "" && b.Database == "postgres" {
+		if b.postgresURL, b.closePostgres, err = b.Postgres(ctx); err != nil {
+			return errors.Join(fmt.Errorf("start PostgreSQL: %w", err), os.RemoveAll(b.dir))
+		}
+	}
+	if b.URL == "" {
+		b.databaseVersion, err = b.version(ctx)
+	}
+	if err != nil {
+		return errors.Join(err, b.close())
+	}
+	return nil
+}
+
+func (b *bench) close() error {
+	b.transport.CloseIdleConnections()
+	return errors.Join(b.closePostgres(), os.RemoveAll(b.dir))
+}
+
+// run is one run of a variant, between two looks at the floor.
+func (b *bench) run(ctx context.Context, v variant) (_ []Figure, err error) {
+	receiver, err := newReceiver(b)
+	if err != nil {
+		return nil, err
+	}
+	defer receiver.close()
+	before, err := b.floor(ctx, receiver, v.floor)
+	if err != nil {
+		return nil, fmt.Errorf("floor: %w", err)
+	}
+	r := &run{bench: b, receiver: receiver, unit: v.unit}
+	if err := r.measured(ctx, v); err != nil {
+		return nil, err
+	}
+	after, err := b.floor(ctx, receiver, v.floor)
+	if err != nil {
+		return nil, fmt.Errorf("floor: %w", err)
+	}
+	floor := before.mean(after)
+	for i := range r.figures {
+		if f := &r.figures[i]; f.floor != nil {
+			f.Floor = f.floor(floor)
+		}
+	}
+	return r.figures, nil
+}
+
+// choose finds workloads and variants by name.
+func choose(names []string, database string, own bool) ([]variant, error) {
+	var all, chosen []variant
+	for _, v := range variants() {
+		if !v.postgres || own && database == "postgres" {
+			all = append(all, v)
+		}
+	}
+	if len(names) == 0 {
+		return all, nil
+	}
+	for _, name := range names {
+		found := false
+		for _, v := range all {
+			if v.name == name || strings.HasPrefix(v.name, name+"/") {
+				chosen, found = append(chosen, v), true
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("no workload %q here; there are %s", name, strings.Join(Names(), ", "))
+		}
+	}
+	return chosen, nil
+}
+
+// Names are those of all workloads, in the order in which they run.
+func Names() (names []string) {
+	for _, v := range variants() {
+		if name, _, _ := strings.Cut(v.name, "/"); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// count is n at the scale that was asked for, at least atLeast.
+func (b *bench) count(n, atLeast int) int { return max(int(float64(n)*b.Scale), min(n, atLeast)) }
+
+// duration is d at the scale that was asked for, at least half a second.
+func (b *bench) duration(d time.Duration) time.Duration {
+	return max(time.Duration(float64(d)*b.Scale), 500*time.Millisecond)
+}

@@ -1,0 +1,249 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// floorShape is what the floor of a workload consists of.
+type floorShape struct {
+	clients int // exchanges at once
+	rows    int // in a transaction
+	what    step
+	// bytes are in the body of a request of counts.
+	bytes int
+}
+
+// step is what is done for one unit.
+type step int
+
+const (
+	life  step = iota // a webhook and its callback; the rows of a task from its creation to its end
+	count             // a request that many rows share; an update of a row
+	page              // a request; a read of 50 rows
+)
+
+// floor is what one unit costs without a service: HTTP, and SQL. All times are in microseconds of CPU, or in milliseconds
+// where they are latencies. Zero: not known.
+type floor struct {
+	stub, generator  float64 // HTTP
+	client, database float64 // SQL
+	wal              float64 // bytes
+	httpP50, httpP99 float64
+	sqlP50, sqlP99   float64
+}
+
+// rate is what all cores could do if they did nothing else.
+func (f floor) rate() float64 {
+	return float64(runtime.NumCPU()) * 1e6 / (f.stub + f.generator + f.client + f.database)
+}
+
+func (f floor) cpu() float64     { return f.stub + f.client + f.database }
+func (f floor) httpCPU() float64 { return f.stub + f.client }
+func (f floor) sqlCPU() float64  { return f.database }
+
+// p50 and p99 of an exchange and a commit. The p99 of a sum is less than the sum of p99s: this is a high floor.
+func (f floor) p50() float64 { return f.httpP50 + f.sqlP50 }
+func (f floor) p99() float64 { return f.httpP99 + f.sqlP99 }
+
+// mean is the floor between two looks at it.
+func (f floor) mean(g floor) floor {
+	half := func(a, b float64) float64 { return (a + b) / 2 }
+	return floor{
+		stub: half(f.stub, g.stub), generator: half(f.generator, g.generator), client: half(f.client, g.client), database: half(f.database, g.database),
+		wal: half(f.wal, g.wal), httpP50: half(f.httpP50, g.httpP50), httpP99: half(f.httpP99, g.httpP99),
+		sqlP50: half(f.sqlP50, g.sqlP50), sqlP99: half(f.sqlP99, g.sqlP99),
+	}
+}
+
+// floor measures that of a shape.
+func (b *bench) floor(ctx context.Context, receiver *receiver, shape floorShape) (floor, error) {
+	b.progress.now("floor")
+	n := b.count(20_000, 500)
+	if shape.clients < 64 {
+		n = b.count(4_000, 200) // it is idle most of the time
+	}
+	f, err := b.httpFloor(ctx, receiver, shape, n)
+	if err != nil || b.URL != "" {
+		return f, err
+	}
+	err = b.sqlFloor(ctx, shape, n, &f)
+	return f, err
+}
+
+// httpFloor has the stub do n exchanges.
+func (b *bench) httpFloor(ctx context.Context, receiver *receiver, shape floorShape, n int) (f floor, err error) {
+	p, err := spawn(b.Program, []string{"bench", "stub"}, nil)
+	if err != nil {
+		return floor{}, err
+	}
+	defer func() {
+		b.transport.CloseIdleConnections()
+		err = errors.Join(err, p.in.Close()) // which ends it
+		p.watch()
+		<-p.ended
+	}()
+	var stub string
+	if _, err := fmt.Fscanln(p.out, &stub); err != nil {
+		return floor{}, p.failed("did not start")
+	}
+	stubFrom, _, _ := cpuTime(p.cmd.Process.Pid)
+	ownFrom, _, _ := cpuTime(os.Getpid())
+	took := newLatencies()
+	units := float64(n)
+	if shape.what == life {
+		took, err = b.pairs(ctx, p, receiver, min(shape.clients, n), n)
+	} else {
+		units *= float64(shape.rows)
+		err = b.requests(ctx, stub, shape, n, took)
+	}
+	if err != nil {
+		return floor{}, err
+	}
+	stubTo, _, _ := cpuTime(p.cmd.Process.Pid)
+	ownTo, _, _ := cpuTime(os.Getpid())
+	hist := took.snapshot()
+	return floor{
+		stub: micros(stubTo-stubFrom) / units, generator: micros(ownTo-ownFrom) / units,
+		httpP50: millis(hist, 50), httpP99: millis(hist, 99),
+	}, nil
+}
+
+func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+
+// pairs has the stub send webhooks as clients do that each wait for the callback, and returns how long it took from each
+// callback to the next webhook.
+func (b *bench) pairs(ctx context.Context, p *process, receiver *receiver, clients, n int) (*latencies, error) {
+	l := receiver.newLoad(&load{kind: "floor", tasks: clients, may: func(int) (int, int) { return 1, n }, since: func(task int) (int, bool) { return task, true }})
+	fmt.Fprintln(p.in, clients, n, fmt.Sprintf("%s/%d/", receiver.url, l.place))
+	var done int
+	if _, err := fmt.Fscanln(p.out, &done); err != nil {
+		return nil, p.failed("did not end its exchanges")
+	}
+	if done != n {
+		return nil, fmt.Errorf("the stub made %d exchanges instead of %d", done, n)
+	}
+	if err := b.wait(ctx, "callbacks answered", l.reported, n); err != nil {
+		return nil, err
+	}
+	return l.arrived, l.seen()
+}
+
+// requests sends n requests to the stub.
+func (b *bench) requests(ctx context.Context, stub string, shape floorShape, n int, took *latencies) error {
+	r := &run{bench: b, url: stub}
+	body := make([]byte, shape.bytes)
+	return each(ctx, shape.clients, n, func(ctx context.Context, _ int) error {
+		sent := time.Now()
+		defer func() { took.record(time.Since(sent)) }()
+		return r.do(ctx, request{method: "PUT", path: "/task", body: body, want: 200})
+	})
+}
+
+// floorRows are ids and facts of tasks.
+type floorRows struct {
+	ids              []string
+	metadata, starts []string
+}
+
+func newFloorRows(n int) floorRows {
+	var r floorRows
+	for i := range n {
+		r.ids = append(r.ids, uuid.Must(uuid.NewV7()).String())
+		r.metadata = append(r.metadata, fmt.Sprintf(`{"tenant_id":%d,"note":"some words that a task carries"}`, i%100))
+		r.starts = append(r.starts, fmt.Sprintf(
+			`[{"kind":"Webhook","params":{"url":"http://127.0.0.1:40000/1/%d","verb":"Post","body":{"input":"s3://bucket/key-%d"}}}]`, i, i))
+	}
+	return r
+}
+
+// floorStore is a database of the floor.
+type floorStore interface {
+	// run runs named statements for rows in one transaction.
+	run(ctx context.Context, rows floorRows, statements ...string) error
+	close(ctx context.Context) error
+	// cpu is what the database has used in other processes; wal is in bytes.
+	used(ctx context.Context) (cpu time.Duration, wal int64, err error)
+}
+
+// sqlFloor does what a shape says for n rows, by hand.
+func (b *bench) sqlFloor(ctx context.Context, shape floorShape, n int, f *floor) (err error) {
+	url, err := b.newDatabase(ctx, "floor")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.dropDatabase(context.WithoutCancel(ctx), url)) }()
+	s, err := b.openFloor(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close(context.WithoutCancel(ctx))) }()
+	if err := s.run(ctx, floorRows{}, "create_task", "create_state", "create_ready", "create_running"); err != nil {
+		return err
+	}
+	stored := newFloorRows(max(shape.rows, 50))
+	if err := s.run(ctx, stored, "insert_tasks", "insert_states"); err != nil {
+		return err
+	}
+	transactions := int(math.Ceil(float64(n) / float64(shape.rows)))
+	chunks := make([]floorRows, transactions)
+	for i := range chunks {
+		if chunks[i] = stored; shape.what == life {
+			chunks[i] = newFloorRows(shape.rows)
+		}
+	}
+	cpuFrom, walFrom, err := s.used(ctx)
+	if err != nil {
+		return err
+	}
+	ownFrom, _, _ := cpuTime(os.Getpid())
+	took := newLatencies()
+	for _, rows := range chunks {
+		if err := shape.what.write(ctx, s, rows, took); err != nil {
+			return err
+		}
+	}
+	ownTo, _, _ := cpuTime(os.Getpid())
+	cpuTo, walTo, err := s.used(ctx)
+	if err != nil {
+		return err
+	}
+	units, hist := float64(transactions*shape.rows), took.snapshot()
+	f.client, f.database, f.wal = micros(ownTo-ownFrom)/units, micros(cpuTo-cpuFrom)/units, float64(walTo-walFrom)/units
+	f.sqlP50, f.sqlP99 = millis(hist, 50), millis(hist, 99)
+	return nil
+}
+
+// write does a step for rows, and records how long that part of it took that somebody waits for.
+func (s step) write(ctx context.Context, db floorStore, rows floorRows, took *latencies) error {
+	begun := time.Now()
+	switch s {
+	case count:
+		defer func() { took.record(time.Since(begun)) }()
+		return db.run(ctx, rows, "add_counts")
+	case page:
+		defer func() { took.record(time.Since(begun)) }()
+		return db.run(ctx, floorRows{ids: rows.ids[:1]}, "read_page")
+	}
+	if err := db.run(ctx, rows, "insert_tasks", "insert_states", "insert_ready"); err != nil {
+		return err
+	}
+	begun = time.Now()
+	if err := db.run(ctx, rows, "take_ready", "insert_running", "set_claimed", "read_claimed"); err != nil {
+		return err
+	}
+	claimed := time.Since(begun)
+	if err := db.run(ctx, rows, "set_running"); err != nil {
+		return err
+	}
+	begun = time.Now()
+	defer func() { took.record(claimed + time.Since(begun)) }()
+	return db.run(ctx, rows, "delete_running", "set_ended")
+}

@@ -1,0 +1,84 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+)
+
+// variant is a workload with its numbers.
+type variant struct {
+	name     string // workload/variant
+	unit     string
+	floor    floorShape
+	postgres bool // only on a PostgreSQL of ours
+	run      func(ctx context.Context, r *run) error
+}
+
+// crowd is the floor of many tasks at once, alone that of one after the other.
+var (
+	crowd = floorShape{clients: 256, rows: 1000}
+	alone = floorShape{clients: 1, rows: 1}
+)
+
+// variants are all workloads, in the order in which they run.
+func variants() []variant {
+	var all []variant
+	add := func(name string, floor floorShape, fn func(ctx context.Context, r *run) error) {
+		all = append(all, variant{name: name, unit: "task", floor: floor, run: fn})
+	}
+	for _, perPost := range []int{1, 10, 100, 1000, 10_000} {
+		add(fmt.Sprintf("flat/%d", perPost), crowd, func(ctx context.Context, r *run) error { return flat(ctx, r, perPost) })
+	}
+	add("chain/20x50", floorShape{clients: 20, rows: 20}, func(ctx context.Context, r *run) error { return chains(ctx, r, 20, 50, 10) })
+	add("chain/1x10000", alone, func(ctx context.Context, r *run) error { return chains(ctx, r, 1, 10_000, 1) })
+	return all
+}
+
+// flat is tasks that have nothing to do with each other.
+func flat(ctx context.Context, r *run, perPost int) error {
+	l := r.receiver.newLoad(&load{kind: "flat", tasks: r.count(200_000, 100), perPost: perPost, clients: clientsFor(perPost)})
+	if err := r.measure(ctx, func() (int, error) { return r.whole(ctx, l) }); err != nil {
+		return err
+	}
+	return r.check(ctx, l)
+}
+
+// clientsFor is how many clients post at once, fewer where each brings more.
+func clientsFor(perPost int) int { return min(max(2000/perPost, 2), 64) }
+
+// chains is chains of tasks beside each other, some times over. A hop is from the moment when the report on a task is sent
+// to the arrival of the next task's on_start.
+func chains(ctx context.Context, r *run, beside, length, rounds int) error {
+	beside, length = r.count(beside, 2), r.count(length, 5)
+	if rounds == 1 {
+		beside = 1
+	}
+	l := r.receiver.newLoad(&load{
+		kind: "chain", tasks: beside * length * rounds, perPost: length, clients: beside,
+		spec: func(task int) spec {
+			if task%length == 0 {
+				return spec{}
+			}
+			return spec{after: []int{task - 1}}
+		},
+		since: func(task int) (int, bool) { return task - 1, task%length != 0 },
+	})
+	err := r.measure(ctx, func() (int, error) {
+		for round := range rounds {
+			first := round * beside * length
+			err := each(ctx, beside, beside, func(ctx context.Context, i int) error { return r.postSome(ctx, l, first+i*length, length) })
+			if err == nil {
+				err = r.wait(ctx, "tasks ended", l.reported, first+beside*length)
+			}
+			if err != nil {
+				return 0, err
+			}
+		}
+		return l.tasks, nil
+	})
+	if err != nil {
+		return err
+	}
+	r.latency("hop", l.arrived, floor.p50, floor.p99)
+	return r.check(ctx, l)
+}
