@@ -1,10 +1,10 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"runtime"
 	"time"
@@ -14,11 +14,14 @@ import (
 
 // floorShape is what the floor of a workload consists of.
 type floorShape struct {
-	clients int // exchanges at once
-	rows    int // in a transaction
 	what    step
-	// bytes are in the body of a request of counts.
-	bytes int
+	clients int // exchanges at once
+	// perRequest is how many units a request brings, and bytes how long its body is; 0: one, and short. Of counts only.
+	perRequest, bytes int
+	// perCommit is how many units share a transaction, and rows how many rows they are in; 0: as many.
+	perCommit, rows int
+	// serial: latencies are those of one exchange after the other, whatever clients is.
+	serial bool
 }
 
 // step is what is done for one unit.
@@ -26,7 +29,7 @@ type step int
 
 const (
 	life  step = iota // a webhook and its callback; the rows of a task from its creation to its end
-	count             // a request that many rows share; an update of a row
+	count             // a request, or a part of one; an update of a row
 	page              // a request; a read of 50 rows
 )
 
@@ -66,6 +69,8 @@ func (f floor) mean(g floor) floor {
 // floor measures that of a shape.
 func (b *bench) floor(ctx context.Context, receiver *receiver, shape floorShape) (floor, error) {
 	b.progress.now("floor")
+	shape.perRequest, shape.perCommit = max(shape.perRequest, 1), max(shape.perCommit, 1)
+	shape.rows = cmp.Or(shape.rows, shape.perCommit)
 	n := b.count(20_000, 500)
 	if shape.clients < 64 {
 		n = b.count(4_000, 200) // it is idle most of the time
@@ -74,7 +79,11 @@ func (b *bench) floor(ctx context.Context, receiver *receiver, shape floorShape)
 	if err != nil || b.URL != "" {
 		return f, err
 	}
-	err = b.sqlFloor(ctx, shape, n, &f)
+	if err := b.sqlFloor(ctx, shape, n, &f); err != nil || !shape.serial {
+		return f, err
+	}
+	one, err := b.floor(ctx, receiver, alone)
+	f.httpP50, f.httpP99, f.sqlP50, f.sqlP99 = one.httpP50, one.httpP99, one.sqlP50, one.sqlP99
 	return f, err
 }
 
@@ -101,7 +110,8 @@ func (b *bench) httpFloor(ctx context.Context, receiver *receiver, shape floorSh
 	if shape.what == life {
 		took, err = b.pairs(ctx, p, receiver, min(shape.clients, n), n)
 	} else {
-		units *= float64(shape.rows)
+		n = max(n/shape.perRequest, shape.clients)
+		units = float64(n * shape.perRequest)
 		err = b.requests(ctx, stub, shape, n, took)
 	}
 	if err != nil {
@@ -192,7 +202,7 @@ func (b *bench) sqlFloor(ctx context.Context, shape floorShape, n int, f *floor)
 	if err := s.run(ctx, stored, "insert_tasks", "insert_states"); err != nil {
 		return err
 	}
-	transactions := int(math.Ceil(float64(n) / float64(shape.rows)))
+	transactions := (n + shape.perCommit - 1) / shape.perCommit
 	chunks := make([]floorRows, transactions)
 	for i := range chunks {
 		if chunks[i] = stored; shape.what == life {
@@ -215,7 +225,7 @@ func (b *bench) sqlFloor(ctx context.Context, shape floorShape, n int, f *floor)
 	if err != nil {
 		return err
 	}
-	units, hist := float64(transactions*shape.rows), took.snapshot()
+	units, hist := float64(transactions*shape.perCommit), took.snapshot()
 	f.client, f.database, f.wal = micros(ownTo-ownFrom)/units, micros(cpuTo-cpuFrom)/units, float64(walTo-walFrom)/units
 	f.sqlP50, f.sqlP99 = millis(hist, 50), millis(hist, 99)
 	return nil

@@ -46,7 +46,7 @@ type load struct {
 	arrived  *latencies     // see since
 	open     []atomic.Int32
 
-	arrivals, ended, refused, exceeded, completions atomic.Int64
+	created, arrivals, ended, refused, exceeded, completions atomic.Int64
 
 	mu      sync.Mutex
 	batches []string
@@ -242,6 +242,7 @@ func (r *run) postSome(ctx context.Context, l *load, first, n int) error {
 	if err != nil {
 		return err
 	}
+	l.created.Add(int64(n))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.batches = append(l.batches, batch)
@@ -292,6 +293,9 @@ func (b *bench) wait(ctx context.Context, what string, counter func() int64, n i
 		}
 	}
 }
+
+// posted is how many tasks of l there are: all of them, unless it was broken off.
+func (l *load) posted() int { return int(l.created.Load()) }
 
 // reported counts the reports that were answered, one way or the other.
 func (l *load) reported() int64 { return l.ended.Load() + l.refused.Load() }
@@ -352,7 +356,7 @@ func (l *load) seen() error {
 	}
 	var missing, repeated int64
 	least, most := 1, 1
-	for i := range l.starts {
+	for i := range l.posted() {
 		if l.may != nil {
 			least, most = l.may(i)
 		}

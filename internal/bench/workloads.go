@@ -16,8 +16,8 @@ type variant struct {
 
 // crowd is the floor of many tasks at once, alone that of one after the other.
 var (
-	crowd = floorShape{clients: 256, rows: 1000}
-	alone = floorShape{clients: 1, rows: 1}
+	crowd = floorShape{clients: 256, perCommit: 1000}
+	alone = floorShape{clients: 1, perCommit: 1}
 )
 
 // variants are all workloads, in the order in which they run.
@@ -29,8 +29,18 @@ func variants() []variant {
 	for _, perPost := range []int{1, 10, 100, 1000, 10_000} {
 		add(fmt.Sprintf("flat/%d", perPost), crowd, func(ctx context.Context, r *run) error { return flat(ctx, r, perPost) })
 	}
-	add("chain/20x50", floorShape{clients: 20, rows: 20}, func(ctx context.Context, r *run) error { return chains(ctx, r, 20, 50, 10) })
+	add("chain/20x50", floorShape{clients: 20, perCommit: 20}, func(ctx context.Context, r *run) error { return chains(ctx, r, 20, 50, 10) })
 	add("chain/1x10000", alone, func(ctx context.Context, r *run) error { return chains(ctx, r, 1, 10_000, 1) })
+	add("fan", crowd, fan)
+	add("diamond", crowd, diamond)
+	add("cascade", crowd, cascade)
+	for _, l := range limitsVariants() {
+		add("limits/"+l.name, floorShape{clients: 256, perCommit: 1000, serial: true}, l.run)
+	}
+	add("limits/handoff", alone, handoff)
+	for _, c := range []counters{{hot: 1}, {hot: 1000}, {hot: 1, array: true}, {hot: 1000, array: true}} {
+		all = append(all, variant{name: c.name(), unit: "count", floor: c.shape(), run: c.run})
+	}
 	return all
 }
 
