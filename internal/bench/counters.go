@@ -58,7 +58,7 @@ func (c counters) run(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(r.sums(ctx, l, counted), r.finish(ctx, l), r.check(ctx, l))
+	return errors.Join(r.sums(ctx, l, counted), r.finishHeld(ctx, l), r.check(ctx, l))
 }
 
 func (c counters) single(ctx context.Context, r *run, l *load, i int) error {
@@ -100,8 +100,8 @@ func (r *run) sums(ctx context.Context, l *load, n int) error {
 	return nil
 }
 
-// finish reports Success for all that are held.
-func (r *run) finish(ctx context.Context, l *load) error {
+// finishHeld reports Success for all that are held.
+func (r *run) finishHeld(ctx context.Context, l *load) error {
 	return each(ctx, 64, len(l.handles), func(ctx context.Context, i int) error {
 		l.end(ctx, i, l.handles[i], success)
 		return nil

@@ -58,6 +58,7 @@ type spec struct {
 	kind     string // behind that of its load
 	metadata string // members of the object; empty: some words, of 100 tenants
 	rules    string // members of the array
+	priority int
 	// after are the tasks of the same request that it depends on; they stand before it.
 	after []int
 }
@@ -105,9 +106,12 @@ func (l *load) started(now time.Duration, task int, handle string) {
 }
 
 // succeed has Success reported at once.
-func (l *load) succeed(task int, handle string) {
+func (l *load) succeed(task int, handle string) { l.send(task, handle, success) }
+
+// send has a report sent.
+func (l *load) send(task int, handle, body string) {
 	select {
-	case l.receiver.reports <- report{l, task, handle}:
+	case l.receiver.reports <- report{l, task, handle, body}:
 	case <-l.receiver.life.Done():
 	}
 }
@@ -120,6 +124,17 @@ func held(l *load, task int, handle string) {
 		l.handles = make([]string, l.tasks)
 	}
 	l.handles[task] = handle
+}
+
+// hung is a host that answers on_starts only once it is released; then they succeed.
+func hung(release <-chan struct{}) func(*load, int, string) {
+	return func(l *load, task int, handle string) {
+		select {
+		case <-release:
+			l.succeed(task, handle)
+		case <-l.receiver.life.Done():
+		}
+	}
 }
 
 // after works for a time before it reports.
@@ -195,7 +210,7 @@ func (l *load) body(first, n int) []byte {
 func (l *load) write(b *bytes.Buffer, task int) {
 	s := l.spec(task)
 	number := strconv.Itoa(task)
-	for _, text := range []string{`{"id":"t`, number, `","name":"Task `, number, `","kind":"`, l.kind, s.kind, `","timeout":86400,"metadata":{`} {
+	for _, text := range []string{`{"id":"t`, number, `","name":"Task `, number, `","kind":"`, l.kind, s.kind, `","priority":`, strconv.Itoa(s.priority), `,"timeout":86400,"metadata":{`} {
 		b.WriteString(text)
 	}
 	if s.metadata == "" {

@@ -36,9 +36,9 @@ type receiver struct {
 
 // report is one to be sent to a handle.
 type report struct {
-	load   *load
-	task   int
-	handle string
+	load         *load
+	task         int
+	handle, body string
 }
 
 func newReceiver(b *bench) (*receiver, error) {
@@ -54,7 +54,7 @@ func newReceiver(b *bench) (*receiver, error) {
 			for {
 				select {
 				case p := <-r.reports:
-					p.load.report(r.life, p.task, p.handle)
+					p.load.end(r.life, p.task, p.handle, p.body)
 				case <-r.life.Done():
 					return
 				}

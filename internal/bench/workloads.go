@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"strings"
 )
 
 // variant is a workload with its numbers.
@@ -17,7 +18,7 @@ type variant struct {
 // crowd is the floor of many tasks at once, alone that of one after the other.
 var (
 	crowd = floorShape{clients: 256, perCommit: 1000}
-	alone = floorShape{clients: 1, perCommit: 1}
+	alone = floorShape{clients: 1}
 )
 
 // variants are all workloads, in the order in which they run.
@@ -27,13 +28,18 @@ func variants() []variant {
 		all = append(all, variant{name: name, unit: "task", floor: floor, run: fn})
 	}
 	for _, perPost := range []int{1, 10, 100, 1000, 10_000} {
-		add(fmt.Sprintf("flat/%d", perPost), crowd, func(ctx context.Context, r *run) error { return flat(ctx, r, perPost) })
+		add(fmt.Sprintf("flat/%d", perPost), crowd, func(ctx context.Context, r *run) error { return flat(ctx, r, 200_000, perPost) })
+	}
+	for _, perPost := range []int{1, 1000} {
+		shape := floorShape{what: creation, clients: clientsFor(perPost), perRequest: perPost, bytes: 320 * perPost, perCommit: max(perPost, 64)}
+		add(fmt.Sprintf("ingest/%d", perPost), shape, func(ctx context.Context, r *run) error { return ingest(ctx, r, perPost) })
 	}
 	add("chain/20x50", floorShape{clients: 20, perCommit: 20}, func(ctx context.Context, r *run) error { return chains(ctx, r, 20, 50, 10) })
 	add("chain/1x10000", alone, func(ctx context.Context, r *run) error { return chains(ctx, r, 1, 10_000, 1) })
-	add("fan", crowd, fan)
-	add("diamond", crowd, diamond)
-	add("cascade", crowd, cascade)
+	existing := floorShape{what: existing, clients: 256, perCommit: 1000, serial: true}
+	add("fan", existing, fan)
+	add("diamond", existing, diamond)
+	add("cascade", floorShape{what: end, perCommit: 1000, serial: true}, cascade)
 	for _, l := range limitsVariants() {
 		add("limits/"+l.name, floorShape{clients: 256, perCommit: 1000, serial: true}, l.run)
 	}
@@ -41,13 +47,45 @@ func variants() []variant {
 	for _, c := range []counters{{hot: 1}, {hot: 1000}, {hot: 1, array: true}, {hot: 1000, array: true}} {
 		all = append(all, variant{name: c.name(), unit: "count", floor: c.shape(), run: c.run})
 	}
+	for _, parked := range []int{0, 10_000, 100_000, 1_000_000} {
+		add(fmt.Sprintf("backlog/%d", parked), crowd, func(ctx context.Context, r *run) error { return backlog(ctx, r, parked) })
+	}
+	for _, s := range []string{"nothing", "waiting", "parked", "finished"} {
+		add("trickle/"+s, alone, func(ctx context.Context, r *run) error { return besideStored(ctx, r, s) })
+	}
+	add("hosts", alone, hosts)
+	add("list", floorShape{what: page, clients: 1}, lists)
+	add("snapshot/flat", crowd, func(ctx context.Context, r *run) error {
+		return withSnapshot(ctx, r, func() error { return flat(ctx, r, 400_000, 1000) })
+	})
+	add("snapshot/chain", alone, func(ctx context.Context, r *run) error {
+		return withSnapshot(ctx, r, func() error { return chains(ctx, r, 1, 10_000, 1) })
+	})
+	for i := range all {
+		all[i].postgres = strings.HasPrefix(all[i].name, "snapshot/")
+	}
 	return all
 }
 
 // flat is tasks that have nothing to do with each other.
-func flat(ctx context.Context, r *run, perPost int) error {
-	l := r.receiver.newLoad(&load{kind: "flat", tasks: r.count(200_000, 100), perPost: perPost, clients: clientsFor(perPost)})
+func flat(ctx context.Context, r *run, tasks, perPost int) error {
+	l := r.receiver.newLoad(&load{kind: "flat", tasks: r.count(tasks, 100), perPost: perPost, clients: clientsFor(perPost)})
 	if err := r.measure(ctx, func() (int, error) { return r.whole(ctx, l) }); err != nil {
+		return err
+	}
+	return r.check(ctx, l)
+}
+
+// ingest is the posting alone: the host of all tasks answers only when it is over.
+func ingest(ctx context.Context, r *run, perPost int) error {
+	release := make(chan struct{})
+	l := r.receiver.newLoad(&load{kind: "ingest", tasks: r.count(50*min(perPost, 4)*1000, 100), perPost: perPost, clients: clientsFor(perPost), work: hung(release)})
+	err := r.measure(ctx, func() (int, error) { return l.tasks, r.post(ctx, l) })
+	close(release)
+	if err != nil {
+		return err
+	}
+	if err := r.wait(ctx, "tasks reported on", l.reported, l.tasks); err != nil {
 		return err
 	}
 	return r.check(ctx, l)
