@@ -31,6 +31,8 @@ type Options struct {
 	Runs int
 	// Scale multiplies the counts and the durations.
 	Scale float64
+	// Patience is how long nothing may happen before a run counts as stuck; 0: two minutes.
+	Patience time.Duration
 	// JSON writes the report as JSON instead of a table.
 	JSON bool
 	// Version of the program, for the report.

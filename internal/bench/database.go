@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/url"
@@ -13,20 +14,24 @@ import (
 	_ "modernc.org/sqlite" // driver of the floor
 )
 
-// newDatabase makes an empty database and returns its DATABASE_URL.
-func (b *bench) newDatabase(ctx context.Context, name string) (string, error) {
+// newDatabase makes an empty database and returns its DATABASE_URL. On PostgreSQL it is a schema: it is made and dropped
+// without a checkpoint.
+func (b *bench) newDatabase(ctx context.Context) (string, error) {
 	if b.Database == "sqlite" {
-		dir, err := os.MkdirTemp(b.dir, name+"-")
+		dir, err := os.MkdirTemp(b.dir, "database-")
 		return "sqlite:" + filepath.Join(dir, "bench.db"), err
 	}
-	if err := b.admin(ctx, "CREATE DATABASE "+name); err != nil {
+	schema := "bench_" + strings.ToLower(rand.Text()[:12])
+	if err := b.admin(ctx, "CREATE SCHEMA "+schema); err != nil {
 		return "", err
 	}
 	u, err := url.Parse(b.postgresURL)
 	if err != nil {
 		return "", fmt.Errorf("read the URL of PostgreSQL: %w", err)
 	}
-	u.Path = "/" + name
+	query := u.Query()
+	query.Set("search_path", schema)
+	u.RawQuery = query.Encode()
 	return u.String(), nil
 }
 
@@ -42,7 +47,7 @@ func (b *bench) dropDatabase(ctx context.Context, databaseURL string) error {
 	if err != nil {
 		return err
 	}
-	return b.admin(ctx, "DROP DATABASE "+strings.TrimPrefix(u.Path, "/")+" WITH (FORCE)")
+	return b.admin(ctx, "DROP SCHEMA "+u.Query().Get("search_path")+" CASCADE")
 }
 
 // admin runs a statement on the server's own database.

@@ -199,7 +199,7 @@ type floorStore interface {
 
 // sqlFloor does what a shape says for n rows, by hand.
 func (b *bench) sqlFloor(ctx context.Context, shape floorShape, n int, f *floor) (err error) {
-	url, err := b.newDatabase(ctx, "floor")
+	url, err := b.newDatabase(ctx)
 	if err != nil {
 		return err
 	}

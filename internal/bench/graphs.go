@@ -88,7 +88,7 @@ func (r *run) fromRoot(ctx context.Context, l *load, root <-chan string, report 
 	var handle string
 	select {
 	case handle = <-root:
-	case <-time.After(patience):
+	case <-time.After(r.patience()):
 		return fmt.Errorf("the first task of %s was not started", l.kind)
 	case <-ctx.Done():
 		return context.Cause(ctx)

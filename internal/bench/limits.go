@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// atWork is how long each task under a rule is at work: long enough that one too many would be seen.
+const atWork = 2 * time.Millisecond
+
 // limits is tasks under rules: each has a key, and of each key so many may run at once.
 type limits struct {
 	name      string
@@ -45,8 +48,8 @@ func (v limits) run(ctx context.Context, r *run) error {
 		return err
 	}
 	// Whichever is less: what the machine can do, or what the limits let through if each slot were taken again as soon as
-	// two exchanges allow.
-	r.figures[0].floor = func(f floor) float64 { return min(f.rate(), ideal/(f.p50()/1e3)) }
+	// an exchange and a commit allow.
+	r.figures[0].floor = func(f floor) float64 { return min(f.rate(), ideal/(atWork.Seconds()+f.p50()/1e3)) }
 	return r.check(ctx, l)
 }
 
@@ -75,7 +78,7 @@ func (v limits) load(r *run) (l *load, ideal float64) {
 		limits[i] = v.max
 	}
 	limits[kinds*keys] = v.overall
-	l = &load{kind: "limits", tasks: tasks, perPost: 1000, clients: 2, limits: limits}
+	l = &load{kind: "limits", tasks: tasks, perPost: 1000, clients: 2, limits: limits, work: after(atWork)}
 	l.spec = func(task int) spec {
 		kind := string(rune('a' + task%kinds))
 		s := spec{kind: kind, metadata: fmt.Sprintf(`"key":%d`, gateOf[task]%keys), rules: concurrency("limits"+kind, "key", v.max)}

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -283,8 +284,7 @@ func each(ctx context.Context, goroutines, n int, fn func(ctx context.Context, i
 	return context.Cause(ctx)
 }
 
-// patience is how long nothing may happen to a load before it counts as stuck.
-const patience = 2 * time.Minute
+func (b *bench) patience() time.Duration { return cmp.Or(b.Patience, 2*time.Minute) }
 
 // wait waits until a counter has come to n. Nothing is measured more finely than it looks.
 func (b *bench) wait(ctx context.Context, what string, counter func() int64, n int) error {
@@ -297,7 +297,7 @@ func (b *bench) wait(ctx context.Context, what string, counter func() int64, n i
 			return nil
 		case now != seen:
 			seen, moved = now, time.Now()
-		case time.Since(moved) > patience:
+		case time.Since(moved) > b.patience():
 			return fmt.Errorf("stuck: %d of %d %s", now, n, what)
 		}
 		b.progress.now("%d of %d %s", seen, n, what)

@@ -95,7 +95,7 @@ func (r *run) measured(ctx context.Context, v variant) (err error) {
 // start starts a service on an empty database and waits until it is ready.
 func (r *run) start(ctx context.Context) error {
 	var err error
-	if r.db, err = r.newDatabase(ctx, "bench"); err != nil {
+	if r.db, err = r.newDatabase(ctx); err != nil {
 		return err
 	}
 	if r.Database == "postgres" {

@@ -118,12 +118,12 @@ func besideStored(ctx context.Context, r *run, state string) (err error) {
 	return errors.Join(err, r.check(ctx, stored))
 }
 
-// quiet waits until server and database have nothing left to do, such as vacuum, but no longer than patience.
+// quiet waits until server and database have nothing left to do, such as vacuum, but not for ever.
 func (r *run) quiet(ctx context.Context) error {
 	if r.server == nil {
 		return nil
 	}
-	for begun, look := time.Now(), r.duration(2*time.Second); time.Since(begun) < patience; {
+	for begun, look := time.Now(), r.duration(2*time.Second); time.Since(begun) < r.duration(3*time.Minute); {
 		busy, err := r.busy(ctx, look)
 		if err != nil || busy < 0.02 {
 			return err
