@@ -46,6 +46,7 @@ func diamond(ctx context.Context, r *run) error {
 // graph runs l, one batch with a root. What is measured begins when the root ends; a trickle runs beside it.
 func graph(ctx context.Context, r *run, l *load) error {
 	root := make(chan string, 1)
+	l.ordered = true
 	l.work = func(l *load, task int, handle string) {
 		if task > 0 {
 			l.succeed(task, handle)

@@ -153,6 +153,7 @@ func TestWrongRunsFail(t *testing.T) {
 		{"keeps one", "flat/10", "have not ended"},
 		{"says one failed", "flat/10", "Failure:1"},
 		{"knows no limits", "limits/1-key-max-5", "starts over a limit"},
+		{"waits for nothing", "chain/1x10000", "before what they depend on"},
 		{"loses a count", "counters/put-1", "counts"},
 	} {
 		t.Run(c.workload+" "+c.lie, func(t *testing.T) {
@@ -163,8 +164,8 @@ func TestWrongRunsFail(t *testing.T) {
 			switch {
 			case c.want == "" && err != nil:
 				t.Error(err)
-			case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
-				t.Errorf("error %v, want %q", err, c.want)
+			case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.workload)):
+				t.Errorf("error %v, want it to name %s", err, c.workload)
 			case c.want != "" && !bytes.Contains(out.Bytes(), []byte(c.want)):
 				t.Errorf("the report says nothing of it: %s", out)
 			case c.want != "" && bytes.Contains(out.Bytes(), []byte(`"figures"`)):

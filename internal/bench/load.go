@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,6 +31,8 @@ type load struct {
 	work func(l *load, task int, handle string)
 	// since is the task from whose report on, or from whose due time on, the arrival of a task counts; nil: none.
 	since func(task int) (other int, ok bool)
+	// ordered: look whether the tasks that a task depends on were reported on before it started.
+	ordered bool
 	// keys are the limits under which a task runs, as places in limits: how many may be at work at once.
 	keys   func(task int) []int
 	limits []int
@@ -47,7 +50,7 @@ type load struct {
 	arrived  *latencies     // see since
 	open     []atomic.Int32
 
-	created, arrivals, ended, refused, exceeded, completions atomic.Int64
+	created, arrivals, ended, refused, exceeded, early, completions atomic.Int64
 
 	mu      sync.Mutex
 	batches []string
@@ -95,6 +98,9 @@ func (l *load) started(now time.Duration, task int, handle string) {
 				l.arrived.record(now - time.Duration(sent))
 			}
 		}
+	}
+	if l.ordered && slices.ContainsFunc(l.spec(task).after, func(parent int) bool { return l.sent[parent].Load() == 0 }) {
+		l.early.Add(1)
 	}
 	if l.keys != nil {
 		for _, key := range l.keys(task) {
@@ -338,27 +344,32 @@ func (r *run) check(ctx context.Context, l *load) error {
 	if len(lives) > 0 {
 		errs = append(errs, fmt.Errorf("%s: tasks have not ended, such as %s, which is %s", l.kind, lives[0].ID, lives[0].Status))
 	}
-	var sum api.StatusCounts
+	return errors.Join(append(errs, r.checkBatches(ctx, l))...)
+}
+
+// checkBatches wants the batches of l to have ended as they should.
+func (r *run) checkBatches(ctx context.Context, l *load) error {
+	var sum, odd api.StatusCounts
+	oddOnes := 0
 	stride := (len(l.batches) + lookedAt - 1) / lookedAt
 	for i := 0; i < len(l.batches); i += stride {
 		var b api.Batch
 		if err := r.do(ctx, request{method: http.MethodGet, path: "/batch/" + l.batches[i], want: http.StatusOK, into: &b}); err != nil {
 			return err
 		}
-		sum.Success += b.StatusCounts.Success
-		sum.Failure += b.StatusCounts.Failure
-		sum.Canceled += b.StatusCounts.Canceled
-		if n := b.StatusCounts.Success + b.StatusCounts.Failure + b.StatusCounts.Canceled; n != b.TotalTasks {
-			errs = append(errs, fmt.Errorf("%s: of batch %s %d of %d tasks have ended", l.kind, b.BatchID, n, b.TotalTasks))
+		c := b.StatusCounts
+		sum.Success, sum.Failure, sum.Canceled = sum.Success+c.Success, sum.Failure+c.Failure, sum.Canceled+c.Canceled
+		if ended := c.Success + c.Failure + c.Canceled; ended != b.TotalTasks || l.expect == nil && c.Success != ended {
+			oddOnes, odd = oddOnes+1, c
 		}
-		if b.StatusCounts.Success != b.TotalTasks && l.expect == nil {
-			errs = append(errs, fmt.Errorf("%s: batch %s ended with %+v", l.kind, b.BatchID, b.StatusCounts))
-		}
+	}
+	if oddOnes > 0 {
+		return fmt.Errorf("%s: %d batches have not ended as they should; the last has %+v", l.kind, oddOnes, odd)
 	}
 	if l.expect != nil && stride == 1 && sum != *l.expect {
-		errs = append(errs, fmt.Errorf("%s: ended with %+v, want %+v", l.kind, sum, *l.expect))
+		return fmt.Errorf("%s: ended with %+v, want %+v", l.kind, sum, *l.expect)
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // seen is what is wrong with what the workers saw.
@@ -385,6 +396,7 @@ func (l *load) seen() error {
 	wrong(missing, "tasks were not started")
 	wrong(repeated, "tasks were started too often")
 	wrong(l.exceeded.Load(), "starts over a limit")
+	wrong(l.early.Load(), "starts before what they depend on had ended")
 	if n := l.refused.Load(); n > 0 {
 		l.mu.Lock()
 		defer l.mu.Unlock()

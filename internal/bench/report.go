@@ -126,14 +126,14 @@ const row = "%10s  %10s  %10s  %6s   %-10s  %s\n"
 func (r *results) workload(table io.Writer, name string) {
 	byName := map[string][]Figure{}
 	var order []string
-	runs, wrong := 0, 0
+	runs, wrong := 0, ""
 	for _, run := range r.Runs {
 		if run.Workload != name {
 			continue
 		}
 		runs++
 		if run.Error != "" {
-			wrong++
+			wrong += "\nWRONG: " + run.Error
 		}
 		for _, f := range run.Figures {
 			if byName[f.Name] == nil {
@@ -142,11 +142,7 @@ func (r *results) workload(table io.Writer, name string) {
 			byName[f.Name] = append(byName[f.Name], f)
 		}
 	}
-	fmt.Fprintf(table, "\n%s, runs: %d", name, runs)
-	if wrong > 0 {
-		fmt.Fprintf(table, ", WRONG: %d", wrong)
-	}
-	fmt.Fprintln(table)
+	fmt.Fprintf(table, "\n%s, runs: %d%s\n", name, runs, wrong)
 	for _, name := range order {
 		all := byName[name]
 		best, median := slices.MinFunc(all, worse).Value, medianOf(all, func(f Figure) float64 { return f.Value })

@@ -102,7 +102,7 @@ func chains(ctx context.Context, r *run, beside, length, rounds int) error {
 		beside = 1
 	}
 	l := r.receiver.newLoad(&load{
-		kind: "chain", tasks: beside * length * rounds, perPost: length, clients: beside,
+		kind: "chain", tasks: beside * length * rounds, perPost: length, ordered: true,
 		spec: func(task int) spec {
 			if task%length == 0 {
 				return spec{}
