@@ -14,13 +14,16 @@ RACE      := CGO_ENABLED=1 $(GO) test -race -gcflags=all=-d=checkptr=0 -count 1 
 PKG       ?= ./...
 BENCH     ?= .
 COUNT     ?= 6
-BENCH_OUT ?= docs/bench/$(shell date +%Y-%m-%d)-$(VERSION).txt
+WORKLOAD  ?=
+RUNS      ?= 5
+SCALE     ?= 1
+BENCH_OUT ?= docs/bench/$(shell date +%Y-%m-%d)-$(VERSION)
 
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help: ## List the targets
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build the static binary bin/taskrunner
@@ -73,10 +76,19 @@ test-long: postgres-cc ## Run the tests with bigger counts and longer times
 	TEST_LONG=1 $(RACE) -tags long -timeout 3h $(PKG)
 
 .PHONY: bench
-bench: postgres ## Run the benchmarks of the drivers and end to end, and keep the output in docs/bench (BENCH=Claim COUNT=1)
-	@mkdir -p $(dir $(BENCH_OUT))
-	set -o pipefail; GOGC=400 $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) -timeout 3h -p 1 \
-		./internal/store/... ./internal/e2e/... | tee $(BENCH_OUT)
+bench: build postgres ## Run every workload of "taskrunner bench", tiny, on both databases: whether they work, not how fast
+	bin/taskrunner bench --db sqlite --scale 0.005
+	bin/taskrunner bench --db postgres --scale 0.005
+
+.PHONY: bench-full
+bench-full: build postgres ## Measure every workload (hours), and keep the output in docs/bench (WORKLOAD=flat,chain RUNS=1 SCALE=0.1)
+	set -o pipefail; for db in sqlite postgres; do \
+		bin/taskrunner bench --db $$db --workload '$(WORKLOAD)' --runs $(RUNS) --scale $(SCALE) | tee $(BENCH_OUT)-$$db.txt || exit 1; \
+	done
+
+.PHONY: bench-drivers
+bench-drivers: postgres ## Run the Go benchmarks of the drivers (BENCH=Claim COUNT=1)
+	GOGC=400 $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) -timeout 3h -p 1 ./internal/store/...
 
 .PHONY: cover
 cover: postgres ## Measure which statements the tests run, into coverage/

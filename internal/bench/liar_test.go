@@ -17,6 +17,9 @@ import (
 	"taskrunner/internal/bench"
 )
 
+// token is what liars want.
+const token = "as-good-as-a-secret"
+
 // liar is a service that keeps everything in memory, starts all tasks at once, and gets one thing wrong.
 type liar struct {
 	t   *testing.T
@@ -40,7 +43,13 @@ func newLiar(t *testing.T, lie string) *liar {
 	mux.HandleFunc("PUT /task/{id}", s.count)
 	mux.HandleFunc("PATCH /task/{id}", s.finish)
 	mux.HandleFunc("GET /batch/{id}", s.batch)
-	server := httptest.NewServer(mux)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer "+token {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	}))
 	s.url = server.URL
 	t.Cleanup(func() {
 		s.starts.Wait()
@@ -159,7 +168,7 @@ func TestWrongRunsFail(t *testing.T) {
 		t.Run(c.workload+" "+c.lie, func(t *testing.T) {
 			t.Parallel()
 			o, out := options(t, "", c.workload)
-			o.URL, o.Patience = newLiar(t, c.lie).url, time.Second
+			o.URL, o.Token, o.Patience = newLiar(t, c.lie).url, token, time.Second
 			err := bench.Run(t.Context(), o)
 			switch {
 			case c.want == "" && err != nil:

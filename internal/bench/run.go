@@ -66,6 +66,7 @@ func (r *run) measured(ctx context.Context, v variant) (err error) {
 		}
 		defer func() { err = errors.Join(err, r.stop()) }()
 	}
+	r.receiver.service = r.url
 	// A service that died says more about it than what its clients saw then.
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -179,7 +180,9 @@ func (r *run) do(ctx context.Context, q request) error {
 	if err != nil {
 		return err
 	}
-	r.authorize(req)
+	if r.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+r.Token)
+	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Prefer", "return=minimal")
 	resp, err := r.transport.RoundTrip(req)
@@ -206,12 +209,6 @@ func (r *run) do(ctx context.Context, q request) error {
 		}
 	}
 	return nil
-}
-
-func (b *bench) authorize(req *http.Request) {
-	if b.Token != "" && strings.HasPrefix(req.URL.Path, "/task") {
-		req.Header.Set("Authorization", "Bearer "+b.Token)
-	}
 }
 
 // usage is what has been used up to a moment.
