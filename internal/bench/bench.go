@@ -101,7 +101,7 @@ func (b *bench) open(ctx context.Context) (err error) {
 			return errors.Join(fmt.Errorf("start PostgreSQL: %w", err), os.RemoveAll(b.dir))
 		}
 	}
-	if b.URL == "" {
+	if b.databaseVersion = b.URL; b.URL == "" {
 		b.databaseVersion, err = b.version(ctx)
 	}
 	if err != nil {

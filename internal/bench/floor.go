@@ -90,14 +90,14 @@ func (b *bench) floor(ctx context.Context, receiver *receiver, shape floorShape)
 	if shape.what != end {
 		f, err = b.httpFloor(ctx, receiver, shape, n)
 	}
-	if err != nil || b.URL != "" {
-		return f, err
+	if err == nil && b.URL == "" {
+		err = b.sqlFloor(ctx, shape, n, &f)
 	}
-	if err := b.sqlFloor(ctx, shape, n, &f); err != nil || !shape.serial {
-		return f, err
+	if err == nil && shape.serial {
+		var one floor
+		one, err = b.floor(ctx, receiver, alone)
+		f.httpP50, f.httpP99, f.sqlP50, f.sqlP99 = one.httpP50, one.httpP99, one.sqlP50, one.sqlP99
 	}
-	one, err := b.floor(ctx, receiver, alone)
-	f.httpP50, f.httpP99, f.sqlP50, f.sqlP99 = one.httpP50, one.httpP99, one.sqlP50, one.sqlP99
 	return f, err
 }
 

@@ -46,7 +46,7 @@ type load struct {
 	place    int
 	starts   []atomic.Int32
 	sent     []atomic.Int64 // when a task was reported on, or was due
-	handles  []string       // only of those that are held
+	handles  []string       // of those that are held
 	arrived  *latencies     // see since
 	open     []atomic.Int32
 
@@ -152,11 +152,6 @@ func after(d time.Duration) func(*load, int, string) {
 }
 
 const success, failure = `{"status":"Success"}`, `{"status":"Failure","failure_reason":"asked to fail"}`
-
-// report ends a task by Success.
-func (l *load) report(ctx context.Context, task int, handle string) {
-	l.end(ctx, task, handle, success)
-}
 
 // end ends a task. From just before on it is not at work any more: never longer than it holds its slots.
 func (l *load) end(ctx context.Context, task int, handle, body string) {
