@@ -61,10 +61,10 @@ func (r *run) figure(f Figure) { r.figures = append(r.figures, f) }
 // measured runs v on a service.
 func (r *run) measured(ctx context.Context, v variant) (err error) {
 	if r.url = r.URL; r.url == "" {
+		defer func() { err = errors.Join(err, r.stop()) }()
 		if err := r.start(ctx); err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, r.stop()) }()
 	}
 	r.receiver.service = r.url
 	// A service that died says more about it than what its clients saw then.
