@@ -75,8 +75,11 @@ func (c counters) many(ctx context.Context, r *run, l *load, _ int) error {
 	return r.do(ctx, request{method: http.MethodPut, path: "/task", body: b.Bytes(), want: http.StatusAccepted})
 }
 
-// idOf is the id of a task, given its handle.
-func idOf(handle string) string { return handle[strings.LastIndexByte(handle, '/')+1:] }
+// idOf is the id of a task, given its handle, which may have a token.
+func idOf(handle string) string {
+	path, _, _ := strings.Cut(handle, "?")
+	return path[strings.LastIndexByte(path, '/')+1:]
+}
 
 // sums checks that the tasks of l have n counts, spread as they were sent.
 func (r *run) sums(ctx context.Context, l *load, n int) error {

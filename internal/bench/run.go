@@ -115,7 +115,8 @@ func (r *run) start(ctx context.Context) error {
 	}
 	r.url = "http://" + address
 	variables := []string{
-		"DATABASE_URL=" + r.db, "LISTEN_ADDR=" + address, "HOST_URL=" + r.url, "WEBHOOK_ALLOWED_NETWORKS=loopback", "LOG_LEVEL=warn",
+		"DATABASE_URL=" + r.db, "LISTEN_ADDR=" + address, "HOST_URL=" + r.url, "WEBHOOK_ALLOWED_NETWORKS=loopback", "WEBHOOK_ALLOWED_PORTS=any",
+		"LOG_LEVEL=warn",
 		"MAX_TASKS_PER_BATCH=1000000", "MAX_BODY_BYTES=1000000000", "WEBHOOK_TIMEOUT=60s", "AUTH_TOKEN=" + r.Token,
 	}
 	if r.server, err = spawn(r.Program, []string{"serve"}, variables); err != nil {
