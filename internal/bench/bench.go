@@ -42,7 +42,8 @@ type Options struct {
 	Terminal bool
 }
 
-// Run measures and reports. The error names the runs that were wrong; the report says what was wrong with them.
+// Run measures and reports, also when ctx ends before all is measured. The error names the runs that were wrong; the report
+// says what was wrong with them.
 func Run(ctx context.Context, o Options) (err error) {
 	variants, err := choose(o.Workloads, o.Database, o.URL == "")
 	if err != nil {
@@ -55,13 +56,27 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
 	rep := newResults(&b.Options, b.databaseVersion)
-	var wrong []string
-	for i := range o.Runs {
+	wrong := b.turns(ctx, variants, rep)
+	if err := rep.write(o.Out); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if len(wrong) > 0 {
+		return fmt.Errorf("wrong: %s", strings.Join(wrong, "; "))
+	}
+	return nil
+}
+
+// turns makes all runs, or those there is time for, and names those that were wrong.
+func (b *bench) turns(ctx context.Context, variants []variant, rep *results) (wrong []string) {
+	for i := range b.Runs {
 		for _, v := range variants {
-			b.progress.begin("%s, run %d of %d", v.name, i+1, o.Runs)
+			b.progress.begin("%s, run %d of %d", v.name, i+1, b.Runs)
 			figures, err := b.run(ctx, v)
 			if ctx.Err() != nil {
-				return context.Cause(ctx)
+				return wrong
 			}
 			b.progress.end(err)
 			if err != nil {
@@ -70,13 +85,7 @@ func Run(ctx context.Context, o Options) (err error) {
 			rep.add(v.name, figures, err)
 		}
 	}
-	if err := rep.write(o.Out); err != nil {
-		return err
-	}
-	if len(wrong) > 0 {
-		return fmt.Errorf("wrong: %s", strings.Join(wrong, "; "))
-	}
-	return nil
+	return wrong
 }
 
 // bench is what all runs share.

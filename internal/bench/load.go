@@ -90,7 +90,6 @@ func (r *receiver) newLoad(l *load) *load {
 
 // started is told of an on_start.
 func (l *load) started(now time.Duration, task int, handle string) {
-	l.arrivals.Add(1)
 	l.starts[task].Add(1)
 	if l.since != nil {
 		if other, ok := l.since(task); ok {
@@ -110,6 +109,7 @@ func (l *load) started(now time.Duration, task int, handle string) {
 		}
 	}
 	l.work(l, task, handle)
+	l.arrivals.Add(1) // whoever waits for it wants the work done, too
 }
 
 // succeed has Success reported at once.

@@ -2,11 +2,11 @@ package bench
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"runtime"
 	"slices"
@@ -145,7 +145,7 @@ func (r *results) workload(table io.Writer, name string) {
 	fmt.Fprintf(table, "\n%s, runs: %d%s\n", name, runs, wrong)
 	for _, name := range order {
 		all := byName[name]
-		best, median := slices.MinFunc(all, worse).Value, medianOf(all, func(f Figure) float64 { return f.Value })
+		best, median := slices.MinFunc(all, better).Value, medianOf(all, func(f Figure) float64 { return f.Value })
 		floor, near := "", ""
 		if f := medianOf(all, func(f Figure) float64 { return f.Floor }); f > 0 {
 			floor = number(f)
@@ -155,13 +155,12 @@ func (r *results) workload(table io.Writer, name string) {
 	}
 }
 
-// worse orders the better figures first.
-func worse(a, b Figure) int {
-	d := a.Value - b.Value
+// better orders the better figures first.
+func better(a, b Figure) int {
 	if a.More {
-		d = -d
+		a, b = b, a
 	}
-	return int(math.Copysign(1, d))
+	return cmp.Compare(a.Value, b.Value)
 }
 
 func medianOf(all []Figure, of func(Figure) float64) float64 {
