@@ -73,7 +73,7 @@ func (r *run) million(ctx context.Context, n int) ([]*load, error) {
 	others := n / 100
 	n -= 2 * others
 	done := r.receiver.newLoad(&load{
-		kind: "finished", tasks: n, perPost: 1000, clients: 2,
+		kind: "finished", tasks: n, perPost: perStore, clients: 2,
 		expect: &api.StatusCounts{Success: n - (n+999)/1000, Failure: (n + 999) / 1000},
 		spec: func(task int) spec {
 			return spec{kind: strconv.Itoa(task % 20), metadata: fmt.Sprintf(`"tenant":%d,"run":%d,"n":%d`, task%50, task/1000, task)}

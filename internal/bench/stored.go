@@ -13,7 +13,7 @@ import (
 )
 
 // perStore is how many tasks are posted at once where that is not what is measured.
-const perStore = 10_000
+const perStore = 1000
 
 // parked makes n tasks of which a rule lets one run, and holds that. It returns when all others are parked.
 func (r *run) parked(ctx context.Context, n int) (*load, error) {
@@ -59,7 +59,7 @@ func (r *run) waiting(ctx context.Context, n int) (*load, error) {
 
 // finished makes n tasks and runs them.
 func (r *run) finished(ctx context.Context, n int) (*load, error) {
-	l := r.receiver.newLoad(&load{kind: "finished", tasks: n, perPost: 1000, clients: 2})
+	l := r.receiver.newLoad(&load{kind: "finished", tasks: n, perPost: perStore, clients: 2})
 	_, err := r.whole(ctx, l)
 	return l, err
 }

@@ -18,7 +18,7 @@ type variant struct {
 // crowd is the floor of many tasks at once, alone that of one after the other.
 var (
 	crowd = floorShape{clients: 256, perCommit: 1000}
-	alone = floorShape{clients: 1}
+	alone = floorShape{what: existing, clients: 1}
 )
 
 // variants are all workloads, in the order in which they run.
@@ -34,11 +34,11 @@ func variants() []variant {
 		shape := floorShape{what: creation, clients: clientsFor(perPost), perRequest: perPost, bytes: 320 * perPost, perCommit: max(perPost, 64)}
 		add(fmt.Sprintf("ingest/%d", perPost), shape, func(ctx context.Context, r *run) error { return ingest(ctx, r, perPost) })
 	}
-	add("chain/20x50", floorShape{clients: 20, perCommit: 20}, func(ctx context.Context, r *run) error { return chains(ctx, r, 20, 50, 10) })
+	add("chain/20x50", floorShape{what: existing, clients: 20, perCommit: 20}, func(ctx context.Context, r *run) error { return chains(ctx, r, 20, 50, 10) })
 	add("chain/1x10000", alone, func(ctx context.Context, r *run) error { return chains(ctx, r, 1, 10_000, 1) })
-	existing := floorShape{what: existing, clients: 256, perCommit: 1000, serial: true}
-	add("fan", existing, fan)
-	add("diamond", existing, diamond)
+	graph := floorShape{what: existing, clients: 256, perCommit: 1000, serial: true}
+	add("fan", graph, fan)
+	add("diamond", graph, diamond)
 	add("cascade", floorShape{what: end, perCommit: 1000, serial: true}, cascade)
 	for _, l := range limitsVariants() {
 		add("limits/"+l.name, floorShape{clients: 256, perCommit: 1000, serial: true}, l.run)
