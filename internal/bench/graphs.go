@@ -94,8 +94,11 @@ func (r *run) fromRoot(ctx context.Context, l *load, root <-chan string, report 
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	t := r.trickle(ctx, "beside", beside)
-	err := r.measure(ctx, func() (int, error) {
+	t, err := r.trickle(ctx, beside)
+	if err != nil {
+		return err
+	}
+	err = r.measure(ctx, func() (int, error) {
 		l.end(ctx, 0, handle, report)
 		return l.tasks, over()
 	})

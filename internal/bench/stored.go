@@ -106,7 +106,7 @@ func besideStored(ctx context.Context, r *run, state string) (err error) {
 		return err
 	}
 	d := r.duration(30 * time.Second)
-	if err := r.awaitTrickle(ctx, r.trickle(ctx, "trickle", d), "due to started"); err != nil {
+	if err := r.wholeTrickle(ctx, d); err != nil {
 		return err
 	}
 	if err := r.idle(ctx, d); err != nil {
@@ -162,7 +162,7 @@ func (r *run) idle(ctx context.Context, d time.Duration) error {
 	return err
 }
 
-// hosts is a trickle to a host, while another one, with many tasks, does not answer and has its window full.
+// hosts is a trickle, while another host, with many tasks, does not answer and has its window full.
 func hosts(ctx context.Context, r *run) error {
 	address, err := r.receiver.listen()
 	if err != nil {
@@ -172,7 +172,7 @@ func hosts(ctx context.Context, r *run) error {
 	slow := r.receiver.newLoad(&load{kind: "slow", tasks: r.count(100_000, 600), to: address, perPost: perStore, clients: 2, work: hung(release)})
 	err = r.post(ctx, slow)
 	if err == nil {
-		err = r.awaitTrickle(ctx, r.trickle(ctx, "trickle", r.duration(15*time.Second)), "due to started")
+		err = r.wholeTrickle(ctx, r.duration(15*time.Second))
 	}
 	close(release)
 	if err != nil {

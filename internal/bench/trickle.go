@@ -19,10 +19,14 @@ type trickle struct {
 }
 
 // trickle begins one that lasts at most d. Its latency is from the moment when a task was due to be posted to the arrival of its
-// on_start.
-func (r *run) trickle(ctx context.Context, kind string, d time.Duration) *trickle {
+// on_start. It has a host of its own: those of one host and one priority are started in the order of their age.
+func (r *run) trickle(ctx context.Context, d time.Duration) (*trickle, error) {
+	host, err := r.receiver.listen()
+	if err != nil {
+		return nil, err
+	}
 	l := r.receiver.newLoad(&load{
-		kind: kind, tasks: int(d.Seconds()*trickleRate) + 1, since: func(task int) (int, bool) { return task, true },
+		kind: "trickle", to: host, tasks: int(d.Seconds()*trickleRate) + 1, since: func(task int) (int, bool) { return task, true },
 	})
 	ctx, stop := context.WithCancel(ctx)
 	t := &trickle{load: l, stop: stop, done: make(chan struct{})}
@@ -30,7 +34,7 @@ func (r *run) trickle(ctx context.Context, kind string, d time.Duration) *trickl
 		defer close(t.done)
 		t.run(ctx, r)
 	}()
-	return t
+	return t, nil
 }
 
 func (t *trickle) run(ctx context.Context, r *run) {
@@ -56,13 +60,7 @@ func (t *trickle) run(ctx context.Context, r *run) {
 // endTrickle ends it, waits until its tasks have ended, and tells its latency.
 func (r *run) endTrickle(ctx context.Context, t *trickle, name string) error {
 	t.stop()
-	return r.awaitTrickle(ctx, t, name)
-}
-
-// awaitTrickle is endTrickle when the trickle's time is over.
-func (r *run) awaitTrickle(ctx context.Context, t *trickle, name string) error {
 	<-t.done
-	t.stop()
 	if t.err != nil {
 		return t.err
 	}
@@ -71,4 +69,14 @@ func (r *run) awaitTrickle(ctx context.Context, t *trickle, name string) error {
 	}
 	r.latency(name, t.load.arrived, floor.p50, floor.p99)
 	return r.check(ctx, t.load)
+}
+
+// wholeTrickle is one that lasts for d.
+func (r *run) wholeTrickle(ctx context.Context, d time.Duration) error {
+	t, err := r.trickle(ctx, d)
+	if err != nil {
+		return err
+	}
+	<-t.done
+	return r.endTrickle(ctx, t, "due to started")
 }
