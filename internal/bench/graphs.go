@@ -104,6 +104,7 @@ func (r *run) fromRoot(ctx context.Context, l *load, root <-chan string, report 
 	})
 	if err != nil {
 		t.stop()
+		<-t.done
 		return err
 	}
 	if err := r.endTrickle(ctx, t, "a task beside it, due to started"); err != nil {
