@@ -92,6 +92,58 @@ func TestHostAway(t *testing.T) {
 	})
 }
 
+// TestHostAwayAtGate: many tasks for a host that is away wait at a gate in front of some for another host. These run, as many
+// at once as may be; the others do when their host is there again, never more at once, and none is lost.
+func TestHostAwayAtGate(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *service) {
+		away, there, m := newReceiver(t), newReceiver(t), newMeter()
+		back := make(chan struct{})
+		works := away.metered(m, map[string]int{"back": 2}, "back", "all")
+		away.handle("/run", func(w http.ResponseWriter, c call) {
+			select {
+			case <-back:
+				works(w, c)
+			default:
+				w.WriteHeader(http.StatusServiceUnavailable)
+			}
+		})
+		away.handle("/probe", func(w http.ResponseWriter, _ call) {
+			select {
+			case <-back:
+			default:
+				w.WriteHeader(http.StatusServiceUnavailable)
+			}
+		})
+		there.handle("/run", there.metered(m, map[string]int{"there": 2}, "there", "all"))
+		var probes, waiters, live []obj
+		for i := range 20 {
+			probes = append(probes, away.newTask(fmt.Sprint("probe", i), "/probe", obj{"kind": "probe", "timeout": 3600}))
+		}
+		s.create(probes)
+		eventually(t, "the breaker opens", func() bool { return s.hosts(away).Breaker.State != "closed" })
+		for i := range 200 {
+			waiters = append(waiters, away.newTask(fmt.Sprint("away", i), "/run", obj{"kind": "gated", "rules": []obj{limit("gated", 2)}, "priority": 9, "timeout": 3600}))
+		}
+		for i := range 20 {
+			live = append(live, there.newTask(fmt.Sprint("live", i), "/run", obj{"kind": "gated", "rules": []obj{limit("gated", 2)}}))
+		}
+		_, awayID := s.create(waiters)
+		_, liveID := s.create(live)
+		if n := s.waitEnd(liveID); n.Success != len(live) {
+			t.Errorf("of those for the other host: %+v", n)
+		}
+		if n := s.batch(awayID).StatusCounts; n.Pending != len(waiters) {
+			t.Errorf("of those for the host that is away: %+v", n)
+		}
+		close(back)
+		if n := s.waitEnd(awayID); n.Success != len(waiters) {
+			t.Errorf("of those for the host that is there again: %+v", n)
+		}
+		m.check(t, map[string]int{"there": 2, "back": 2, "all": 2})
+		s.checkDrift()
+	})
+}
+
 // TestHalfHang: half of the hosts never answer. The tasks of the others all run to their end while none of those comes back.
 func TestHalfHang(t *testing.T) {
 	onBothWith(t, map[string]string{"WEBHOOK_TIMEOUT": "60s", "WEBHOOK_WINDOW": "64", "WEBHOOK_HOST_WINDOW": "8"}, func(t *testing.T, s *service) {

@@ -34,9 +34,8 @@ const (
 	// minFetch and maxFetch bound PumpParams.Fetch while rules hold back all that was looked at.
 	minFetch = 256
 	maxFetch = 2000
-	// stuckEvery is how often gates are looked at whose waiters find no room at their hosts, and rules that cannot be
-	// counted yet.
-	stuckEvery = 50 * time.Millisecond
+	// uncountedEvery is how often rules are looked at that cannot be counted yet.
+	uncountedEvery = 50 * time.Millisecond
 	// grace is how long a tick may go on after the loop was told to stop: what it claims must be known.
 	grace = 5 * time.Second
 )
@@ -86,8 +85,7 @@ type Pump struct {
 	failed     time.Duration // the next pause after an error; 0: the last tick worked
 	notified   time.Time
 	notifyOwed bool
-	lookAgain  time.Time // when to look at stuck gates; zero: there are none
-	uncounted  bool      // rules wait to be counted
+	uncounted  bool // rules wait to be counted
 }
 
 // New returns a pump that waits for Run.
@@ -148,8 +146,7 @@ func (p *Pump) tick(ctx context.Context, hinted bool) next {
 	default:
 	}
 	room := p.starter.Room()
-	skip := time.Now().Before(p.lookAgain)
-	pumped, err := p.store.Pump(ctx, store.PumpParams{Owner: p.owner, Room: room, Fetch: p.fetch, SkipDirty: skip})
+	pumped, err := p.store.Pump(ctx, store.PumpParams{Owner: p.owner, Room: room, Fetch: p.fetch})
 	if err != nil {
 		return next{sleep: p.fail(ctx, err)}
 	}
@@ -173,12 +170,6 @@ func (p *Pump) tick(ctx context.Context, hinted bool) next {
 		p.onOutbox()
 	}
 	p.setFetch(pumped.Blocked)
-	switch {
-	case !pumped.Stuck:
-		p.lookAgain = time.Time{}
-	case !skip && !pumped.More:
-		p.lookAgain = time.Now().Add(stuckEvery)
-	}
 	p.uncounted = pumped.Uncounted
 	p.notifyOwed = pumped.Starved
 	p.notify(ctx)
@@ -235,10 +226,7 @@ func eased(before task.Room, claims []store.Claim, now task.Room) bool {
 // await waits for the next tick, sending a notification that comes due meanwhile. It is true for a hint.
 func (p *Pump) await(ctx, work context.Context) bool {
 	deadline := time.Now().Add(p.every)
-	if !p.lookAgain.IsZero() && p.lookAgain.Before(deadline) {
-		deadline = p.lookAgain
-	}
-	if soon := time.Now().Add(stuckEvery); p.uncounted && soon.Before(deadline) {
+	if soon := time.Now().Add(uncountedEvery); p.uncounted && soon.Before(deadline) {
 		deadline = soon
 	}
 	if p.notifyOwed {

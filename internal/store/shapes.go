@@ -14,8 +14,9 @@ type Shapes struct {
 	// Version is that of the newest one known.
 	Version int64
 	// Dirty is the dirty gate behind which the next tick looks on, so that all have their turn. It is no more than a
-	// hint, and need not be remembered.
-	Dirty task.GateID
+	// hint, and need not be remembered. DirtyBehind: there is one up to there at which something is to do by now.
+	Dirty       task.GateID
+	DirtyBehind bool
 
 	byKind map[string][]task.Shape
 	ids    map[task.ShapeID]task.RuleType

@@ -132,8 +132,6 @@ type PumpParams struct {
 	// Fetch is how many ready tasks are looked at where Room is less; 0: as many as there is room for. Links bounds the
 	// dependencies folded; 0: 2 000. BatchDeltas bounds what batches are told of the ends of their tasks, in rows; 0: 10 000.
 	Fetch, Links, BatchDeltas int
-	// SkipDirty leaves out the gates at which nobody could start in an earlier tick for want of room.
-	SkipDirty bool
 }
 
 // Pumped is what a tick did.
@@ -154,9 +152,6 @@ type Pumped struct {
 	Blocked bool
 	// Starved: tasks could start but for Room.
 	Starved bool
-	// Stuck: there are gates with room at which nobody could start, or they were skipped. They are to be looked at now
-	// and then.
-	Stuck bool
 	// Uncounted: rules are so new that nobody has counted what they limit, and it takes the end of other transactions before
 	// that can be done. It is to be tried again soon.
 	Uncounted bool

@@ -19,14 +19,14 @@ const (
 	maxWoken = 1000
 	// wakeAll is how many are woken at once in a lane whose tasks take no slot.
 	wakeAll = 256
-	// lookAhead is how many are looked at behind those that a lane has room for.
-	lookAhead = 32
+	// wakeLoads is how many are woken at once in a lane of a gate of Capacity: nobody knows how much each of them takes.
+	wakeLoads = 32
 )
 
 // Tick plans one tick of the pump. A driver, holding the pump's lock, sets Now and calls its methods in this order, each
 // with what it loaded, and in the end writes what the exported members say:
 //
-//	FoldGates   deltas with their gates; dirty gates if LooksAtDirty
+//	FoldGates   deltas with their gates; dirty gates if there is room
 //	FoldEvents  the ends of parents with their links, and the children locked, in id order
 //	FoldBatches the batches that are complete, once what they were told is folded
 //	Ready       the heads of ready, locked as far as that needs no waiting
@@ -89,7 +89,6 @@ type Tick struct {
 	fetched    map[string]int // ready tasks by host
 	candidates []*task.Candidate
 	late       bool // more tasks have changed than the tick takes: tallied gates are not what there is
-	manyDirty  bool // there may be more dirty gates than were loaded
 	more       bool // bounds were hit, or somebody moved
 }
 
@@ -149,7 +148,8 @@ type GateDelta struct {
 	Delta int
 }
 
-// Wake asks for the first N tasks parked in a lane.
+// Wake asks for the first N tasks parked in a lane: of each host as many as it has room for. Of one that has no room it asks
+// for one, behind all others: the lane is not empty, but its tasks wait for their host.
 type Wake struct {
 	Gate task.GateID
 	Lane task.Lane
@@ -182,6 +182,7 @@ type ParkRow struct {
 	ID       task.ID
 	Gate     task.GateID
 	Lane     task.Lane
+	Host     string
 	Priority int
 }
 

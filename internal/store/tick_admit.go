@@ -91,6 +91,8 @@ func (t *Tick) Admit(gates []GateRow) error {
 	}
 	for _, c := range a.Keep {
 		t.keep(c)
+		// Others have just taken the room of its host; the next tick passes it over and looks who stands behind it.
+		t.more = t.more || t.waiting[c.ID].from == parked && len(a.Start) < t.Params.Room.Total
 	}
 	t.finishGates()
 	t.Changes.States = make([]task.State, len(t.changed))
@@ -155,7 +157,7 @@ func (t *Tick) park(p task.Parking) {
 	default:
 		t.leave(w)
 	}
-	t.Park = append(t.Park, ParkRow{p.ID, p.Gate.ID, p.Lane, w.facts.Priority})
+	t.Park = append(t.Park, ParkRow{p.ID, p.Gate.ID, p.Lane, w.facts.Host, w.facts.Priority})
 	t.Result.Parked++
 }
 
@@ -166,8 +168,6 @@ func (t *Tick) keep(c *task.Candidate) {
 	case freed:
 		t.Changes.Enqueue = append(t.Changes.Enqueue, c.ID)
 	case parked:
-		g := t.gates[w.gate]
-		delete(g.drain, w.lane)
-		t.more = t.more || !g.before.Dirty // the next tick looks further
+		delete(t.gates[w.gate].drain, w.lane)
 	}
 }

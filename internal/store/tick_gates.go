@@ -12,7 +12,7 @@ type gate struct {
 	stored bool
 	before GateRow
 	drain  map[task.Lane]int // rows seen of lanes that were asked
-	moved  bool              // of those asked somebody has left, or was locked
+	moved  bool              // of those asked somebody has left, or was locked; or there was no time to ask
 	other  bool              // it is stored with another key of the same hash
 }
 
@@ -20,14 +20,13 @@ type gate struct {
 // Shapes.Dirty. taken counts the rows of deltas.
 func (t *Tick) FoldGates(deltas []GateDelta, dirty []GateRow, taken int) {
 	t.Deltas = taken
-	t.more = t.more || taken >= MaxDeltas
-	if t.Params.SkipDirty {
-		t.Result.Stuck = true
-	}
-	t.manyDirty = len(dirty) >= MaxDirty
-	t.shapes.Dirty = math.MinInt64 // from the beginning again, unless there are more
-	if t.manyDirty {
-		t.shapes.Dirty = dirty[len(dirty)-1].ID
+	t.more = t.more || taken >= MaxDeltas || len(dirty) >= MaxDirty
+	switch s := t.shapes; {
+	case len(dirty) >= MaxDirty:
+		s.Dirty = dirty[len(dirty)-1].ID
+	default: // from the beginning again
+		t.more = t.more || s.DirtyBehind
+		s.Dirty, s.DirtyBehind = math.MinInt64, false
 	}
 	for _, d := range deltas {
 		t.load(d.GateRow)
@@ -55,7 +54,7 @@ func (t *Tick) load(row GateRow) {
 // wake asks, at every gate with room, for those who can use it.
 func (t *Tick) wake() {
 	left := maxWoken
-	for _, id := range t.order {
+	for i, id := range t.order {
 		g := t.gates[id]
 		if slices.ContainsFunc(t.NewTallies, func(n NewTally) bool { return n.ID == g.Shape }) {
 			continue // nobody can be judged there
@@ -69,10 +68,10 @@ func (t *Tick) wake() {
 			case lane < 0:
 				n = wakeAll
 			case t.shapes.capacity(g.Shape):
-				n = min(n, lookAhead) // each takes more than 1, but nobody knows how much
+				n = min(n, wakeLoads)
 			}
 			if n = min(n, t.Params.Room.Total, left); n == 0 {
-				t.more = true // its turn comes in the next tick, and must not wait
+				t.wakeLater(t.order[i:])
 				return
 			}
 			left -= n
@@ -80,38 +79,53 @@ func (t *Tick) wake() {
 			t.wakes = append(t.wakes, Wake{g.ID, lane, n})
 		}
 	}
-	// Where nobody in front could start the last time, look further: they may go to a host that has no room, those behind
-	// them to another.
-	for i := range t.wakes {
-		if w := &t.wakes[i]; t.gates[w.Gate].before.Dirty && left >= lookAhead {
-			w.N += lookAhead
-			left -= lookAhead
+}
+
+// wakeLater lets the next tick begin with these gates.
+func (t *Tick) wakeLater(gates []task.GateID) {
+	for _, id := range slices.Backward(gates) {
+		g := t.gates[id]
+		g.moved = true
+		if g.before.Dirty {
+			t.shapes.Dirty = id - 1
 		}
 	}
 }
-
-// LooksAtDirty reports whether dirty gates are to be loaded.
-func (t *Tick) LooksAtDirty() bool { return t.Params.Room.Total > 0 && !t.Params.SkipDirty }
 
 // Wakes are the parked tasks to look at.
 func (t *Tick) Wakes() []Wake { return t.wakes }
 
 // Woken takes what Wakes asked for.
 func (t *Tick) Woken(rows []WokenRow) {
+	type lane struct {
+		gate task.GateID
+		lane task.Lane
+		host string
+	}
+	perHost := map[lane]int{}
 	for i := range rows {
 		w := &rows[i]
 		g := t.gates[w.Gate]
-		if w.State == nil { // the lane is not drained
-			g.drain[w.Lane] += maxWoken
-			g.moved = true
-			continue
-		}
 		g.drain[w.Lane]++
-		t.found(&w.Found, waiting{from: parked, gate: w.Gate, lane: w.Lane})
+		perHost[lane{w.Gate, w.Lane, w.Facts.Host}]++
+		switch {
+		case t.Params.Room.Host(w.Facts.Host) == 0: // it stands for all of its host
+		case w.State == nil:
+			g.drain[w.Lane] += maxWoken // the lane is not drained
+			g.moved = true
+		default:
+			t.found(&w.Found, waiting{from: parked, gate: w.Gate, lane: w.Lane})
+		}
 	}
+	// There may be more where as many were found as were asked for, over all or of one host.
 	for _, w := range t.wakes {
 		if g := t.gates[w.Gate]; g.drain[w.Lane] >= w.N {
-			delete(g.drain, w.Lane) // there may be more
+			delete(g.drain, w.Lane)
+		}
+	}
+	for l, n := range perHost {
+		if n >= max(1, t.Params.Room.Host(l.host)) {
+			delete(t.gates[l.gate].drain, l.lane)
 		}
 	}
 }
@@ -151,8 +165,10 @@ func (t *Tick) finishGates() {
 			return drained
 		})
 		g.Dirty = slices.ContainsFunc(g.Lanes, func(l task.Lane) bool { return l.Limit() > g.Used })
-		t.more = t.more || (g.Dirty || t.manyDirty) && g.moved
-		t.Result.Stuck = t.Result.Stuck || g.Dirty && !g.moved
+		if g.Dirty && g.moved {
+			t.more = true
+			t.shapes.DirtyBehind = t.shapes.DirtyBehind || id <= t.shapes.Dirty
+		}
 		switch empty := g.Used == 0 && len(g.Lanes) == 0; {
 		case empty && g.stored:
 			t.DropGates = append(t.DropGates, id)

@@ -103,6 +103,15 @@ func (r Room) Apart() []string {
 	return hosts
 }
 
+// ByHost is what [Room.Host] says of those Apart.
+func (r Room) ByHost() map[string]int {
+	room := map[string]int{}
+	for _, host := range r.Apart() {
+		room[host] = r.Host(host)
+	}
+	return room
+}
+
 // Own is a copy that may be changed.
 func (r Room) Own() Room {
 	r.Busy, r.Shut = maps.Clone(r.Busy), maps.Clone(r.Shut)

@@ -39,7 +39,7 @@ FROM task t CROSS JOIN LATERAL (SELECT CASE WHEN n % 200 = 1 THEN 2 WHEN n % 100
     FROM CAST(t.local_id AS integer) n) s;
 
 INSERT INTO ready SELECT 'h', 0, s.id FROM task_state s JOIN task t ON t.id = s.id WHERE s.status = 2 AND t.kind = 'kind-1';
-INSERT INTO parked SELECT s.id, 1, 1, 0 FROM task_state s JOIN task t ON t.id = s.id WHERE s.status = 2 AND t.kind = 'kind-2';
+INSERT INTO parked SELECT s.id, 1, 1, 'h', 0 FROM task_state s JOIN task t ON t.id = s.id WHERE s.status = 2 AND t.kind = 'kind-2';
 INSERT INTO running SELECT s.id, s.id, '{}' FROM task_state s WHERE s.status = 4;
 INSERT INTO unsuccessful SELECT status, id FROM task_state WHERE status IN (7, 8);
 INSERT INTO batch_kind SELECT DISTINCT kind, batch_id FROM task`

@@ -98,7 +98,7 @@ func lookEmpty(t *testing.T, conn *pgx.Conn) {
 		"unsuccessful":     "SELECT 7, gen_random_uuid()",
 		"link":             "SELECT gen_random_uuid(), gen_random_uuid(), false, false",
 		"ready":            "SELECT 'h', 0, gen_random_uuid()",
-		"parked":           "SELECT gen_random_uuid(), 1, 1, 0",
+		"parked":           "SELECT gen_random_uuid(), 1, 1, 'h', 0",
 		"running":          "SELECT gen_random_uuid(), gen_random_uuid(), '{}', now()",
 		"gate":             "SELECT n, 1, '', 0, '{}', false",
 		"gate_delta":       "(gate_id, delta) SELECT n, 1",

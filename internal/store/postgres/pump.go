@@ -73,7 +73,7 @@ func (t *tx) fold(ctx context.Context, tick *store.Tick, learned *shapesRead) er
 	told := 0
 	t.foldBatches(tick.Params.BatchDeltas, &complete, &told)
 	var dirty []store.GateRow
-	if tick.LooksAtDirty() {
+	if tick.Params.Room.Total > 0 {
 		t.gates("dirty_gates", []any{store.MaxDirty, int64(t.s.shapes.Dirty)}, &dirty)
 	}
 	var events []store.EventRow
@@ -210,7 +210,7 @@ func (t *tx) loadMore(ctx context.Context, tick *store.Tick) error {
 	}
 	var woken []store.WokenRow
 	if wakes := tick.Wakes(); len(wakes) > 0 {
-		t.woken(wakes, &woken)
+		t.woken(wakes, tick.Params.Room, &woken)
 	}
 	var unfolded store.Unfolded
 	if ids := tick.Tallies(); len(ids) > 0 {
@@ -226,13 +226,13 @@ func (t *tx) loadMore(ctx context.Context, tick *store.Tick) error {
 	return nil
 }
 
-func (t *tx) woken(wakes []store.Wake, into *[]store.WokenRow) {
+func (t *tx) woken(wakes []store.Wake, room task.Room, into *[]store.WokenRow) {
 	n := len(wakes)
 	gates, lanes, counts := make([]int64, n), make([]int64, n), make([]int32, n)
 	for i, w := range wakes {
 		gates[i], lanes[i], counts[i] = int64(w.Gate), int64(w.Lane), int32(w.N)
 	}
-	t.rows("woken", []any{gates, lanes, counts}, func(rows pgx.Rows) error {
+	t.rows("woken", []any{gates, lanes, counts, room.Host(""), room.ByHost()}, func(rows pgx.Rows) error {
 		var w store.WokenRow
 		var err error
 		w.Found, err = found(rows, (*int64)(&w.Gate), &w.Lane)
@@ -302,11 +302,13 @@ func (t *tx) writePlaces(tick *store.Tick, owner task.ID) {
 		t.exec("unqueue_parked", uuids(tick.Unpark))
 	}
 	if n := len(tick.Park); n > 0 {
-		ids, gates, lanes, ranks := make(uuids, n), make([]int64, n), make([]int64, n), make([]int16, n)
+		ids, gates, lanes := make(uuids, n), make([]int64, n), make([]int64, n)
+		hosts, ranks := make([]string, n), make([]int16, n)
 		for i, p := range tick.Park {
-			ids[i], gates[i], lanes[i], ranks[i] = p.ID, int64(p.Gate), int64(p.Lane), int16(-p.Priority)
+			ids[i], gates[i], lanes[i] = p.ID, int64(p.Gate), int64(p.Lane)
+			hosts[i], ranks[i] = p.Host, int16(-p.Priority)
 		}
-		t.exec("upsert_parked", ids, gates, lanes, ranks)
+		t.exec("upsert_parked", ids, gates, lanes, hosts, ranks)
 	}
 	if n := len(tick.Claim); n > 0 {
 		ids, gates, checks := make(uuids, n), make([]string, n), make([]time.Time, n)

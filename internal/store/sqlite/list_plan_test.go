@@ -33,7 +33,7 @@ SELECT id, batch_id, n, 'task ' || n, kind, 'h', 0, 0, json_object('tenant', n %
 INSERT INTO task_state (id, status, unmet, claimed_at, started_at, ended_at, last_updated, kind, timeout, has_children, end_actions, tells_batch)
 SELECT id, status, status = 1, at, at, iif(status > 5, at, NULL), at, kind, iif(n = 70007, 77, 60), 0, 0, 0 FROM made;
 INSERT INTO ready SELECT 'h', 0, id FROM made WHERE status = 2 AND kind = 'kind-1';
-INSERT INTO parked SELECT id, 1, 1, 0 FROM made WHERE status = 2 AND kind = 'kind-2';
+INSERT INTO parked SELECT id, 1, 1, 'h', 0 FROM made WHERE status = 2 AND kind = 'kind-2';
 INSERT INTO running SELECT id, id, '[]', NULL FROM made WHERE status = 4;
 INSERT INTO batch_kind SELECT DISTINCT kind, batch_id FROM made;
 DROP TABLE made;`

@@ -29,7 +29,7 @@ SELECT id, batch_id, n, 'task ' || n, kind, 'h', 0, 0, json_object('tenant', n %
 INSERT INTO task_state (id, status, unmet, claimed_at, started_at, ended_at, last_updated, kind, timeout, has_children, end_actions, tells_batch)
 SELECT id, status, status = 1, at, at, iif(status > 5, at, NULL), at, kind, CASE WHEN n = 70007 THEN 77 WHEN n % 10 = 0 THEN 120 ELSE 60 END, 0, 0, 0 FROM made;
 INSERT INTO ready SELECT 'h', 0, id FROM made WHERE status = 2 AND n % 100 = 11;
-INSERT INTO parked SELECT id, 1, 1, 0 FROM made WHERE status = 2 AND n % 100 = 2;
+INSERT INTO parked SELECT id, 1, 1, 'h', 0 FROM made WHERE status = 2 AND n % 100 = 2;
 INSERT INTO running SELECT id, id, '[]', NULL FROM made WHERE status = 4;
 INSERT INTO batch_kind SELECT DISTINCT kind, batch_id FROM made;
 DROP TABLE made;`

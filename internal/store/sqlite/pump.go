@@ -81,7 +81,7 @@ func (t *tx) fold(tick *store.Tick) {
 	slices.Sort(ids)
 	t.gates(ids, func(g store.GateRow) { deltas = append(deltas, store.GateDelta{GateRow: g, Delta: sums[g.ID]}) })
 	var dirty []store.GateRow
-	if tick.LooksAtDirty() {
+	if tick.Params.Room.Total > 0 {
 		t.rows("dirty_gates", eachGate(func(g store.GateRow) { dirty = append(dirty, g) }), int64(store.MaxDirty), int64(t.s.shapes.Dirty))
 	}
 	var events []store.EventRow
@@ -214,7 +214,7 @@ func (t *tx) loadMore(tick *store.Tick) {
 			return nil
 		})
 	}
-	woken := t.woken(tick.Wakes())
+	woken := t.woken(tick)
 	unfolded := t.tallies(tick.Tallies())
 	if t.err == nil {
 		tick.Facts(facts)
@@ -224,17 +224,19 @@ func (t *tx) loadMore(tick *store.Tick) {
 	}
 }
 
-func (t *tx) woken(wakes []store.Wake) []store.WokenRow {
+func (t *tx) woken(tick *store.Tick) []store.WokenRow {
 	var woken []store.WokenRow
+	wakes := tick.Wakes()
 	if len(wakes) == 0 {
 		return nil
 	}
+	room := tick.Params.Room
 	t.get("woken", rowsOf(wakes, func(w *store.Wake, to []driver.Value) []driver.Value {
 		return append(to, int64(w.Gate), int64(w.Lane), int64(w.N))
 	}), func(r *row) error {
 		woken = append(woken, store.WokenRow{Gate: task.GateID(r.int64()), Lane: task.Lane(r.int()), Found: r.found()})
 		return nil
-	})
+	}, int64(room.Host("")), object(room.ByHost()))
 	return woken
 }
 
@@ -271,7 +273,7 @@ func (t *tx) writePlaces(tick *store.Tick, owner task.ID) {
 	}))
 	t.put("unqueue_parked", givenIDs(tick.Unpark))
 	t.put("upsert_parked", rowsOf(tick.Park, func(p *store.ParkRow, to []driver.Value) []driver.Value {
-		return append(to, p.ID.String(), int64(p.Gate), int64(p.Lane), int64(-p.Priority))
+		return append(to, p.ID.String(), int64(p.Gate), int64(p.Lane), p.Host, int64(-p.Priority))
 	}))
 	t.put("insert_running", rowsOf(tick.Claim, func(c *store.ClaimRow, to []driver.Value) []driver.Value {
 		return append(to, c.ID.String(), array(c.Gates), micros(c.Check))

@@ -171,7 +171,11 @@ func array[T any](values []T) driver.Value {
 	if len(values) == 0 {
 		return "[]"
 	}
-	raw, err := json.Marshal(values)
+	return object(values)
+}
+
+func object(value any) driver.Value {
+	raw, err := json.Marshal(value)
 	if err != nil {
 		panic(fmt.Sprintf("sqlite: %v", err)) // numbers and texts
 	}

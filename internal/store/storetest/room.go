@@ -32,6 +32,9 @@ var roomTests = []conformance{
 		testKept(t, e, func(k *task.Task) task.Outcome { return setPriority(k, -9) })
 	}},
 	{"a waiter without room at its host lets others pass", testKeptRefused},
+	{"waiters for a host without room are passed over", testWaitersPassedOver},
+	{"waiters for a host with little room are in nobody's way", testWaitersShare},
+	{"gates whose waiters have no room are in no gate's way", testGatesPassedOver},
 }
 
 func testRoom(t *testing.T, e *env) {
@@ -183,9 +186,9 @@ func testWokenWithoutRoom(t *testing.T, e *env) {
 	holder, w := e.oneGate(3)
 	e.finish(task.Success, holder)
 	full := task.Room{Total: 10, PerHost: 5, Busy: map[string]int{hostA: 5}}
-	for i := range 3 {
+	for range 3 {
 		pumped := e.tick(full)
-		if len(pumped.Claims) > 0 || !pumped.Stuck || i > 0 && pumped.More { // the first one may want to look further
+		if len(pumped.Claims) > 0 || pumped.More || !pumped.Starved {
 			t.Fatalf("host is full: %+v", pumped)
 		}
 	}
@@ -225,10 +228,87 @@ func testKeptRefused(_ *testing.T, e *env) {
 	e.wantClaims(holder)
 	e.finish(task.Success, holder)
 	full := task.Room{Total: 10, PerHost: 5, Busy: map[string]int{hostA: 5}}
-	e.tick(full)
+	e.sameTasks("claimed", claimIDs(e.tick(full).Claims), []*task.Task{next}) // k holds nobody up
 	other := two(metadata(`{"a":2,"b":2}`), host(hostB), priority(5))
 	e.create(other)
-	e.sameTasks("claimed", claimIDs(e.tick(full).Claims), []*task.Task{other, next}) // k holds nobody up
+	e.sameTasks("claimed", claimIDs(e.tick(full).Claims), []*task.Task{other})
 	e.finish(task.Success, next, other)
 	e.wantClaims(k)
+}
+
+// testWaitersPassedOver: many wait at a gate for a host that is shut, or full, in front of a few for another one.
+func testWaitersPassedOver(t *testing.T, e *env) {
+	for _, room := range []task.Room{
+		{Total: 20, PerHost: 10, Shut: map[string]int{hostA: 0}},
+		{Total: 20, PerHost: 10, Busy: map[string]int{hostA: 10}},
+	} {
+		md := metadata(`{"v":%q}`, store.NewID())
+		away := newTasks(300, priority(1), limit(2, "v"), md)
+		free := newTasks(6, host(hostB), limit(2, "v"), md)
+		holders := newTasks(2, priority(2), limit(2, "v"), md)
+		e.create(slices.Concat(holders, away, free)...)
+		e.wantClaims(holders...)
+		if got := e.explain(free[1]); got.Ahead != len(away)+1 {
+			t.Errorf("%d stand in front of the second for the other host", got.Ahead)
+		}
+		if got := e.explain(away[1]); got.Ahead != 1 {
+			t.Errorf("%d stand in front of the second", got.Ahead)
+		}
+		e.finish(task.Success, holders...)
+		for i := 0; i < len(free); i += 2 {
+			pumped := e.tick(room)
+			e.sameTasks("claimed in one tick", claimIDs(pumped.Claims), free[i:i+2])
+			e.finish(task.Success, free[i:i+2]...)
+		}
+		e.sameTasks("claimed without room", claimIDs(e.claimWith(store.PumpParams{Owner: e.owner, Room: room})), nil)
+		if pumped := e.tick(room); pumped.Parked > 0 || pumped.More {
+			t.Errorf("nobody can start: %+v", pumped)
+		}
+		e.wantNoDrift()
+		for i := 0; i < len(away); i += 2 { // none is lost, in their order
+			e.wantClaims(away[i : i+2]...)
+			e.finish(task.Success, away[i:i+2]...)
+		}
+		e.wantClaims()
+	}
+}
+
+// testWaitersShare: a host that has a little room in every tick takes no more of what a gate has than that.
+func testWaitersShare(_ *testing.T, e *env) {
+	holders := newTasks(40, priority(2), limit(40))
+	many := newTasks(100, priority(1), limit(40))
+	few := newTasks(3, host(hostB), limit(40))
+	e.create(slices.Concat(holders, many, few)...)
+	e.wantClaims(holders...)
+	e.finish(task.Success, holders...)
+	pumped := e.tick(task.Room{Total: 100, PerHost: 10, Busy: map[string]int{hostA: 8}})
+	e.sameTasks("claimed in one tick", claimIDs(pumped.Claims), slices.Concat(many[:2], few))
+}
+
+// testGatesPassedOver: there are more gates with room than a tick visits, and at most of them all wait for a host that is shut.
+func testGatesPassedOver(t *testing.T, e *env) {
+	const n = store.MaxDirty + 100
+	var holders, waiters, free []*task.Task
+	for v := range n {
+		rule := func(k *task.Task) {
+			limit(1, "v")(k)
+			metadata(`{"v":%d}`, v)(k)
+		}
+		holders = append(holders, newTask(rule))
+		waiters = append(waiters, newTask(rule))
+		if v%100 == 0 {
+			free = append(free, newTask(host(hostB), rule))
+		}
+	}
+	e.create(slices.Concat(holders, waiters, free)...)
+	e.wantClaims(holders...)
+	e.finish(task.Success, holders...)
+	for range 3 {
+		e.tick(task.Room{})
+	}
+	shut := store.PumpParams{Owner: e.owner, Room: task.Room{Total: 1000, PerHost: 1000, Shut: map[string]int{hostA: 0}}}
+	e.sameTasks("claimed of the other host", claimIDs(e.claimWith(shut)), free)
+	e.sameTasks("claimed again", claimIDs(e.claimWith(shut)), nil)
+	e.finish(task.Success, free...)
+	e.wantClaims(waiters...)
 }

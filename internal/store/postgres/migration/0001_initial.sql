@@ -108,9 +108,10 @@ CREATE TABLE parked (
     task_id uuid PRIMARY KEY,
     gate_id bigint NOT NULL,
     lane    bigint NOT NULL,
+    host    text NOT NULL,
     rank    smallint NOT NULL
 );
-CREATE INDEX parked_lane ON parked (gate_id, lane, rank, task_id);
+CREATE INDEX parked_lane ON parked (gate_id, lane, host, rank, task_id);
 CREATE TABLE running (
     task_id  uuid PRIMARY KEY,
     owner    uuid NOT NULL,    -- the process that claimed it

@@ -12,11 +12,23 @@ FROM (SELECT parent_id, requires_success FROM link WHERE child_id = $1 OFFSET 0)
 CROSS JOIN LATERAL (SELECT status FROM task_state WHERE id = l.parent_id OFFSET 0) s
 WHERE s.status NOT IN (6, 7, 8) ORDER BY l.parent_id LIMIT $2;
 
--- Where it is parked, and how many are in front of it, up to $2: index parked_lane.
+-- Where it is parked, and how many are in front of it, of all hosts, up to $2: index parked_lane.
 -- name: parked_place
 SELECT p.gate_id, (SELECT count(*)::integer FROM (
-    SELECT FROM parked q
-    WHERE q.gate_id = p.gate_id AND q.lane = p.lane AND (q.rank, q.task_id) < (p.rank, p.task_id) LIMIT $2
+    WITH RECURSIVE hosts AS (
+        (SELECT host FROM parked WHERE gate_id = p.gate_id AND lane = p.lane ORDER BY host LIMIT 1)
+        UNION ALL
+        SELECT (
+            SELECT q.host FROM parked q WHERE q.gate_id = p.gate_id AND q.lane = p.lane AND q.host > hosts.host ORDER BY q.host LIMIT 1
+        )
+        FROM hosts WHERE hosts.host IS NOT NULL
+    )
+    SELECT FROM hosts CROSS JOIN LATERAL (
+        SELECT FROM parked q
+        WHERE q.gate_id = p.gate_id AND q.lane = p.lane AND q.host = hosts.host AND (q.rank, q.task_id) < (p.rank, p.task_id)
+        OFFSET 0
+    ) q
+    LIMIT $2
 ) ahead)
 FROM parked p WHERE p.task_id = $1;
 

@@ -171,7 +171,9 @@ LEFT JOIN LATERAL (SELECT *, xmin AS version FROM task_state WHERE id = r.task_i
 -- name: pump_facts
 SELECT id, kind, priority, host, metadata, rules, on_start, expected_count, on_failure FROM task WHERE id = ANY($1::uuid[]);
 
--- Those in front of a lane; locked like ready tasks.
+-- The first n of a lane by priority and age, of the heads of every host's part of it: as many as there is room for, $4 for a
+-- host, but what $5 says for those in it; where there is none still one, behind all others, so that the lane does not seem
+-- empty. Locked like ready tasks.
 -- name: woken
 SELECT w.gate_id, w.lane, t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.expected_count,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
@@ -179,8 +181,24 @@ SELECT w.gate_id, w.lane, t.id, t.kind, t.priority, t.host, t.metadata, t.rules,
        s.end_actions, s.tells_batch
 FROM unnest($1::bigint[], $2::bigint[], $3::integer[]) AS w(gate_id, lane, n)
 CROSS JOIN LATERAL (
-    SELECT task_id FROM parked
-    WHERE parked.gate_id = w.gate_id AND parked.lane = w.lane ORDER BY rank, task_id LIMIT w.n
+    WITH RECURSIVE hosts AS (
+        (SELECT host FROM parked WHERE gate_id = w.gate_id AND lane = w.lane ORDER BY host LIMIT 1)
+        UNION ALL
+        SELECT (
+            SELECT q.host FROM parked q WHERE q.gate_id = w.gate_id AND q.lane = w.lane AND q.host > hosts.host ORDER BY q.host LIMIT 1
+        )
+        FROM hosts WHERE hosts.host IS NOT NULL
+    ), lanes AS (
+        SELECT hosts.host, coalesce(($5::jsonb ->> hosts.host)::integer, $4) AS room FROM hosts WHERE hosts.host IS NOT NULL
+    )
+    SELECT q.task_id
+    FROM lanes
+    CROSS JOIN LATERAL (
+        SELECT rank, task_id FROM parked
+        WHERE parked.gate_id = w.gate_id AND parked.lane = w.lane AND parked.host = lanes.host
+        ORDER BY rank, task_id LIMIT least(w.n, greatest(lanes.room, 1))
+    ) q
+    ORDER BY lanes.room = 0, q.rank, q.task_id LIMIT w.n
 ) p
 CROSS JOIN LATERAL (SELECT * FROM task WHERE id = p.task_id OFFSET 0) t
 CROSS JOIN LATERAL (SELECT xmin FROM task_state WHERE id = p.task_id OFFSET 0) seen
@@ -206,8 +224,8 @@ DELETE FROM ready WHERE ctid = ANY(ARRAY(
 ));
 
 -- name: upsert_parked
-INSERT INTO parked (task_id, gate_id, lane, rank)
-SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::smallint[])
+INSERT INTO parked (task_id, gate_id, lane, host, rank)
+SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::smallint[])
 ON CONFLICT (task_id) DO UPDATE SET gate_id = excluded.gate_id, lane = excluded.lane;
 
 -- name: hold_gates

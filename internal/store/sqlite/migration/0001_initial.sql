@@ -105,9 +105,10 @@ CREATE TABLE parked (
     task_id TEXT PRIMARY KEY,
     gate_id INTEGER NOT NULL,
     lane    INTEGER NOT NULL,
+    host    TEXT NOT NULL,
     rank    INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX parked_lane ON parked (gate_id, lane, rank, task_id);
+CREATE INDEX parked_lane ON parked (gate_id, lane, host, rank, task_id);
 CREATE TABLE running (
     task_id  TEXT PRIMARY KEY,
     owner    TEXT NOT NULL,   -- the process that claimed it

@@ -5,12 +5,19 @@ SELECT l.parent_id, t.name, s.status, l.requires_success
 FROM link l CROSS JOIN task_state s ON s.id = l.parent_id CROSS JOIN task t ON t.id = l.parent_id
 WHERE l.child_id = ?1 AND s.status NOT IN (6, 7, 8) ORDER BY l.parent_id LIMIT ?2;
 
--- Where it is parked, and how many are in front of it, up to ?2: index parked_lane. The plus signs take the types off the
--- columns; with them, only the first one would be looked up in the index.
+-- Where it is parked, and how many are in front of it, of all hosts, up to ?2: index parked_lane. The plus signs take the
+-- types off the columns; with them, only the first one would be looked up in the index.
 -- name: parked_place
+WITH RECURSIVE hosts (gate_id, lane, host) AS (
+    SELECT p.gate_id, p.lane, (SELECT min(q.host) FROM parked q WHERE q.gate_id = p.gate_id AND q.lane = p.lane)
+    FROM parked p WHERE p.task_id = ?1
+    UNION ALL
+    SELECT h.gate_id, h.lane, (SELECT min(q.host) FROM parked q WHERE q.gate_id = h.gate_id AND q.lane = h.lane AND q.host > h.host)
+    FROM hosts h WHERE h.host IS NOT NULL
+)
 SELECT p.gate_id, (SELECT count(*) FROM (
-    SELECT 1 FROM parked q
-    WHERE q.gate_id = p.gate_id AND q.lane = p.lane AND (q.rank, q.task_id) < (+p.rank, +p.task_id) LIMIT ?2
+    SELECT 1 FROM hosts h CROSS JOIN parked q
+    WHERE q.gate_id = h.gate_id AND q.lane = h.lane AND q.host = h.host AND (q.rank, q.task_id) < (+p.rank, +p.task_id) LIMIT ?2
 ))
 FROM parked p WHERE p.task_id = ?1;
 

@@ -23,6 +23,6 @@ CREATE VIRTUAL TABLE temp.given_wake USING given(gate_id, lane, n);
 CREATE VIRTUAL TABLE temp.given_cursor USING given(seq, after_child);
 CREATE VIRTUAL TABLE temp.given_claim USING given(id, gates, check_at);
 CREATE VIRTUAL TABLE temp.given_ready USING given(host, rank, id);
-CREATE VIRTUAL TABLE temp.given_parked USING given(id, gate_id, lane, rank);
+CREATE VIRTUAL TABLE temp.given_parked USING given(id, gate_id, lane, host, rank);
 CREATE VIRTUAL TABLE temp.given_hold USING given(id, gates);
 CREATE VIRTUAL TABLE temp.given_gate USING given(id, shape_id, vals, used, lanes, dirty);

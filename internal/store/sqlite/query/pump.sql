@@ -101,26 +101,41 @@ ORDER BY r.rank, r.task_id;
 SELECT t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.expected_count, t.on_failure
 FROM given_id g CROSS JOIN task t ON t.id = g.id;
 
--- Those in front of a lane, n of them: each step goes to the next one in index parked_lane. The plus signs take the
--- types off the columns; with them, only the first one would be looked up in the index.
+-- The first n of a lane by priority and age, of the heads of every host's part of it: as many as there is room for, ?1 for a
+-- host, but what ?2 says for those in it; where there is none still one, behind all others, so that the lane does not seem
+-- empty. Each step of the walk goes to the next one of a host in index parked_lane. The plus signs take the types off the
+-- columns; with them, only the first one would be looked up in the index.
 -- name: woken
-WITH RECURSIVE walk (gate_id, lane, n, rank, task_id) AS (
-    SELECT gate_id, lane, n, -1000000, '' FROM given_wake
+WITH RECURSIVE hosts (gate_id, lane, n, host) AS (
+    SELECT g.gate_id, g.lane, g.n, (SELECT min(q.host) FROM parked q WHERE q.gate_id = g.gate_id AND q.lane = g.lane)
+    FROM given_wake g
     UNION ALL
-    SELECT p.gate_id, p.lane, w.n - 1, p.rank, p.task_id
+    SELECT h.gate_id, h.lane, h.n, (SELECT min(q.host) FROM parked q WHERE q.gate_id = h.gate_id AND q.lane = h.lane AND q.host > h.host)
+    FROM hosts h WHERE h.host IS NOT NULL
+), rooms (host, room) AS MATERIALIZED (
+    SELECT key, value FROM json_each(?2)
+), lanes (gate_id, lane, n, host, room) AS (
+    SELECT h.gate_id, h.lane, h.n, h.host, coalesce(r.room, ?1) FROM hosts h LEFT JOIN rooms r ON r.host = h.host WHERE h.host IS NOT NULL
+), walk (gate_id, lane, n, host, room, steps, rank, task_id) AS (
+    SELECT gate_id, lane, n, host, room, min(n, max(room, 1)), -1000000, '' FROM lanes
+    UNION ALL
+    SELECT w.gate_id, w.lane, w.n, w.host, w.room, w.steps - 1, p.rank, p.task_id
     FROM walk w CROSS JOIN parked p
-    WHERE w.n > 0 AND p.task_id = (
+    WHERE w.steps > 0 AND p.task_id = (
         SELECT q.task_id FROM parked q
-        WHERE q.gate_id = w.gate_id AND q.lane = w.lane AND (q.rank, q.task_id) > (+w.rank, +w.task_id)
+        WHERE q.gate_id = w.gate_id AND q.lane = w.lane AND q.host = w.host AND (q.rank, q.task_id) > (+w.rank, +w.task_id)
         ORDER BY q.rank, q.task_id LIMIT 1
     )
+), heads (gate_id, lane, n, task_id, place) AS (
+    SELECT gate_id, lane, n, task_id, row_number() OVER (PARTITION BY gate_id, lane ORDER BY room = 0, rank, task_id)
+    FROM walk WHERE task_id <> ''
 )
 SELECT w.gate_id, w.lane, t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.expected_count,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
        s.end_actions, s.tells_batch
-FROM walk w CROSS JOIN task t ON t.id = w.task_id CROSS JOIN task_state s ON s.id = w.task_id
-WHERE w.task_id <> '';
+FROM heads w CROSS JOIN task t ON t.id = w.task_id CROSS JOIN task_state s ON s.id = w.task_id
+WHERE w.place <= w.n;
 
 -- name: delete_events
 DELETE FROM dep_event WHERE seq IN (SELECT id FROM given_id);
@@ -135,7 +150,7 @@ INSERT INTO running (task_id, owner, gates, check_at) SELECT g.id, ?1, g.gates, 
 DELETE FROM ready WHERE (host, rank, task_id) IN (SELECT host, rank, id FROM given_ready);
 
 -- name: upsert_parked
-INSERT INTO parked (task_id, gate_id, lane, rank) SELECT g.id, g.gate_id, g.lane, g.rank FROM given_parked g WHERE true
+INSERT INTO parked (task_id, gate_id, lane, host, rank) SELECT g.id, g.gate_id, g.lane, g.host, g.rank FROM given_parked g WHERE true
 ON CONFLICT (task_id) DO UPDATE SET gate_id = excluded.gate_id, lane = excluded.lane;
 
 -- Appends arrays to arrays. No task is given twice.
