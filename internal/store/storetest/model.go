@@ -444,6 +444,9 @@ func (s *simulation) pumpSome() bool {
 	if s.draw("busy", 0, 1) == 1 {
 		room.Busy = map[string]int{hostA: s.draw("busy at a", 0, 3)}
 	}
+	if s.draw("shut", 0, 3) == 0 {
+		room.Shut = map[string]int{hostA: s.draw("room at a", 0, 1)}
+	}
 	return s.pumpModel(store.PumpParams{
 		Owner: s.owner, Room: room, Fetch: s.draw("fetch", 0, 4), Links: s.draw("links", 1, 4), BatchDeltas: s.draw("batch deltas", 1, 4),
 	})
