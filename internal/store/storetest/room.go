@@ -34,6 +34,8 @@ var roomTests = []conformance{
 	{"a waiter without room at its host lets others pass", testKeptRefused},
 	{"waiters for a host without room are passed over", testWaitersPassedOver},
 	{"waiters for a host with little room are in nobody's way", testWaitersShare},
+	{"a waiter whose room another one takes lets others pass", testRoomTaken},
+	{"no more waiters are looked at than may start", testWakesAsMany},
 	{"gates whose waiters have no room are in no gate's way", testGatesPassedOver},
 }
 
@@ -311,4 +313,41 @@ func testGatesPassedOver(t *testing.T, e *env) {
 	e.sameTasks("claimed again", claimIDs(e.claimWith(shut)), nil)
 	e.finish(task.Success, free...)
 	e.wantClaims(waiters...)
+}
+
+// testRoomTaken: a task without rules takes the last room of the waiter that is looked at.
+func testRoomTaken(t *testing.T, e *env) {
+	holder, w := e.oneGate(1)
+	other := newTask(host(hostB), limit(1, "v"), metadata(`{"v":1}`))
+	urgent := newTask(priority(9), metadata(`{"v":2}`))
+	e.create(other, urgent)
+	e.wantClaims(urgent)
+	again := newTask(priority(9), metadata(`{"v":2}`))
+	e.create(again)
+	e.finish(task.Success, holder)
+	pumped := e.tick(task.Room{Total: 10, PerHost: 5, Busy: map[string]int{hostA: 4}})
+	e.sameTasks("claimed", claimIDs(pumped.Claims), []*task.Task{again})
+	if !pumped.More {
+		t.Error("the next tick would find another one")
+	}
+	pumped = e.tick(task.Room{Total: 10, PerHost: 5, Busy: map[string]int{hostA: 5}})
+	e.sameTasks("claimed then", claimIDs(pumped.Claims), []*task.Task{other})
+	e.finish(task.Success, other)
+	e.wantClaims(w...)
+}
+
+// testWakesAsMany: those woken of a lane are as many as its gate has room for, of all hosts together.
+func testWakesAsMany(t *testing.T, e *env) {
+	two := func(x, y int, to string) *task.Task {
+		return newTask(limit(1, "x"), limit(1, "y"), metadata(`{"x":%d,"y":%d}`, x, y), host(to))
+	}
+	holdsX, holdsY := two(1, 2, hostA), two(2, 1, hostA)
+	e.create(holdsX, holdsY)
+	e.wantClaims(holdsX, holdsY)
+	e.create(two(1, 1, hostA), two(1, 1, hostB), two(1, 1, "c.test"))
+	e.wantClaims()
+	e.finish(task.Success, holdsX)
+	if pumped := e.tick(ample()); pumped.Parked != 1 || !pumped.More {
+		t.Errorf("%d went on to the other gate, more %t", pumped.Parked, pumped.More)
+	}
 }
