@@ -115,20 +115,32 @@ func TestHostAwayAtGate(t *testing.T) {
 			}
 		})
 		there.handle("/run", there.metered(m, map[string]int{"there": 2}, "there", "all"))
+		there.handle("/hold", func(http.ResponseWriter, call) {})
+		gated := func(r *receiver, id, path string, priority int) obj {
+			return r.newTask(id, path, obj{"kind": "gated", "rules": []obj{limit("gated", 2)}, "priority": priority, "timeout": 3600})
+		}
+		holders, _ := s.create([]obj{gated(there, "h0", "/hold", 0), gated(there, "h1", "/hold", 0)})
 		var probes, waiters, live []obj
+		for i := range 200 {
+			waiters = append(waiters, gated(away, fmt.Sprint("away", i), "/run", 9))
+		}
 		for i := range 20 {
+			live = append(live, gated(there, fmt.Sprint("live", i), "/run", 0))
 			probes = append(probes, away.newTask(fmt.Sprint("probe", i), "/probe", obj{"kind": "probe", "timeout": 3600}))
+		}
+		for _, h := range holders {
+			s.waitStatus(h.ID, "Running")
+		}
+		waiting, awayID := s.create(waiters)
+		behind, liveID := s.create(live)
+		for _, last := range []string{waiting["away199"].ID, behind["live19"].ID} {
+			eventually(t, "all are parked", func() bool { return s.explain(last).Rules[0].Place != nil })
 		}
 		s.create(probes)
 		eventually(t, "the breaker opens", func() bool { return s.hosts(away).Breaker.State != "closed" })
-		for i := range 200 {
-			waiters = append(waiters, away.newTask(fmt.Sprint("away", i), "/run", obj{"kind": "gated", "rules": []obj{limit("gated", 2)}, "priority": 9, "timeout": 3600}))
+		for _, h := range holders {
+			s.finish(h.ID, "Success")
 		}
-		for i := range 20 {
-			live = append(live, there.newTask(fmt.Sprint("live", i), "/run", obj{"kind": "gated", "rules": []obj{limit("gated", 2)}}))
-		}
-		_, awayID := s.create(waiters)
-		_, liveID := s.create(live)
 		if n := s.waitEnd(liveID); n.Success != len(live) {
 			t.Errorf("of those for the other host: %+v", n)
 		}

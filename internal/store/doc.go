@@ -9,7 +9,7 @@
 // # Places
 //
 // A live task has a state row and is in at most one place: ready (may be claimed; ordered by host, priority, age),
-// parked (a gate of one of its rules holds it back; ordered by gate, lane, priority, age) or running (it holds slots:
+// parked (a gate of one of its rules holds it back; ordered by gate, lane, host, priority, age) or running (it holds slots:
 // Claimed, Running, or Paused from there). The place follows from the state, and whoever holds the lock on a task's
 // state row owns its place too.
 //
