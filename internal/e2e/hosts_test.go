@@ -137,7 +137,10 @@ func TestHostAwayAtGate(t *testing.T) {
 			eventually(t, "all are parked", func() bool { return s.explain(last).Rules[0].Place != nil })
 		}
 		s.create(probes)
-		eventually(t, "the breaker opens", func() bool { return s.hosts(away).Breaker.State != "closed" })
+		eventually(t, "the breaker is open, and the next to be tried are these", func() bool {
+			h := s.hosts(away)
+			return h.Breaker.State != "closed" && h.Queued == len(probes)
+		})
 		for _, h := range holders {
 			s.finish(h.ID, "Success")
 		}
