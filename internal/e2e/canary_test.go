@@ -138,19 +138,25 @@ func secretHook(url string) obj {
 func failEveryWay(t *testing.T, c *told) {
 	t.Helper()
 	r := newReceiver(t)
-	for path, status := range map[string]int{"/400": 400, "/401": 401, "/503": 503} {
+	for path, status := range map[string]int{"/400": 400, "/401": 401} {
 		r.handle(path, func(w http.ResponseWriter, got call) {
 			w.WriteHeader(status)
 			echo(w, got)
 		})
 	}
+	// Each of those that seem not to be there is a host of its own, so that no breaker opens.
+	away := map[string]*receiver{"/503": newReceiver(t), "/hang": newReceiver(t), "/cut": newReceiver(t)}
+	away["/503"].handle("/503", func(w http.ResponseWriter, got call) {
+		w.WriteHeader(503)
+		echo(w, got)
+	})
+	away["/hang"].handle("/hang", func(http.ResponseWriter, call) { <-away["/hang"].life.Done() })
+	away["/cut"].handle("/cut", func(http.ResponseWriter, call) { panic(http.ErrAbortHandler) })
 	r.handle("/302", func(w http.ResponseWriter, got call) {
 		w.Header().Set("Location", "/200?"+got.Query)
 		w.WriteHeader(302)
 		echo(w, got)
 	})
-	r.handle("/hang", func(_ http.ResponseWriter, got call) { <-r.life.Done() })
-	r.handle("/cut", func(http.ResponseWriter, call) { panic(http.ErrAbortHandler) })
 	r.handle("/cancel-forbidden", func(w http.ResponseWriter, _ call) {
 		_, _ = w.Write([]byte(jsonOf(secretHook("http://169.254.169.254/"))))
 	})
@@ -160,9 +166,11 @@ func failEveryWay(t *testing.T, c *told) {
 	r.handle("/cancel", func(w http.ResponseWriter, _ call) { _, _ = w.Write([]byte(jsonOf(secretHook(r.url + "/401")))) })
 	nonsense := "http://" + talkNonsense(t)
 	failing := map[string]string{
-		"refused": "http://127.0.0.1:1/", "no-tls": strings.Replace(r.url, "http:", "https:", 1) + "/", "no-name": "http://nowhere.invalid/",
-		"nonsense": nonsense + "/", "400": r.url + "/400", "401": r.url + "/401", "503": r.url + "/503", "302": r.url + "/302",
-		"hang": r.url + "/hang", "cut": r.url + "/cut",
+		"refused": "http://127.0.0.1:1/", "no-tls": strings.Replace(newReceiver(t).url, "http:", "https:", 1) + "/", "no-name": "http://nowhere.invalid/",
+		"nonsense": nonsense + "/", "400": r.url + "/400", "401": r.url + "/401", "302": r.url + "/302",
+	}
+	for path, host := range away {
+		failing[path[1:]] = host.url + path
 	}
 	var tasks []obj
 	for id, target := range failing {

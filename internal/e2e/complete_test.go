@@ -195,8 +195,13 @@ func TestBatchActionsAreShown(t *testing.T) {
 		})
 		b := s.batch(batch)
 		want := []api.Action{
-			{Kind: "Webhook", Trigger: "Batch", Params: api.Params{URL: r.url + "/done", Verb: "Post"}, LastStatus: new(200)},
-			{Kind: "Webhook", Trigger: "Batch", Params: api.Params{URL: r.url + "/gone", Verb: "Post"}, Failures: 1, LastStatus: new(410), LastError: new("410 Gone")},
+			{Kind: "Webhook", Trigger: "Batch", Params: api.Params{URL: r.url + "/done", Verb: "Post"}, ID: b.Actions[0].ID, State: new("done"), LastStatus: new(200)},
+			{Kind: "Webhook", Trigger: "Batch", Params: api.Params{URL: r.url + "/gone", Verb: "Post"}, ID: b.Actions[1].ID, State: new("dead"), Failures: 1, LastStatus: new(410), LastError: new("410 Gone")},
+		}
+		for i, a := range b.Actions {
+			if a.ID == nil || decode[api.Delivery](t, s.want(http.StatusOK, http.MethodGet, "/deliveries/"+*a.ID, nil)).State != *want[i].State {
+				t.Errorf("delivery of %s", jsonOf(a))
+			}
 		}
 		if diff := cmp.Diff(want, b.Actions); diff != "" || b.Requester != "me" || string(b.Metadata) != "{}" || b.Scope != "" {
 			t.Errorf("%s\n%s", diff, jsonOf(b))
