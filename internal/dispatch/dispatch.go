@@ -247,31 +247,31 @@ func (d *Dispatcher) end(n int) {
 }
 
 // admit waits until the host's breaker lets a request through, which has its place in w and gives it back meanwhile. It
-// is not ok when that takes longer than patience, if it is not 0, or no more requests go out.
-func (d *Dispatcher) admit(w *windows, host string, patience time.Duration) (waited, ok bool) {
-	changed := d.hosts.admit(host)
-	if changed == nil {
-		return false, true
-	}
+// is not ok when that takes until a given time, if it is not zero, or no more requests go out.
+func (d *Dispatcher) admit(w *windows, host string, until time.Time) (waited, ok bool) {
 	var late <-chan time.Time
-	if patience > 0 {
-		late = time.After(patience)
+	if !until.IsZero() {
+		late = time.After(time.Until(until))
 	}
-	for ok = true; changed != nil; changed = d.hosts.admit(host) {
+	for changed := d.hosts.admit(host); changed != nil; changed = d.hosts.admit(host) {
+		waited = true
 		w.pause(host)
+		ok := true
 		select {
 		case <-changed:
 		case <-late:
 			ok = false
 		case <-d.stopping:
-			ok = false
 		}
-		w.resume(host, d.stopping)
-		if !ok {
-			break
+		if !w.resume(host, d.stopping) || !ok {
+			return waited, false
 		}
 	}
-	return true, ok
+	if !until.IsZero() && !time.Now().Before(until) {
+		d.hosts.report(host, nothingKnown, &answer{})
+		return waited, false
+	}
+	return waited, true
 }
 
 // attempt sends c once, which was admitted. The verdict is 0 when the process gave up meanwhile.

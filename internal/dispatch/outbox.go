@@ -60,6 +60,7 @@ func (d *Dispatcher) claimDeliveries(ctx context.Context) (more, again bool, err
 	if room.Total == 0 {
 		return true, false, nil
 	}
+	began := time.Now()
 	claimed, err := d.store.ClaimDeliveries(ctx, store.ClaimDeliveriesParams{Room: room, Lease: d.lease})
 	if err != nil {
 		return false, false, err
@@ -67,7 +68,9 @@ func (d *Dispatcher) claimDeliveries(ctx context.Context) (more, again bool, err
 	for i := range claimed.Deliveries {
 		dl := &claimed.Deliveries[i]
 		room.Take(dl.Host)
-		d.outbox.enter(dl.Host, func() { d.deliver(dl) })
+		// The other half is for the attempt: it is over before the lease is.
+		until := began.Add(dl.Lease(d.lease) / 2)
+		d.outbox.enter(dl.Host, func() { d.deliver(dl, until) })
 	}
 	if !claimed.More {
 		return false, false, nil
@@ -76,13 +79,14 @@ func (d *Dispatcher) claimDeliveries(ctx context.Context) (more, again bool, err
 	return true, room.Eased(d.outbox.room()) || n > 0 && !room.Short() || n > 1 && n >= room.Total, nil
 }
 
-func (d *Dispatcher) deliver(dl *store.Delivery) {
+// deliver makes an attempt if it can begin until then. If not, the delivery is claimed again when its lease has run out.
+func (d *Dispatcher) deliver(dl *store.Delivery, until time.Time) {
 	if !d.begin() {
 		d.outbox.leave(dl.Host)
 		return
 	}
 	request := call{id: dl.Source, host: dl.Host, trigger: dl.Trigger, place: dl.Place, action: &dl.Action}
-	if _, ok := d.admit(d.outbox, dl.Host, dl.Lease(d.lease)/2); !ok { // it is claimed again when the lease has run out
+	if _, ok := d.admit(d.outbox, dl.Host, until); !ok {
 		d.outbox.leave(dl.Host)
 		d.end(1)
 		return

@@ -45,7 +45,7 @@ func (d *Dispatcher) deliverStart(c *store.Claim) (task.Outcome, bool) {
 	defer d.failing.forget(&o)
 	for again := false; ; again = true {
 		asked := time.Now()
-		waited, ok := d.admit(d.starts, c.Host, 0)
+		waited, ok := d.admit(d.starts, c.Host, time.Time{})
 		if !ok {
 			return o, false
 		}
@@ -76,10 +76,7 @@ func (d *Dispatcher) deliverStart(c *store.Claim) (task.Outcome, bool) {
 			o.FailureReason = failureReason(&a, o.StartFailures)
 			return o, true
 		}
-		d.starts.pause(c.Host)
-		slept := sleep(pause, d.stopping, nil)
-		d.starts.resume(c.Host, d.stopping)
-		if !slept {
+		if !d.starts.rest(c.Host, pause, d.stopping) {
 			return o, false
 		}
 	}

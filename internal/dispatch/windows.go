@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"taskrunner/internal/task"
 )
@@ -23,10 +24,10 @@ type windows struct {
 	turn  []*lane          // those where somebody waits, in the order in which they get a place
 }
 
-// lane is what is held for a host: what is out, what waits for a place, and what has given its place back for a while.
+// lane is what is held for a host: what is out, what waits for a place or for the host, and what rests between attempts.
 type lane struct {
-	held, out int
-	waiting   []func()
+	held, out, resting int
+	waiting            []func()
 }
 
 func newWindows(total, perHost int, shut func() map[string]int, onRoom func()) *windows {
@@ -43,7 +44,7 @@ func (w *windows) room() task.Room {
 	}
 	for host, l := range w.lanes {
 		r.Busy[host] = l.held
-		if _, ok := shut[host]; ok && l.held > l.out {
+		if _, ok := shut[host]; ok && l.held > l.out+l.resting {
 			shut[host] = 0 // one of those that wait here is the next
 		}
 	}
@@ -93,16 +94,39 @@ func (w *windows) pause(host string) {
 	w.free(host, 0)
 }
 
-// resume takes a place again once there is one. It waits no longer when stop is closed: then places do not matter any more.
-func (w *windows) resume(host string, stop <-chan struct{}) {
+// resume takes a place again once there is one. It is false when stop is closed before: then places do not matter any more,
+// and nothing is to be sent.
+func (w *windows) resume(host string, stop <-chan struct{}) bool {
 	entered := make(chan struct{})
 	w.mu.Lock()
 	w.wait(w.lanes[host], func() { close(entered) })
 	w.mu.Unlock()
 	select {
-	case <-entered:
 	case <-stop:
+		return false
+	default:
 	}
+	select {
+	case <-entered:
+		return true
+	case <-stop:
+		return false
+	}
+}
+
+// rest is the pause between two attempts, d long. What rests is not one of those that wait for the host.
+func (w *windows) rest(host string, d time.Duration, stop <-chan struct{}) bool {
+	w.addResting(host, 1)
+	w.pause(host)
+	sleep(d, stop, nil)
+	w.addResting(host, -1)
+	return w.resume(host, stop)
+}
+
+func (w *windows) addResting(host string, n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lanes[host].resting += n
 }
 
 // leave gives a place at host back.
