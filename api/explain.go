@@ -76,8 +76,10 @@ type Place struct {
 type HostState struct {
 	// Name is the host and port of on_start's URL.
 	Name string `json:"name"`
-	// InFlight is how many on_start requests of this process are on their way to it; Window is how many there may be.
+	// InFlight requests of this process are on their way to it; Queued ones are claimed and wait. Window is how many on_starts
+	// may be claimed.
 	InFlight int `json:"in_flight"`
+	Queued   int `json:"queued"`
 	Window   int `json:"window"`
 	// Place is where the task stands in the line for it; nil unless it is in it.
 	Place *Place `json:"place"`

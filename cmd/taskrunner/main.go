@@ -5,6 +5,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
+	"log"
 	"os"
 	"os/signal"
 	"runtime"
@@ -18,6 +20,7 @@ import (
 var version = "dev"
 
 func main() {
+	log.SetOutput(io.Discard) // net/http prints what a receiver sends that nobody asked for: it may echo secrets
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400) // the heap is small, and most of it short-lived: a fifth less CPU for some tens of MB
 	}

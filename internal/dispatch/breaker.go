@@ -16,7 +16,7 @@ const (
 	forgetAfter = time.Minute
 	// The pauses before probes, of which up to half is taken off at random.
 	firstProbe = time.Second
-	lastProbe  = 30 * time.Second
+	lastProbe  = 10 * time.Second
 )
 
 // breaker decides whether requests go to a host. It knows no clock and takes no lock.

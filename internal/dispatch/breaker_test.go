@@ -63,8 +63,8 @@ func TestBreaker(t *testing.T) {
 		"a probe that tells nothing":     {steps: after(ten, "1", "?", "n", "?", "!"), want: task.BreakerHalfOpen, failures: 10},
 		"a probe that succeeds":          {steps: after(ten, "1", "?", "p", "?", "?")},
 		"it begins anew":                 {steps: after(after(ten, "1", "?", "a", "2", "?", "p"), ten...), want: task.BreakerOpen, failures: 10, pause: time.Second},
-		"the pause grows to 30 s": {steps: after(ten, "1", "?", "a", "2", "?", "a", "4", "?", "a", "8", "?", "a", "16", "?", "a", "30", "?", "a"),
-			want: task.BreakerOpen, failures: 16, pause: 30 * time.Second},
+		"the pause grows to 10 s": {steps: after(ten, "1", "?", "a", "2", "?", "a", "4", "?", "a", "8", "?", "a", "10", "?", "a"),
+			want: task.BreakerOpen, failures: 15, pause: 10 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -158,7 +158,7 @@ func TestHostAway(t *testing.T) {
 				if got := len(f.store.finished()); got < 1 {
 					t.Error("the outbox is held up")
 				}
-				if probes := int(tries.Load()) - before; probes > 9*60/15+1 {
+				if probes := int(tries.Load()) - before; probes > int(9*time.Minute/(lastProbe/2))+1 {
 					t.Errorf("%d probes in nine minutes", probes)
 				}
 				if f.count(t, "webhook_hosts", "breaker", "closed") != 1 {
@@ -228,6 +228,46 @@ func TestProbeIsClaimed(t *testing.T) {
 	})
 }
 
+// Claimed on_starts of a worker that always answers 503 wait for their host. The next probe is left to one that is claimed
+// only then: another worker of that host may be well.
+func TestProbeIsNewFirst(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		well := claim("a")
+		f := newFixture(t, Options{}, func(r *http.Request) (*http.Response, error) {
+			if r.Header.Get("X-Task-Id") == well.ID.String() {
+				return respond(200, "")
+			}
+			return respond(503, "")
+		})
+		var claims []store.Claim
+		for range breakAfter + 2 {
+			claims = append(claims, claim("a"))
+		}
+		f.Start(claims)
+		synctest.Wait()
+		for f.Host("a").Breaker != task.BreakerHalfOpen {
+			if room := f.Room().Host("a"); room != 0 {
+				t.Fatalf("room %d while the breaker is open", room)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if room := f.Room().Host("a"); room != 1 {
+			t.Fatalf("room %d for a probe", room)
+		}
+		f.Start([]store.Claim{well})
+		synctest.Wait()
+		if got := f.store.settled(); len(got) != 1 || got[0].ID != well.ID || got[0].Kind != task.Started {
+			t.Errorf("settled %+v", got)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if state := f.Host("a"); state.Queued == 0 || state.Breaker == task.BreakerClosed {
+			t.Errorf("%+v", state) // those that are left are all that anybody knows of the host
+		}
+	})
+}
+
 func TestHostsAreForgotten(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -264,6 +304,13 @@ func TestHostsAreForgotten(t *testing.T) {
 		}
 		if s := f.Host("new"); s.P50 != time.Second || s.P99 != time.Second || s.Requests != 1 {
 			t.Errorf("%+v", s)
+		}
+		if f.hosts.admit("newest") != nil {
+			t.Error("not admitted")
+		}
+		f.hosts.report("newest", present, &answer{})
+		if f.Host("new").Requests != 0 || f.Host("h101").Requests == 0 {
+			t.Error("one that is away is forgotten before one that is not")
 		}
 	})
 }

@@ -18,6 +18,9 @@ const (
 	maxIdleHosts = 4096
 	// maxLatencies is over how many requests to a host percentiles are taken.
 	maxLatencies = 128
+	// probeTurn is how long those that are claimed leave a probe to one that is not: it may be for another worker behind the
+	// same host, and fail for none of their reasons.
+	probeTurn = 100 * time.Millisecond
 )
 
 // hosts remembers how requests to hosts went, and keeps a breaker for each. Safe for concurrent use.
@@ -141,7 +144,11 @@ func (h *hosts) open(k *host) {
 	k.timer = time.AfterFunc(time.Until(k.probe), func() {
 		h.mu.Lock()
 		k.due(time.Now())
-		k.wake()
+		k.timer = time.AfterFunc(probeTurn, func() {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			k.wake()
+		})
 		h.mu.Unlock()
 		h.onChange()
 	})
@@ -155,10 +162,18 @@ func (k *host) wake() {
 	}
 }
 
-// forget keeps the hosts that are remembered in bounds.
+// forget keeps the hosts that are remembered in bounds. One whose breaker is not closed is idle for that: it goes after the
+// others, but for the last one called.
 func (h *hosts) forget() {
 	for h.idle.Len() > maxIdleHosts {
-		k := h.idle.Remove(h.idle.Back()).(*host)
+		oldest := h.idle.Back()
+		for e := oldest; e != h.idle.Front(); e = e.Prev() {
+			if e.Value.(*host).state == task.BreakerClosed {
+				oldest = e
+				break
+			}
+		}
+		k := h.idle.Remove(oldest).(*host)
 		delete(h.byName, k.name)
 		delete(h.shut, k.name)
 		if k.timer != nil {

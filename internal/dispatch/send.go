@@ -285,15 +285,26 @@ const (
 
 // excerpt is how the body of an answer begins, as text that is safe to show.
 func (c *call) excerpt(body []byte) string {
-	text := plain(c.redact(string(body)))
+	if len(body) == 0 {
+		return ""
+	}
+	text := string(body)
+	if len(text) >= maxExcerptRead { // what is cut there may be the beginning of a secret
+		text = text[:maxExcerptRead]
+		longest := 0
+		for _, secret := range c.secrets() {
+			longest = max(longest, len(secret))
+		}
+		text = text[:max(0, len(text)-longest)]
+	}
+	text = plain(c.redact(text))
 	return strings.ToValidUTF8(text[:min(len(text), maxExcerpt)], "")
 }
 
-// redact is [redact] that takes out the handle's token, too.
+// redact takes out what a library's error may repeat of the request, or an answer that echoes it.
 func (c *call) redact(text string) string {
-	text = redact(text, c.action)
-	if c.token != "" {
-		text = strings.ReplaceAll(text, c.token, "…")
+	for _, secret := range c.secrets() {
+		text = strings.ReplaceAll(text, secret, "…")
 	}
 	return text
 }
@@ -308,10 +319,11 @@ func plain(text string) string {
 	}, strings.ToValidUTF8(text, "?"))
 }
 
-// redact takes out what a library's error may repeat of the request, or of an answer that echoes it.
-func redact(text string, a *task.Action) string {
-	var secrets []string
-	if u, err := url.Parse(a.URL); err == nil {
+// secrets are the handle's token, and what is in the action's query and headers, but for headers whose values are harmless.
+// The longest come first: one may be part of another. Shorter ones than four characters would only garble a text.
+func (c *call) secrets() []string {
+	secrets := []string{c.token}
+	if u, err := url.Parse(c.action.URL); err == nil {
 		secrets = append(secrets, u.RawQuery)
 		for part := range strings.SplitSeq(u.RawQuery, "&") {
 			_, raw, _ := strings.Cut(part, "=")
@@ -325,7 +337,11 @@ func redact(text string, a *task.Action) string {
 			secrets = append(secrets, u.User.String(), password)
 		}
 	}
-	for _, value := range a.Headers {
+	shown := task.ShownHeaders(c.action.Headers)
+	for name, value := range c.action.Headers {
+		if shown[name] == value {
+			continue
+		}
 		secrets = append(secrets, value)
 		if _, token, ok := strings.Cut(value, " "); ok {
 			secrets = append(secrets, token) // of "Bearer token"
@@ -335,11 +351,7 @@ func redact(text string, a *task.Action) string {
 		quoted := strconv.Quote(secret) // as errors have it
 		secrets = append(secrets, quoted[1:len(quoted)-1])
 	}
-	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) }) // one may be part of another
-	for _, secret := range secrets {
-		if len(secret) >= 4 { // a shorter one would only garble the text
-			text = strings.ReplaceAll(text, secret, "…")
-		}
-	}
-	return text
+	secrets = slices.DeleteFunc(secrets, func(s string) bool { return len(s) < 4 })
+	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
+	return secrets
 }

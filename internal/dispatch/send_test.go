@@ -424,4 +424,10 @@ func TestExcerpt(t *testing.T) {
 			t.Errorf("%s: %q, want %q", test.name, got, test.want)
 		}
 	}
+	for before := range len("hidden-header") { // what is read ends within a secret
+		body := strings.Repeat("x", before) + strings.Repeat("hidden-header", maxExcerptRead/10)
+		if got := c.excerpt([]byte(body)[:maxExcerptRead]); strings.Contains(got, "h") || len(got) < maxExcerpt/2 {
+			t.Errorf("%d before: %q", before, got)
+		}
+	}
 }

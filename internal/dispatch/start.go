@@ -76,7 +76,9 @@ func (d *Dispatcher) deliverStart(c *store.Claim) (task.Outcome, bool) {
 			o.FailureReason = failureReason(&a, o.StartFailures)
 			return o, true
 		}
-		if !d.starts.rest(c.Host, pause, d.stopping) {
+		d.starts.pause(c.Host)
+		sleep(pause, d.stopping, nil)
+		if !d.starts.resume(c.Host, d.stopping) {
 			return o, false
 		}
 	}

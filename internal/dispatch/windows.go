@@ -4,7 +4,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"time"
 
 	"taskrunner/internal/task"
 )
@@ -24,10 +23,10 @@ type windows struct {
 	turn  []*lane          // those where somebody waits, in the order in which they get a place
 }
 
-// lane is what is held for a host: what is out, what waits for a place or for the host, and what rests between attempts.
+// lane is what is held for a host: what is out, what waits for a place, and what has given its place back for a while.
 type lane struct {
-	held, out, resting int
-	waiting            []func()
+	held, out int
+	waiting   []func()
 }
 
 func newWindows(total, perHost int, shut func() map[string]int, onRoom func()) *windows {
@@ -44,9 +43,6 @@ func (w *windows) room() task.Room {
 	}
 	for host, l := range w.lanes {
 		r.Busy[host] = l.held
-		if _, ok := shut[host]; ok && l.held > l.out+l.resting {
-			shut[host] = 0 // one of those that wait here is the next
-		}
 	}
 	return r
 }
@@ -112,21 +108,6 @@ func (w *windows) resume(host string, stop <-chan struct{}) bool {
 	case <-stop:
 		return false
 	}
-}
-
-// rest is the pause between two attempts, d long. What rests is not one of those that wait for the host.
-func (w *windows) rest(host string, d time.Duration, stop <-chan struct{}) bool {
-	w.addResting(host, 1)
-	w.pause(host)
-	sleep(d, stop, nil)
-	w.addResting(host, -1)
-	return w.resume(host, stop)
-}
-
-func (w *windows) addResting(host string, n int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.lanes[host].resting += n
 }
 
 // leave gives a place at host back.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -179,6 +180,7 @@ func failEveryWay(t *testing.T, c *told) {
 	for _, id := range []string{"cancel", "cancel-forbidden", "cancel-invalid"} {
 		tasks = append(tasks, obj{"id": id, "name": id, "kind": "canary", "on_start": secretHook(r.url + "/" + id), "on_success": []obj{secretHook(r.url + "/401")}})
 	}
+	tasks = append(tasks, obj{"id": "unasked", "name": "unasked", "kind": "canary", "on_start": secretHook("http://" + talkUnasked(t) + "/")})
 	body := jsonOf(obj{"tasks": tasks, "scope": "canary", "on_batch_complete": []obj{secretHook(r.url + "/401")}})
 	created := c.ask("POST", "/task", body, "Idempotency-Key", "once")
 	ids := map[string]string{}
@@ -195,6 +197,8 @@ func failEveryWay(t *testing.T, c *told) {
 			t.Errorf("%s has %d cancel actions", id, n)
 		}
 	}
+	eventually(t, "unasked runs", func() bool { return get("unasked").Status == "Running" })
+	c.ask("DELETE", "/task/"+ids["unasked"], nil)
 	c.ask("DELETE", "/task/"+ids["cancel"], nil)
 	c.ask("PATCH", "/task/"+ids["cancel-forbidden"], obj{"status": "Success"})
 	c.ask("PATCH", "/task/"+ids["cancel-invalid"], obj{"status": "Success"})
@@ -225,6 +229,18 @@ func echo(w http.ResponseWriter, got call) {
 // talkNonsense answers requests with themselves, which is no HTTP.
 func talkNonsense(t *testing.T) (address string) {
 	t.Helper()
+	return talk(t, func(request string) string { return request + "\r\n\r\n" })
+}
+
+// talkUnasked is a receiver that accepts, and then goes on to repeat what it was told.
+func talkUnasked(t *testing.T) (address string) {
+	t.Helper()
+	return talk(t, func(request string) string { return "HTTP/1.1 204 No Content\r\n\r\n" + request })
+}
+
+// talk is a receiver that answers the head of a request, all in one line, with what is no HTTP.
+func talk(t *testing.T, answer func(request string) string) (address string) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -241,7 +257,7 @@ func talkNonsense(t *testing.T) (address string) {
 			for line, err := in.ReadString('\n'); err == nil && line != "\r\n"; line, err = in.ReadString('\n') {
 				request = append(request, strings.TrimSpace(line))
 			}
-			_, _ = fmt.Fprintf(conn, "%s\r\n\r\n", strings.Join(request, " "))
+			_, _ = io.WriteString(conn, answer(strings.Join(request, " ")))
 			_ = conn.Close()
 		}
 	})

@@ -26,7 +26,9 @@ func (w *why) explanation() api.Explanation {
 	e := api.Explanation{
 		ID: w.Task.ID.String(), Status: statusName(w.State.Status), At: at(w.Now), Sentence: w.sentence(), ToStart: w.toStart(),
 		Unmet: w.unmet(), Rules: make([]api.RuleState, len(w.Gates)),
-		Host: api.HostState{Name: w.host(), InFlight: w.room.Busy[w.host()], Window: w.room.PerHost, Breaker: breaker(&w.target)},
+		Host: api.HostState{
+			Name: w.host(), InFlight: w.target.InFlight, Queued: w.target.Queued, Window: w.room.PerHost, Breaker: breaker(&w.target),
+		},
 	}
 	sent := rules(w.Task.Rules)
 	for i := range w.Gates {
@@ -177,7 +179,7 @@ func (w *why) pending() string {
 	case w.uncounted():
 		return "A rule of it is new; the pump still counts what there is already."
 	case w.target.Breaker != task.BreakerClosed:
-		return fmt.Sprintf("No rule holds it back, but its host %s is not there: %s.%s%s", w.host(), w.absent(), w.nextProbe(), w.inFront())
+		return fmt.Sprintf("No rule holds it back, but its host %s is failing: %s.%s%s", w.host(), w.absent(), w.nextProbe(), w.inFront())
 	case w.hostFull():
 		return fmt.Sprintf("No rule holds it back, but its host %s has no room: %d of %d requests are on their way to it.%s",
 			w.host(), w.room.Busy[w.host()], w.room.PerHost, w.inFront())
@@ -260,7 +262,7 @@ func (w *why) claimed() string {
 	case w.Orphaned:
 		return "It was claimed by a process that has died; another one takes it over and sends on_start again."
 	case w.target.Breaker != task.BreakerClosed:
-		return fmt.Sprintf("It was claimed, but its host %s is not there: %s.%s", w.host(), w.absent(), w.nextProbe())
+		return fmt.Sprintf("It was claimed, but its host %s is failing: %s.%s", w.host(), w.absent(), w.nextProbe())
 	case w.failures > 0:
 		last := w.lastError
 		if w.lastStatus != 0 {
