@@ -246,12 +246,11 @@ func TestProbeIsNewFirst(t *testing.T) {
 		}
 		f.Start(claims)
 		synctest.Wait()
-		for f.Host("a").Breaker != task.BreakerHalfOpen {
-			if room := f.Room().Host("a"); room != 0 {
-				t.Fatalf("room %d while the breaker is open", room)
-			}
-			time.Sleep(time.Millisecond)
+		if room := f.Room().Host("a"); room != 0 {
+			t.Fatalf("room %d while the breaker is open", room)
 		}
+		time.Sleep(time.Until(f.Host("a").NextProbe))
+		synctest.Wait()
 		if room := f.Room().Host("a"); room != 1 {
 			t.Fatalf("room %d for a probe", room)
 		}

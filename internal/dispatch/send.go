@@ -288,17 +288,24 @@ func (c *call) excerpt(body []byte) string {
 	if len(body) == 0 {
 		return ""
 	}
-	text := string(body)
-	if len(text) >= maxExcerptRead { // what is cut there may be the beginning of a secret
-		text = text[:maxExcerptRead]
-		longest := 0
-		for _, secret := range c.secrets() {
-			longest = max(longest, len(secret))
-		}
-		text = text[:max(0, len(text)-longest)]
+	text := c.redact(string(body[:min(len(body), maxExcerptRead)]))
+	if len(body) >= maxExcerptRead {
+		text = text[:len(text)-begun(text, c.secrets())]
 	}
-	text = plain(c.redact(text))
+	text = plain(text)
 	return strings.ToValidUTF8(text[:min(len(text), maxExcerpt)], "")
+}
+
+// begun is how much of a secret stands at the end of a text that was cut.
+func begun(text string, secrets []string) (longest int) {
+	for _, secret := range secrets {
+		for n := min(len(secret), len(text)); n > longest; n-- {
+			if strings.HasSuffix(text, secret[:n]) {
+				longest = n
+			}
+		}
+	}
+	return longest
 }
 
 // redact takes out what a library's error may repeat of the request, or an answer that echoes it.
