@@ -97,7 +97,7 @@ func Settings() []Setting {
 		retrySetting("WEBHOOK_RETRY", "The same of other actions", task.TriggerSuccess, func(c *Config) *task.Retry { return &c.Retry }),
 		{"WEBHOOK_WINDOW", "2048", "Webhooks in flight at once, over all hosts", number(func(c *Config) *int { return &c.Window }, 1, 10_000)},
 		{"WEBHOOK_HOST_WINDOW", "256", "Webhooks in flight at once to one host", number(func(c *Config) *int { return &c.HostWindow }, 1, 10_000)},
-		{"CLAIM_LEASE", "30s", "After how long the claims of a dead process are taken over", duration(func(c *Config) *time.Duration { return &c.ClaimLease }, time.Second, time.Hour)},
+		{"CLAIM_LEASE", "30s", "After how long the claims of a dead process are taken over; its deliveries at twice their time-out, if that is longer", duration(func(c *Config) *time.Duration { return &c.ClaimLease }, time.Second, time.Hour)},
 		{"DEAD_END_CANCEL_ENABLED", "0", "1 cancels tasks whose children have all ended, none by Success", readDeadEnds},
 		{"MAX_TASKS_PER_BATCH", "10000", "Tasks that one POST may create", number(func(c *Config) *int { return &c.MaxTasks }, 1, 1_000_000)},
 		{"MAX_BODY_BYTES", "33554432", "Size of a request body", func(c *Config, v string) error {

@@ -146,7 +146,11 @@ func (e *refusedError) Error() string {
 	if e.host != "" && e.host != who {
 		who = fmt.Sprintf("%s means %s, and that", e.host, who)
 	}
-	return fmt.Sprintf("%s is a %s address, which %s does not let in", who, e.class, networksSetting)
+	article := "a"
+	if e.class == unspecified {
+		article = "an"
+	}
+	return fmt.Sprintf("%s is %s %s address, which %s does not let in", who, article, e.class, networksSetting)
 }
 
 // check returns a *refusedError unless addr may be called.

@@ -146,7 +146,7 @@ func parseRetry(body []byte) (store.Filter, error) {
 		all, _ = r.Bool("all", fields[3])
 	}
 	if r.Count() == 0 && chosen == all {
-		r.Addf("", `needs host, task_id or batch_id, or "all": true for every dead delivery`)
+		r.Addf("", `needs either some of host, task_id and batch_id, or "all": true for every dead delivery`)
 	}
 	return f, r.Err()
 }

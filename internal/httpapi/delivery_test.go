@@ -126,9 +126,9 @@ func TestRetryOfWhat(t *testing.T) {
 	t.Parallel()
 	s := withOutbox(t, 2)
 	for body, want := range map[string]string{
-		``: "", `[]`: "must be an object", `{}`: "needs host", `{"all":false}`: "needs host", `{"all":true,"host":"a.test"}`: "needs host",
+		``: "", `[]`: "must be an object", `{}`: "needs either some of host", `{"all":false}`: "needs either some of host", `{"all":true,"host":"a.test"}`: "needs either some of host",
 		`{"host":""}`: "host: must not be empty", `{"host":7}`: "host: must be a string", `{"task_id":"7"}`: "task_id: ", `{"batch_id":"7"}`: "batch_id: ",
-		`{"hosts":"a.test"}`: "did you mean", `{"all":1}`: "all: must be a bool", `{"host":null}`: "needs host",
+		`{"hosts":"a.test"}`: "did you mean", `{"all":1}`: "all: must be a bool", `{"host":null}`: "needs either some of host",
 	} {
 		w := s.do("POST", "/deliveries/retry", body)
 		if p := decode[api.Problem](t, w); w.Code != 400 || !strings.Contains(fmt.Sprint(p.Details), want) {
