@@ -32,9 +32,9 @@ func (s *service) hosts(r *receiver) (found api.Host) {
 // failed.
 func TestHostAway(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *service) {
-		second := s
+		processes := []*service{s}
 		if !strings.HasPrefix(s.database, "sqlite") {
-			second = startService(t, s.database, nil)
+			processes = append(processes, startService(t, s.database, nil))
 		}
 		away, there := newReceiver(t), newReceiver(t)
 		back := make(chan struct{})
@@ -51,7 +51,7 @@ func TestHostAway(t *testing.T) {
 		}
 		tasks, id := s.create(batch)
 		eventually(t, "the breaker opens", func() bool {
-			return s.hosts(away).Breaker.State != "closed" || second.hosts(away).Breaker.State != "closed"
+			return slices.ContainsFunc(processes, func(p *service) bool { return p.hosts(away).Breaker.State != "closed" })
 		})
 		var live []obj
 		for i := range 200 {
@@ -70,11 +70,22 @@ func TestHostAway(t *testing.T) {
 			!slices.Equal(e.ToStart, []string{"Its host answers a request again"}) {
 			t.Errorf("%s", jsonOf(e))
 		}
-		if h := s.hosts(away); h.Requests < 10 || h.Failed != h.Requests || h.InFlight > 1 {
-			t.Errorf("%s", jsonOf(h))
+		// Which of two processes sends what is chance.
+		var toAway, toThere uint64
+		for _, p := range processes {
+			h := p.hosts(away)
+			toAway += h.Requests
+			if h.Failed != h.Requests || h.InFlight > 1 {
+				t.Errorf("%s", jsonOf(h))
+			}
+			h = p.hosts(there)
+			toThere += h.Requests
+			if h.Failed > 0 || h.Requests > 0 && (h.Breaker.State != "closed" || h.Latency == nil) {
+				t.Errorf("%s", jsonOf(h))
+			}
 		}
-		if h := s.hosts(there); h.Breaker.State != "closed" || h.Latency == nil || h.Failed > 0 {
-			t.Errorf("%s", jsonOf(h))
+		if toAway < 10 || toThere != uint64(len(live)) {
+			t.Errorf("%d requests to the host that is away, %d to the other", toAway, toThere)
 		}
 		close(back)
 		var counts api.StatusCounts
@@ -86,8 +97,10 @@ func TestHostAway(t *testing.T) {
 		if counts.Running != len(batch) {
 			t.Errorf("%+v", counts)
 		}
-		if h := s.hosts(away); h.Breaker.State != "closed" || h.Queued != 0 || h.Breaker.NextProbe != (api.Time{}) {
-			t.Errorf("%s", jsonOf(h))
+		for _, p := range processes {
+			if h := p.hosts(away); h.Requests > 0 && (h.Breaker.State != "closed" || h.Queued != 0 || h.Breaker.NextProbe != (api.Time{})) {
+				t.Errorf("%s", jsonOf(h))
+			}
 		}
 	})
 }
@@ -147,7 +160,8 @@ func TestHostAwayAtGate(t *testing.T) {
 		if n := s.waitEnd(liveID); n.Success != len(live) {
 			t.Errorf("of those for the other host: %+v", n)
 		}
-		if n := s.batch(awayID).StatusCounts; n.Pending != len(waiters) {
+		// One may be the host's next probe, and hold its place at the gate.
+		if n := s.batch(awayID).StatusCounts; n.Pending < len(waiters)-1 || n.Pending+n.Claimed != len(waiters) {
 			t.Errorf("of those for the host that is away: %+v", n)
 		}
 		close(back)

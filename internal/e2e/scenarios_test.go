@@ -83,7 +83,7 @@ func scenarios() []scenario {
 			{"POST /deliveries/retry", `{"task_id":"<a>"}`, 200, `{"retried":1}`},
 			{"CALL /gone", "", 0, `{"calls":3,"key":"<a>:end:success"}`},
 			{"GET /deliveries/<delivery>", "", 200, `{"state":"dead","failures":3,"attempts":[{},{},{}]}`},
-			{"POST /deliveries/retry", `{}`, 400, `{"details":["~needs host"]}`},
+			{"POST /deliveries/retry", `{}`, 400, `{"details":["~needs either some of host"]}`},
 			{"GET /deliveries?task_id=<a>&per_page=1", "", 200, `[{"state":"done","place":1,"idempotency_key":"<a>:end:success:1"}]`},
 			{"GET <next>", "", 200, `[{"state":"dead","place":0}]`},
 			{"GET /deliveries?state=Dead", "", 400, `{"details":["~unknown state"]}`},
