@@ -211,8 +211,8 @@ func TestCountsKeepATaskAlive(t *testing.T) {
 		for try := range 10 {
 			tasks, _ := s.create([]obj{r.newTask("a", "/run", obj{"timeout": 1})})
 			id := tasks["a"].ID
-			s.waitStatus(id, "Running")
-			last, sum, slow := time.Now(), int64(0), false
+			eventually(t, "it is started", func() bool { return !s.task(id).StartedAt.IsZero() })
+			last, sum, slow := s.task(id).StartedAt.Time, int64(0), false
 			for begun := time.Now(); time.Since(begun) < 2500*time.Millisecond; time.Sleep(300 * time.Millisecond) {
 				before := time.Now()
 				s.want(202, "PUT", "/task", obj{"task_id": id, "new_success": 2, "new_failures": 1})
