@@ -5,8 +5,10 @@ import (
 	"cmp"
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"html"
 	"io"
 	"net/http"
 	"net/url"
@@ -326,7 +328,8 @@ func plain(text string) string {
 	}, strings.ToValidUTF8(text, "?"))
 }
 
-// secrets are the handle's token, and what is in the action's query and headers, but for headers whose values are harmless.
+// secrets are the handle's token, and what is in the action's query and headers, with their words and in all spellings, but for
+// headers whose values are harmless.
 // The longest come first: one may be part of another. Shorter ones than four characters would only garble a text.
 func (c *call) secrets() []string {
 	secrets := []string{c.token}
@@ -350,15 +353,26 @@ func (c *call) secrets() []string {
 			continue
 		}
 		secrets = append(secrets, value)
-		if _, token, ok := strings.Cut(value, " "); ok {
-			secrets = append(secrets, token) // of "Bearer token"
-		}
+		secrets = append(secrets, strings.FieldsFunc(value, betweenWords)...)
 	}
 	for _, secret := range secrets {
-		quoted := strconv.Quote(secret) // as errors have it
-		secrets = append(secrets, quoted[1:len(quoted)-1])
+		secrets = append(secrets, spellings(secret)...)
 	}
 	secrets = slices.DeleteFunc(secrets, func(s string) bool { return len(s) < 4 })
-	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
-	return secrets
+	slices.SortFunc(secrets, func(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(a, b)) })
+	return slices.Compact(secrets)
+}
+
+// betweenWords is what parts "Bearer token" and "a=1; b=2".
+func betweenWords(r rune) bool { return strings.ContainsRune(` ,;="`, r) }
+
+// spellings are how errors, JSON and HTML have a text. Encoders of JSON differ in what they escape without need.
+func spellings(text string) []string {
+	marshaled, _ := json.Marshal(text) // of a string there is no error
+	all := []string{html.EscapeString(text)}
+	for _, quoted := range []string{strconv.Quote(text), strconv.QuoteToASCII(text), string(marshaled)} {
+		quoted = quoted[1 : len(quoted)-1]
+		all = append(all, quoted, strings.ReplaceAll(quoted, "/", `\/`))
+	}
+	return all
 }

@@ -408,7 +408,10 @@ func BenchmarkSend(b *testing.B) {
 func TestExcerpt(t *testing.T) {
 	t.Parallel()
 	c := call{token: "hidden-handle", action: &task.Action{
-		URL: "https://a/?token=hidden-query", Headers: map[string]string{"Authorization": "Bearer hidden-header"},
+		URL: "https://a/?token=hidden-query", Headers: map[string]string{
+			"Authorization": "Bearer hidden-header", "Cookie": "lang=en; sid=hidden-cookie",
+			"X-Path": "hidden/path", "X-More": "hidden&more", "X-Letter": "hidden-é",
+		},
 	}}
 	for _, test := range []struct{ name, body, want string }{
 		{"nothing", "", ""},
@@ -416,6 +419,11 @@ func TestExcerpt(t *testing.T) {
 		{"controls", "a\x00b\x1b[31mc\rd\u009be\u202ef", "a b [31mc d e f"},
 		{"not UTF-8", "a\xffb\xe2\x82", "a?b?"},
 		{"an echo", "got Bearer hidden-header, hidden-header, ?token=hidden-query and hidden-handle", "got …, …, ?… and …"},
+		{"a word of a header", "no session hidden-cookie", "no session …"},
+		{"spelled as PHP does", `{"key": "hidden\/path"}`, `{"key": "…"}`},
+		{"spelled as Go does", `{"key": "hidden\u0026more"}`, `{"key": "…"}`},
+		{"spelled as Python does", `{"key": "hidden-\u00e9"}`, `{"key": "…"}`},
+		{"spelled as HTML has it", "<td>hidden&amp;more</td>", "<td>…</td>"},
 		{"long", strings.Repeat("x", maxExcerpt+1), strings.Repeat("x", maxExcerpt)},
 		{"cut within a character", strings.Repeat("x", maxExcerpt-1) + "€", strings.Repeat("x", maxExcerpt-1)},
 		{"a secret where it is cut", strings.Repeat("x", maxExcerpt-5) + "hidden-header", strings.Repeat("x", maxExcerpt-5) + "…"},
