@@ -26,6 +26,8 @@ import (
 func devCommand() *cobra.Command {
 	var workerOnly bool
 	var workerAddr string
+	// What dev is about; a flag or a variable still wins.
+	defaults := map[string]string{"LISTEN_ADDR": "127.0.0.1", "WEBHOOK_ALLOWED_NETWORKS": "loopback", "LOG_LEVEL": "warn"}
 	cmd := &cobra.Command{
 		Use:   "dev",
 		Short: "Serve on 127.0.0.1 with an example worker, and run an example batch",
@@ -33,10 +35,7 @@ func devCommand() *cobra.Command {
 			"and show its progress; then keep serving.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			// What dev is about; a flag or a variable still wins.
-			for name, value := range map[string]string{
-				"LISTEN_ADDR": "127.0.0.1", "WEBHOOK_ALLOWED_NETWORKS": "loopback", "LOG_LEVEL": "warn",
-			} {
+			for name, value := range defaults {
 				flag := config.Setting{Name: name}.Flag()
 				if cmd.Flags().Changed(flag) || os.Getenv(name) != "" || name == "LOG_LEVEL" && os.Getenv("RUST_LOG") != "" {
 					continue
@@ -51,7 +50,7 @@ func devCommand() *cobra.Command {
 			return dev(cmd, workerAddr)
 		},
 	}
-	addSettings(cmd)
+	addSettings(cmd, defaults)
 	cmd.Flags().BoolVar(&workerOnly, "worker-only", false, "run the example worker alone")
 	cmd.Flags().StringVar(&workerAddr, "worker-addr", "127.0.0.1:8086", "address of the example worker")
 	return cmd

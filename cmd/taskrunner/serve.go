@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"log/slog"
@@ -35,7 +36,7 @@ func serveCommand() *cobra.Command {
 			return a.Run(cmd.Context())
 		},
 	}
-	addSettings(cmd)
+	addSettings(cmd, nil)
 	return cmd
 }
 
@@ -65,13 +66,14 @@ func migrateCommand() *cobra.Command {
 			return nil
 		},
 	}
-	addSettings(cmd)
+	addSettings(cmd, nil)
 	return cmd
 }
 
-func addSettings(cmd *cobra.Command) {
+// addSettings adds the flags of all settings. What defaults has, by the name, is shown in place of the usual default.
+func addSettings(cmd *cobra.Command, defaults map[string]string) {
 	for _, s := range config.Settings() {
-		cmd.Flags().String(s.Flag(), "", fmt.Sprintf("%s (%s, default %s)", s.Help, s.Name, s.Default))
+		cmd.Flags().String(s.Flag(), "", fmt.Sprintf("%s (%s, default %s)", s.Help, s.Name, cmp.Or(defaults[s.Name], s.Default)))
 	}
 }
 
