@@ -44,7 +44,7 @@ func by(r *http.Request) caller {
 }
 
 // errHandle is the same whatever is wrong: no token, another task's, one that is dead, a task that does not exist.
-var errHandle = &failure{code: unauthorized, message: "this needs the token of the task's handle, or the header Authorization: Bearer <AUTH_TOKEN>"}
+var errHandle = &failure{code: unauthorized, message: "this needs the token of the task's handle or, where the service has one, the header Authorization: Bearer <AUTH_TOKEN>"}
 
 // check refuses a request that needs a token and does not have it, or says who sends it. It looks at the path and at headers
 // only, and never into the database: the body of a stranger is not read, but for reports on tasks that are named in the body,
