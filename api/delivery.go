@@ -24,7 +24,7 @@ type DeliverySummary struct {
 	LastStatus *int    `json:"last_status"`
 	LastError  *string `json:"last_error"`
 	CreatedAt  Time    `json:"created_at"`
-	// NextAttemptAt is null while it is being sent, and when it is not pending.
+	// NextAttemptAt is null while it is being sent or a process holds it until its host has room, and when it is not pending.
 	NextAttemptAt Time `json:"next_attempt_at"`
 }
 

@@ -64,8 +64,8 @@ type Action struct {
 	// LastStatus is the HTTP status of the last answer, LastError what was wrong last; nil for none.
 	LastStatus *int    `json:"last_status"`
 	LastError  *string `json:"last_error"`
-	// NextAttemptAt is when it is sent, now or again; null while it is being sent, when it is not pending, and for Start, of
-	// which only the process that sends it knows: see [StartState].
+	// NextAttemptAt is when it is sent, now or again; null while it is being sent or a process holds it until its host has
+	// room, when it is not pending, and for Start, of which only the process that sends it knows: see [StartState].
 	NextAttemptAt Time `json:"next_attempt_at"`
 }
 
