@@ -100,7 +100,7 @@ func failureReason(a *answer, attempts int) string {
 	if attempts == 1 {
 		plural = ""
 	}
-	return fmt.Sprintf("on_start failed: %s after %d attempt%s", what, attempts, plural)
+	return fmt.Sprintf("on_start failed after %d attempt%s: %s", attempts, plural, what)
 }
 
 // cancelAction is what the answer asks to call when the task is canceled. One that cannot be used does no harm to the

@@ -47,8 +47,8 @@ func TestOwnRetries(t *testing.T) {
 		s.want(200, "DELETE", "/task/"+id("canceled"), nil)
 
 		for local, reason := range map[string]string{
-			"once":  "on_start failed: 500 after 1 attempt",
-			"hangs": "on_start failed: no answer within 1s after 1 attempt",
+			"once":  "on_start failed after 1 attempt: 500",
+			"hangs": "on_start failed after 1 attempt: no answer within 1s",
 		} {
 			if got := s.waitStatus(id(local), "Failure"); text(got.FailureReason) != reason {
 				t.Errorf("%s: reason %q, want %q", local, text(got.FailureReason), reason)

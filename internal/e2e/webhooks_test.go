@@ -135,10 +135,10 @@ func TestRetries(t *testing.T) {
 			attempts, status int
 			reason           string
 		}{
-			"500":    {3, 500, "on_start failed: 500 after 3 attempts"},
-			"404":    {1, 404, "on_start failed: 404 after 1 attempt"},
-			"302":    {1, 302, "on_start failed: 302 after 1 attempt"},
-			"nobody": {3, 0, "on_start failed: "},
+			"500":    {3, 500, "on_start failed after 3 attempts: 500"},
+			"404":    {1, 404, "on_start failed after 1 attempt: 404"},
+			"302":    {1, 302, "on_start failed after 1 attempt: 302"},
+			"nobody": {3, 0, "on_start failed after 3 attempts: "},
 		} {
 			got := s.waitStatus(id(local), "Failure")
 			if !strings.HasPrefix(text(got.FailureReason), want.reason) {
