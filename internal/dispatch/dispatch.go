@@ -249,29 +249,27 @@ func (d *Dispatcher) end(n int) {
 // admit waits until the host's breaker lets a request through, which has its place in w and gives it back meanwhile. It
 // is not ok when that takes until a given time, if it is not zero, or no more requests go out.
 func (d *Dispatcher) admit(w *windows, host string, until time.Time) (waited, ok bool) {
-	var late <-chan time.Time
-	if !until.IsZero() {
-		late = time.After(time.Until(until))
-	}
-	for changed := d.hosts.admit(host); changed != nil; changed = d.hosts.admit(host) {
+	for until.IsZero() || time.Now().Before(until) {
+		changed := d.hosts.admit(host)
+		if changed == nil {
+			return waited, true
+		}
 		waited = true
 		w.pause(host)
-		ok := true
+		var late <-chan time.Time
+		if !until.IsZero() {
+			late = time.After(time.Until(until))
+		}
 		select {
 		case <-changed:
 		case <-late:
-			ok = false
 		case <-d.stopping:
 		}
-		if !w.resume(host, d.stopping) || !ok {
-			return waited, false
+		if !w.resume(host, d.stopping) {
+			break
 		}
 	}
-	if !until.IsZero() && !time.Now().Before(until) {
-		d.hosts.report(host, nothingKnown, &answer{})
-		return waited, false
-	}
-	return waited, true
+	return waited, false
 }
 
 // attempt sends c once, which was admitted. The verdict is 0 when the process gave up meanwhile.
