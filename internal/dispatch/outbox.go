@@ -146,22 +146,7 @@ func (d *Dispatcher) writeFinished() {
 		if n == 0 {
 			return
 		}
-		d.record(attempts)
+		d.persist(&d.finishing, func() error { return d.store.FinishDeliveries(d.work, attempts) })
 		d.end(n)
-	}
-}
-
-// record writes attempts, as often as it takes.
-func (d *Dispatcher) record(attempts []store.Attempt) {
-	pause := minStorePause
-	for {
-		err := d.store.FinishDeliveries(d.work, attempts)
-		if d.finishing.report(d.work, err); err == nil {
-			return
-		}
-		if !sleep(pause, d.work.Done(), nil) {
-			return
-		}
-		pause = min(2*pause, maxStorePause)
 	}
 }

@@ -9,12 +9,6 @@ import (
 	"taskrunner/internal/task"
 )
 
-// Pauses between attempts to reach the database.
-const (
-	minStorePause = 10 * time.Millisecond
-	maxStorePause = time.Second
-)
-
 // Start sends the on_start of every claim and settles what comes of it. It does not block. Claims beyond [Dispatcher.Room]
 // wait for their turn. After [Dispatcher.Drain] they are left to whoever takes them over.
 func (d *Dispatcher) Start(claims []store.Claim) {
@@ -33,7 +27,10 @@ func (d *Dispatcher) start(c *store.Claim) {
 	o, ok := d.deliverStart(c)
 	d.starts.leave(c.Host)
 	if ok {
-		d.settle(o)
+		d.persist(&d.settling, func() error {
+			_, err := d.settler.Settle(d.work, o)
+			return err
+		})
 	}
 }
 
@@ -118,19 +115,4 @@ func (d *Dispatcher) cancelAction(c *store.Claim, body []byte) []task.Action {
 		return nil
 	}
 	return []task.Action{action}
-}
-
-// settle reports o, as often as it takes.
-func (d *Dispatcher) settle(o task.Outcome) {
-	pause := minStorePause
-	for {
-		_, err := d.settler.Settle(d.work, o)
-		if d.settling.report(d.work, err); err == nil {
-			return
-		}
-		if !sleep(pause, d.work.Done(), nil) {
-			return
-		}
-		pause = min(2*pause, maxStorePause)
-	}
 }

@@ -4,6 +4,13 @@ import (
 	"context"
 	"log/slog"
 	"sync/atomic"
+	"time"
+)
+
+// Pauses between attempts to reach the database.
+const (
+	minStorePause = 10 * time.Millisecond
+	maxStorePause = time.Second
 )
 
 // trouble logs an error that repeats itself once when it begins, and once when it is over.
@@ -22,5 +29,15 @@ func (t *trouble) report(ctx context.Context, err error) {
 		}
 	case err == nil && t.on.Load() && t.on.Swap(false):
 		t.log.Info(t.what + ": works again")
+	}
+}
+
+// persist calls write as often as it takes, while the process lives.
+func (d *Dispatcher) persist(t *trouble, write func() error) {
+	for pause := minStorePause; ; pause = min(2*pause, maxStorePause) {
+		err := write()
+		if t.report(d.work, err); err == nil || !sleep(pause, d.work.Done(), nil) {
+			return
+		}
 	}
 }
