@@ -178,8 +178,7 @@ func (d *Dispatcher) Room() task.Room { return d.starts.room() }
 func (d *Dispatcher) Host(name string) task.HostState {
 	s := d.hosts.state(name)
 	for _, w := range []*windows{d.starts, d.outbox} {
-		_, waiting := w.held(name)
-		s.Queued += waiting
+		s.Queued += w.queued(name)
 	}
 	return s
 }
@@ -298,7 +297,7 @@ func (d *Dispatcher) after(c *call, a *answer, v Verdict, f failed) (pause time.
 	switch {
 	case again:
 		r = resultRetry
-	case a.err != nil && refused(a.err):
+	case refused(a.err):
 		r = resultRefused
 	}
 	d.metrics.of(c.trigger).requests[r].Inc()

@@ -17,20 +17,20 @@ type windows struct {
 	// shut is how many may go to hosts whose breakers are not closed.
 	shut func() map[string]int
 
-	mu    sync.Mutex
-	out   int
-	lanes map[string]*lane // hosts without anything are left out
-	turn  []*lane          // those where somebody waits, in the order in which they get a place
+	mu     sync.Mutex
+	out    int
+	byHost map[string]*window // hosts without anything are left out
+	turn   []*window          // those where somebody waits, in the order in which they get a place
 }
 
-// lane is what is held for a host: what is out, what waits for a place, and what has given its place back for a while.
-type lane struct {
+// window is what is held for a host: what is out, what waits for a place, and what has given its place back for a while.
+type window struct {
 	held, out int
 	waiting   []func()
 }
 
 func newWindows(total, perHost int, shut func() map[string]int, onRoom func()) *windows {
-	return &windows{total: total, perHost: perHost, shut: shut, onRoom: onRoom, lanes: map[string]*lane{}}
+	return &windows{total: total, perHost: perHost, shut: shut, onRoom: onRoom, byHost: map[string]*window{}}
 }
 
 // room is how much more may be claimed. The caller may keep and change it.
@@ -38,48 +38,52 @@ func (w *windows) room() task.Room {
 	shut := w.shut()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	r := task.Room{
-		Total: max(0, w.total-w.out), Window: w.total, PerHost: w.perHost, Busy: make(map[string]int, len(w.lanes)), Shut: shut,
-	}
-	for host, l := range w.lanes {
-		r.Busy[host] = l.held
+	r := w.left()
+	r.Busy, r.Shut = make(map[string]int, len(w.byHost)), shut
+	for host, h := range w.byHost {
+		r.Busy[host] = h.held
 	}
 	return r
 }
 
-// held is how much is out to host and how much waits.
-func (w *windows) held(host string) (out, waiting int) {
+// left is how much more may be out, whatever is held for each host.
+func (w *windows) left() task.Room {
+	return task.Room{Total: w.total - w.out, Window: w.total, PerHost: w.perHost}
+}
+
+// queued is how much is held for host that is not out.
+func (w *windows) queued(host string) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if l := w.lanes[host]; l != nil {
-		return l.out, l.held - l.out
+	if h := w.byHost[host]; h != nil {
+		return h.held - h.out
 	}
-	return 0, 0
+	return 0
 }
 
 func (w *windows) hosts() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return slices.Collect(maps.Keys(w.lanes))
+	return slices.Collect(maps.Keys(w.byHost))
 }
 
 // enter runs send in a goroutine as soon as there is a place for it. send must call leave once.
 func (w *windows) enter(host string, send func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	l := w.lanes[host]
-	if l == nil {
-		l = &lane{}
-		w.lanes[host] = l
+	h := w.byHost[host]
+	if h == nil {
+		h = &window{}
+		w.byHost[host] = h
 	}
-	l.held++
-	w.wait(l, func() { go send() })
+	h.held++
+	w.wait(h, func() { go send() })
 }
 
 // wait calls enter, which must not block, as soon as there is a place.
-func (w *windows) wait(l *lane, enter func()) {
-	if l.waiting = append(l.waiting, enter); len(l.waiting) == 1 {
-		w.turn = append(w.turn, l)
+func (w *windows) wait(h *window, enter func()) {
+	if h.waiting = append(h.waiting, enter); len(h.waiting) == 1 {
+		w.turn = append(w.turn, h)
 	}
 	w.promote()
 }
@@ -95,7 +99,7 @@ func (w *windows) pause(host string) {
 func (w *windows) resume(host string, stop <-chan struct{}) bool {
 	entered := make(chan struct{})
 	w.mu.Lock()
-	w.wait(w.lanes[host], func() { close(entered) })
+	w.wait(w.byHost[host], func() { close(entered) })
 	w.mu.Unlock()
 	select {
 	case <-stop:
@@ -118,18 +122,16 @@ func (w *windows) leave(host string) {
 // free gives up a place over all hosts, and what is held for host. One that waits has it.
 func (w *windows) free(host string, held int) {
 	w.mu.Lock()
-	l := w.lanes[host]
-	before := task.Room{Total: w.total - w.out, Window: w.total, PerHost: w.perHost}
-	missed := before.Total <= 0 || l.held >= before.Share(l.held)
+	h := w.byHost[host]
+	before := w.left()
+	missed := before.Total <= 0 || h.held >= before.Share(h.held)
 	w.out--
-	l.out--
-	l.held -= held
+	h.out--
+	h.held -= held
 	// The share of others grows when something is free; it matters when there is more out than one of them may have.
-	after := before
-	after.Total++
-	missed = missed || w.out >= w.perHost && after.Share(0) > before.Share(0)
-	if l.held == 0 {
-		delete(w.lanes, host)
+	missed = missed || w.out >= w.perHost && w.left().Share(0) > before.Share(0)
+	if h.held == 0 {
+		delete(w.byHost, host)
 	}
 	w.promote()
 	w.mu.Unlock()
@@ -141,19 +143,18 @@ func (w *windows) free(host string, held int) {
 // promote gives places to those who wait, as long as there are any: the hosts take turns.
 func (w *windows) promote() {
 	for i := 0; i < len(w.turn) && w.out < w.total; {
-		l := w.turn[i]
-		room := task.Room{Total: w.total - w.out, Window: w.total, PerHost: w.perHost}
-		if l.out >= room.Share(l.out) {
+		h := w.turn[i]
+		if h.out >= w.left().Share(h.out) {
 			i++
 			continue
 		}
 		w.turn = slices.Delete(w.turn, i, i+1)
-		enter := l.waiting[0]
-		if l.waiting = l.waiting[1:]; len(l.waiting) > 0 {
-			w.turn = append(w.turn, l)
+		enter := h.waiting[0]
+		if h.waiting = h.waiting[1:]; len(h.waiting) > 0 {
+			w.turn = append(w.turn, h)
 		}
 		w.out++
-		l.out++
+		h.out++
 		enter()
 	}
 }
