@@ -1,7 +1,6 @@
 package dispatch
 
 import (
-	"errors"
 	"net/http"
 	"time"
 
@@ -9,10 +8,10 @@ import (
 )
 
 const (
-	// breakAfter is how many failures in a row open a breaker. It is more than a lone action makes in forgetAfter: that
-	// only follows its own policy.
+	// breakAfter is how many failures in a row open a breaker. It is more than a lone action has by the default policies before
+	// it is given up, or rests for longer than forgetAfter: that only follows its own policy.
 	breakAfter = 10
-	// forgetAfter is how long a failure counts.
+	// forgetAfter is how long after a failure the next one is in a row with it.
 	forgetAfter = time.Minute
 	// The pauses before probes, of which up to half is taken off at random.
 	firstProbe = time.Second
@@ -48,7 +47,7 @@ const (
 // for the request that got it.
 func presenceOf(status int, err error) presence {
 	switch {
-	case err != nil && (refused(err) || errors.Is(err, errUnusable)):
+	case unsendable(err):
 		return nothingKnown
 	case err != nil, status == http.StatusBadGateway, status == http.StatusServiceUnavailable, status == http.StatusGatewayTimeout:
 		return absent

@@ -25,12 +25,15 @@ const (
 // errUnusable: an action from which no request can be made.
 var errUnusable = errors.New("the action is not usable")
 
+// unsendable: what err says would be so again, and nothing has gone out.
+func unsendable(err error) bool { return refused(err) || errors.Is(err, errUnusable) }
+
 // Classify judges an attempt by the answer's status, or by the error when there was no answer.
 // 2xx is accepted. 5xx, 408, 425 and 429 pass with time, and so may everything that goes wrong on the network. The rest
 // is given up: 3xx (redirects are not followed), other 4xx, and what the guard refuses.
 func Classify(status int, err error) Verdict {
 	switch {
-	case err != nil && (refused(err) || errors.Is(err, errUnusable)):
+	case unsendable(err):
 		return GiveUp
 	case err != nil:
 		return Retry

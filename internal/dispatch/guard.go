@@ -159,9 +159,9 @@ func (g *Guard) check(addr netip.Addr) error {
 	if g.any || g.listed(addr) {
 		return nil
 	}
-	for _, reached := range reached(addr) {
-		c := classOf(reached)
-		if c == "" || c == loopback && g.loopback || c == private && g.private || g.listed(reached) {
+	for _, end := range reached(addr) {
+		c := classOf(end)
+		if c == "" || c == loopback && g.loopback || c == private && g.private || g.listed(end) {
 			continue
 		}
 		return &refusedError{addr: addr, class: c}
@@ -170,12 +170,7 @@ func (g *Guard) check(addr netip.Addr) error {
 }
 
 func (g *Guard) listed(addr netip.Addr) bool {
-	for _, network := range g.networks {
-		if network.Contains(addr) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(g.networks, func(network netip.Prefix) bool { return network.Contains(addr) })
 }
 
 // Control is for [net.Dialer]: it refuses the address that is about to be dialed, after the name has been resolved.

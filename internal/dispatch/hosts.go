@@ -162,8 +162,8 @@ func (k *host) wake() {
 	}
 }
 
-// forget keeps the hosts that are remembered in bounds. One whose breaker is not closed is idle for that: it goes after the
-// others, but for the last one called.
+// forget keeps the hosts that are remembered in bounds. One whose breaker is not closed has nothing out just because of that:
+// it goes after all others but the last one called, which would be forgotten with each call.
 func (h *hosts) forget() {
 	for h.idle.Len() > maxIdleHosts {
 		oldest := h.idle.Back()
