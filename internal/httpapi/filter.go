@@ -69,6 +69,7 @@ var (
 		"batch_id": filterBatch,
 		"cursor":   filterCursor,
 	}
+	hostFilters = filters{"cursor": filterHost}
 )
 
 // parseList reads the query of a list. The error names every parameter that is wrong.

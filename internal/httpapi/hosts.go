@@ -1,40 +1,20 @@
 package httpapi
 
 import (
+	"context"
 	"net/http"
-	"net/url"
-	"strconv"
 	"time"
 
 	"taskrunner/api"
-	"taskrunner/internal/jsonread"
+	"taskrunner/internal/store"
 	"taskrunner/internal/task"
 )
 
 // listHosts is GET /hosts.
 func (s *server) listHosts(w http.ResponseWriter, r *http.Request) error {
-	query, err := url.ParseQuery(r.URL.RawQuery)
+	states, err := readPage(w, r, hostFilters, 0, s.hosts, func(h *task.HostState, _ store.Sort) string { return h.Name })
 	if err != nil {
-		return invalidf("the query is not well-formed")
-	}
-	size := defaultPage
-	for _, name := range []string{"page_size", "per_page"} { // per_page overrides
-		if value := query.Get(name); value != "" {
-			n, ok := clamped(value, 1, maxPage)
-			if !ok {
-				return invalidf("%s: must be a whole number, is %s", name, jsonread.Quote(value))
-			}
-			size = n
-		}
-	}
-	var states []task.HostState
-	if s.Starts != nil {
-		states = s.Starts.Hosts(query.Get("cursor"), size+1)
-	}
-	if len(states) > size {
-		states = states[:size]
-		next := url.Values{"cursor": {states[size-1].Name}, "page_size": {strconv.Itoa(size)}}
-		w.Header().Set("Link", "<"+r.URL.EscapedPath()+"?"+next.Encode()+`>; rel="next"`)
+		return err
 	}
 	list := make([]api.Host, len(states))
 	for i := range states {
@@ -47,6 +27,14 @@ func (s *server) listHosts(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	return writeJSON(w, http.StatusOK, list)
+}
+
+// hosts is a page of those that this process knows, after the one in f.
+func (s *server) hosts(_ context.Context, f store.Filter) (page store.Page[task.HostState], _ error) {
+	if s.Starts != nil {
+		page.Items = s.Starts.Hosts(f.Host, f.Limit)
+	}
+	return page, nil
 }
 
 func breaker(h *task.HostState) api.Breaker {
