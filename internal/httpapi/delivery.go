@@ -176,7 +176,7 @@ func delivery(d *store.DeliveryDetail) *api.Delivery {
 	}
 	for i, a := range d.Attempts {
 		shown.Attempts[i] = api.Attempt{
-			At: at(a.At), DurationMS: float64(a.Took.Microseconds()) / float64(time.Millisecond/time.Microsecond),
+			At: at(a.At), DurationMS: float64(a.Took.Microseconds()) / 1000,
 			Status: orNil(a.Status), Error: orNil(a.Error), Answer: orNil(a.Answer),
 		}
 	}

@@ -97,11 +97,13 @@ func explain(r *http.Request, err error) (f *failure, ok bool) {
 		return &failure{code: invalid, details: problems.Strings()}, true
 	}
 	if refusal, is := errors.AsType[*task.Refusal](err); is {
-		if c := refusals[refusal.Code]; c == unauthorized {
+		switch c := refusals[refusal.Code]; c {
+		case 0:
+		case unauthorized:
 			return errHandle, true
-		} else if c == invalid {
+		case invalid:
 			return invalidf("%s", refusal.Message), true
-		} else if c != 0 {
+		default:
 			return &failure{code: c, message: refusal.Message}, true
 		}
 	}

@@ -299,13 +299,15 @@ func (w *why) toStart() []string {
 	for _, i := range w.held() {
 		list = append(list, w.free(i))
 	}
-	if s.Status == task.Pending && w.Ahead > 0 && len(list) > 0 {
-		list = append(list, "Those in front of it start first, unless it gets a higher priority")
-	}
-	if s.Status == task.Pending && len(list) == 0 && w.target.Breaker != task.BreakerClosed {
-		return append(list, "Its host answers a request again")
-	}
-	if s.Status == task.Pending && len(list) == 0 && (w.hostFull() || w.allFull() || w.shareTaken()) {
+	switch {
+	case s.Status != task.Pending:
+	case len(list) > 0:
+		if w.Ahead > 0 {
+			list = append(list, "Those in front of it start first, unless it gets a higher priority")
+		}
+	case w.target.Breaker != task.BreakerClosed:
+		list = append(list, "Its host answers a request again")
+	case w.hostFull() || w.allFull() || w.shareTaken():
 		list = append(list, "A request that is on its way is answered, so that there is room to send another")
 	}
 	return list
