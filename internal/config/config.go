@@ -256,9 +256,6 @@ func readWebhookSecrets(c *Config, value string) error {
 
 // readSecrets reads a list, of which it repeats nothing: only the place of what is wrong.
 func readSecrets(value string, read func(secret string) error) error {
-	if strings.Trim(value, ", \t\r\n") == "" {
-		return errors.New("must not be blank; leave it out to do without")
-	}
 	var errs []error
 	n := 0
 	for secret := range strings.SplitSeq(value, ",") {
@@ -269,6 +266,9 @@ func readSecrets(value string, read func(secret string) error) error {
 		if err := read(secret); err != nil {
 			errs = append(errs, fmt.Errorf("number %d: %w", n, err))
 		}
+	}
+	if n == 0 {
+		return errors.New("must not be blank; leave it out to do without")
 	}
 	return errors.Join(errs...)
 }
