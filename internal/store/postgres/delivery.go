@@ -20,11 +20,7 @@ func (s *Store) ClaimDeliveries(ctx context.Context, p store.ClaimDeliveriesPara
 	}
 	err := s.run(ctx, func(ctx context.Context, t *tx) error {
 		claimed = store.ClaimedDeliveries{}
-		limits := map[string]int{}
-		for _, host := range p.Room.Apart() {
-			limits[host] = p.Room.Host(host)
-		}
-		args := []any{s.skew(), p.Lease, p.Room.Host(""), limits, most(p.Room)}
+		args := []any{s.skew(), p.Lease, p.Room.Host(""), p.Room.ByHost(), most(p.Room)}
 		t.rows("claim_deliveries", args, func(rows pgx.Rows) error {
 			var d store.Delivery
 			var trigger int16
