@@ -131,7 +131,6 @@ func (s *sender) request(ctx context.Context, c *call) (*http.Request, error) {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, fmt.Errorf("%w: its URL is not valid", errUnusable) // the parser's error repeats the URL
 	}
-	id := c.id.String()
 	if c.trigger != task.TriggerBatchComplete { // of which there is nothing to report
 		u.RawQuery = s.query(u.RawQuery, c)
 	}
@@ -140,7 +139,7 @@ func (s *sender) request(ctx context.Context, c *call) (*http.Request, error) {
 		Method: strings.ToUpper(c.action.Verb),
 		URL:    u, Host: u.Host,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: s.header(c, id),
+		Header: s.header(c),
 	}
 	if body := c.action.Body; body != nil {
 		// The transport knows this type, and writes header and body in one piece.
@@ -171,7 +170,7 @@ func (s *sender) query(existing string, c *call) string {
 	return existing + "&" + query
 }
 
-func (s *sender) header(c *call, id string) http.Header {
+func (s *sender) header(c *call) http.Header {
 	const ours = 9
 	n := len(c.action.Headers) + ours
 	header := make(http.Header, n)
@@ -190,9 +189,9 @@ func (s *sender) header(c *call, id string) http.Header {
 	key := task.IdempotencyKey(c.id, c.trigger, c.place)
 	set("Idempotency-Key", key)
 	if c.trigger == task.TriggerBatchComplete {
-		set("X-Batch-Id", id)
+		set("X-Batch-Id", c.id.String())
 	} else {
-		set("X-Task-Id", id)
+		set("X-Task-Id", c.id.String())
 	}
 	set("X-Task-Trigger", triggerName(c.trigger))
 	set("Traceparent", s.traceparent())

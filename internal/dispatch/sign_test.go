@@ -89,9 +89,9 @@ func TestSignedAgain(t *testing.T) {
 		s := &sender{secrets: secrets, random: func() uint64 { return 1 }}
 		c := call{id: testID, trigger: task.TriggerStart, action: &task.Action{Verb: "Post", Body: json.RawMessage("1")}}
 		verifier := client.NewVerifier(secrets...)
-		first := s.header(&c, testID.String())
+		first := s.header(&c)
 		time.Sleep(client.Tolerance + 2*time.Second)
-		again := s.header(&c, testID.String())
+		again := s.header(&c)
 		if err := verifier.Verify(again, c.action.Body); err != nil {
 			t.Error(err)
 		}
