@@ -49,7 +49,7 @@ func TestDeliveryFilters(t *testing.T) {
 	s := withOutbox(t, 3)
 	id := testID(7).String()
 	for _, path := range []string{"/deliveries", "/webhook-deliveries"} {
-		query := "?state=dead,%20pending&status=dead&host=a.test:8080&task_id=" + id + "&batch_id=" + id + "&page=2&per_page=3&kind=ignored"
+		query := "?state=dead,%20pending&status=dead&host=A.test:8080&task_id=" + id + "&batch_id=" + id + "&page=2&per_page=3&kind=ignored"
 		if w := s.do("GET", path+query, ""); w.Code != 200 {
 			t.Fatalf("%d %s", w.Code, w.Body)
 		}
@@ -102,7 +102,7 @@ func TestRetryDead(t *testing.T) {
 		want int
 	}{
 		{`{"all":true}`, n - 2}, {`{"host":"a.test"}`, (n+1)/2 - 1}, {`{"host":"none"}`, 0},
-		{`{"all":false,"host":"b.test"}`, n/2 - 1},
+		{`{"all":false,"host":"B.test"}`, n/2 - 1},
 	} {
 		s := withOutbox(t, n, store.DeliveryPending, store.DeliveryDone)
 		w := s.do("POST", "/deliveries/retry", c.body)

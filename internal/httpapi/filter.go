@@ -225,8 +225,9 @@ func filterTask(f *store.Filter, values []string) (reason string) {
 	return reason
 }
 
+// filterHost takes a host as it may stand in a URL; they are stored as [store.Host] has them.
 func filterHost(f *store.Filter, values []string) string {
-	f.Host = values[0]
+	f.Host = strings.ToLower(values[0])
 	return textProblem(values[0])
 }
 
