@@ -28,7 +28,7 @@ func DeliveredAction(actions []byte, trigger task.Trigger, place int, c *task.Co
 	return a, nil
 }
 
-// Repeated names the deliveries that may have more than MaxAttempts attempts now: some that failed again.
+// Repeated names the deliveries that may have more than KeptAttempts attempts now: some that failed again.
 func Repeated(attempts []Attempt) []task.ID {
 	var ids []task.ID
 	for i := range attempts {

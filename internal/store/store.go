@@ -237,8 +237,8 @@ type AttemptRecord struct {
 	Answer string
 }
 
-// MaxAttempts is how many attempts of a delivery are kept, the newest ones; the one that is accepted may come to them.
-const MaxAttempts = 100
+// KeptAttempts is how many attempts of a delivery are kept, the newest ones; the one that is accepted may come to them.
+const KeptAttempts = 100
 
 // Item is a task in a list.
 type Item struct {
@@ -281,7 +281,7 @@ type DeliveryItem struct {
 type DeliveryDetail struct {
 	DeliveryItem
 	Action   task.Action
-	Attempts []AttemptRecord // oldest first, the newest MaxAttempts
+	Attempts []AttemptRecord // oldest first, the newest KeptAttempts
 }
 
 // Filter selects tasks. Zero members do not filter.

@@ -117,7 +117,7 @@ func (s *Store) FinishDeliveries(ctx context.Context, attempts []store.Attempt) 
 		t.exec("finish_deliveries", s.skew(), ids, states, retries, statuses, errs)
 		t.exec("insert_attempts", ids, at, took, statuses, errs, answers)
 		if repeated := store.Repeated(attempts); len(repeated) > 0 {
-			t.exec("trim_attempts", uuids(repeated), store.MaxAttempts)
+			t.exec("trim_attempts", uuids(repeated), store.KeptAttempts)
 		}
 		return nil
 	})

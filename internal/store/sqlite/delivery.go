@@ -94,7 +94,7 @@ func (s *Store) FinishDeliveries(ctx context.Context, attempts []store.Attempt) 
 		})
 		t.put("finish_deliveries", given)
 		t.put("insert_attempts", given)
-		t.put("trim_attempts", givenIDs(store.Repeated(attempts)), int64(store.MaxAttempts))
+		t.put("trim_attempts", givenIDs(store.Repeated(attempts)), int64(store.KeptAttempts))
 		return t.err
 	})
 	if err != nil {

@@ -121,7 +121,7 @@ func testAttempts(t *testing.T, e *env) {
 func testAttemptsAreBounded(t *testing.T, e *env) {
 	e.ended(2, 1)
 	claimed := e.claimDeliveries(ample()).Deliveries
-	for i := range store.MaxAttempts + 3 {
+	for i := range store.KeptAttempts + 3 {
 		a := attempt(claimed[0], store.DeliveryPending, 500, fmt.Sprint(i), 0)
 		if i < 2 {
 			e.finishDeliveries(a, attempt(claimed[1], store.DeliveryPending, 500, "other", 0))
@@ -130,7 +130,7 @@ func testAttemptsAreBounded(t *testing.T, e *env) {
 		}
 	}
 	d := e.record(claimed[0].ID)
-	if len(d.Attempts) != store.MaxAttempts || d.Attempts[0].Error != "3" || d.Failures != store.MaxAttempts+3 {
+	if len(d.Attempts) != store.KeptAttempts || d.Attempts[0].Error != "3" || d.Failures != store.KeptAttempts+3 {
 		t.Errorf("%d attempts of %d failures, the first is %q", len(d.Attempts), d.Failures, d.Attempts[0].Error)
 	}
 	if n := len(e.record(claimed[1].ID).Attempts); n != 2 {
