@@ -127,9 +127,13 @@ func parseRetry(body []byte) (store.Filter, error) {
 	r := jsonread.NewReader("")
 	fields := make([]jsonread.Value, len(retryFields))
 	r.Fields(v, retryFields, fields)
-	chosen := false
-	for i, name := range retryFields[:3] {
+	chosen, all := false, false
+	for i, name := range retryFields {
 		if fields[i].IsNull() {
+			continue
+		}
+		if name == "all" {
+			all, _ = r.Bool(name, fields[i])
 			continue
 		}
 		chosen = true
@@ -140,10 +144,6 @@ func parseRetry(body []byte) (store.Filter, error) {
 		} else if reason := deliveryFilters[name](&f, []string{text}); reason != "" {
 			r.Addf(name, "%s", reason)
 		}
-	}
-	all := false
-	if !fields[3].IsNull() {
-		all, _ = r.Bool("all", fields[3])
 	}
 	if r.Count() == 0 && chosen == all {
 		r.Addf("", `needs either some of host, task_id and batch_id, or "all": true for every dead delivery`)
