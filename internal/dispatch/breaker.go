@@ -88,6 +88,7 @@ func (b *breaker) report(p presence, now time.Time, random uint64) {
 		}
 		b.failures++
 		b.failed = now
+		// Half-open it opens for anybody, also for one that was sent before it opened: that says the same as the probe would.
 		if b.state == task.BreakerHalfOpen || b.state == task.BreakerClosed && b.failures >= breakAfter {
 			pause := min(firstProbe<<min(b.openings, 10), lastProbe)
 			pause -= time.Duration(random % uint64(pause/2))

@@ -128,7 +128,8 @@ func (w *windows) free(host string, held int) {
 	w.out--
 	h.out--
 	h.held -= held
-	// The share of others grows when something is free; it matters when there is more out than one of them may have.
+	// The share of others grows when something is free; it matters when there is more out than one of them may have. Those
+	// that have some are told with those that have none, a few places later: to ask each would cost more than the delay.
 	missed = missed || w.out >= w.perHost && w.left().Share(0) > before.Share(0)
 	if h.held == 0 {
 		delete(w.byHost, host)
