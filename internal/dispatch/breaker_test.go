@@ -228,6 +228,50 @@ func TestProbeIsClaimed(t *testing.T) {
 	})
 }
 
+// A host that fails is given no more than it takes to open its breaker, but for what is out already.
+func TestFailingHostIsGivenLittle(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var rooms atomic.Int64
+		answers := make(chan error)
+		f := newFixture(t, Options{OnRoom: func() { rooms.Add(1) }}, func(*http.Request) (*http.Response, error) {
+			if err := <-answers; err != nil {
+				return nil, err
+			}
+			return respond(200, "")
+		})
+		var claims []store.Claim
+		for range breakAfter {
+			claims = append(claims, claim("a"))
+		}
+		whole := f.Room().Host("a")
+		f.Start(claims)
+		for n := 1; n < breakAfter; n++ {
+			answers <- io.EOF
+			synctest.Wait()
+			want := whole - len(claims)
+			if n >= breakAfter/2 {
+				want = 0
+			}
+			if got := f.Room().Host("a"); got != want {
+				t.Errorf("room for %d after %d failures, want %d", got, n, want)
+			}
+		}
+		if rooms.Load() != 0 {
+			t.Errorf("OnRoom %d times", rooms.Load())
+		}
+		answers <- nil
+		synctest.Wait()
+		if got, want := f.Room().Host("a"), whole-len(claims)+1; got != want || rooms.Load() != 1 {
+			t.Errorf("room for %d after a success, want %d; OnRoom %d times", got, want, rooms.Load())
+		}
+		for range len(claims) - 1 {
+			answers <- nil
+		}
+		synctest.Wait()
+	})
+}
+
 // Claimed on_starts of a worker that always answers 503 wait for their host. The next probe is left to one that is claimed
 // only then: another worker of that host may be well.
 func TestProbeIsNewFirst(t *testing.T) {

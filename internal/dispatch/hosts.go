@@ -32,7 +32,7 @@ type hosts struct {
 
 	mu     sync.Mutex
 	byName map[string]*host
-	shut   map[string]*host // whose breaker is not closed
+	shut   map[string]*host // for which not just any number may be claimed
 	idle   *list.List       // of *host: nothing is out to it; the front one was called last
 }
 
@@ -70,11 +70,8 @@ func newHosts(r prometheus.Registerer, random func() uint64, onChange func()) *h
 func (h *hosts) count(state task.Breaker) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if state == task.BreakerClosed {
-		return len(h.byName) - len(h.shut)
-	}
 	n := 0
-	for _, k := range h.shut {
+	for _, k := range h.byName {
 		if k.state == state {
 			n++
 		}
@@ -102,6 +99,7 @@ func (h *hosts) admit(name string) (changed <-chan struct{}) {
 		h.idle.Remove(k.idle)
 		k.idle = nil
 	}
+	h.limit(k)
 	return nil
 }
 
@@ -110,23 +108,23 @@ func (h *hosts) admit(name string) (changed <-chan struct{}) {
 func (h *hosts) report(name string, p presence, a *answer) (down bool) {
 	h.mu.Lock()
 	k := h.byName[name]
-	before := k.room()
-	openings := k.openings
+	before, openings := k.more(), k.openings
 	k.report(p, time.Now(), h.random())
 	k.remember(p, a)
 	if k.openings > openings {
 		h.open(k)
 	}
-	if k.state == task.BreakerClosed && before >= 0 {
-		delete(h.shut, name)
+	if down = k.state != task.BreakerClosed; !down && k.timer != nil {
 		k.timer.Stop()
+		k.timer = nil
 	}
-	if k.inFlight--; k.inFlight == 0 {
+	k.inFlight--
+	h.limit(k)
+	if k.inFlight == 0 {
 		k.idle = h.idle.PushFront(k)
 		h.forget()
 	}
-	down = k.state != task.BreakerClosed
-	eased := before >= 0 && k.room() != 0 && k.room() != before
+	eased := before >= 0 && k.more() != 0 && k.more() != before
 	if eased {
 		k.wake()
 	}
@@ -140,7 +138,6 @@ func (h *hosts) report(name string, p presence, a *answer) (down bool) {
 // open begins the pause of a breaker that has opened.
 func (h *hosts) open(k *host) {
 	h.openings.Inc()
-	h.shut[k.name] = k
 	k.timer = time.AfterFunc(time.Until(k.probe), func() {
 		h.mu.Lock()
 		k.due(time.Now())
@@ -152,6 +149,24 @@ func (h *hosts) open(k *host) {
 		h.mu.Unlock()
 		h.onChange()
 	})
+}
+
+// more is how many more may be claimed for it: -1 for any number. One that fails is given no more than it takes to open its
+// breaker, after which all that is claimed for it has to wait.
+func (k *host) more() int {
+	if k.state == task.BreakerClosed && k.failures >= breakAfter/2 {
+		return max(0, breakAfter-k.failures-k.inFlight)
+	}
+	return k.room()
+}
+
+// limit keeps shut.
+func (h *hosts) limit(k *host) {
+	if k.more() < 0 {
+		delete(h.shut, k.name)
+	} else {
+		h.shut[k.name] = k
+	}
 }
 
 // wake tells those who wait that it is worth to ask again.
@@ -200,13 +215,13 @@ func (k *host) remember(p presence, a *answer) {
 	}
 }
 
-// room is how many requests may go to those hosts whose breakers are not closed.
+// room is how many more may be claimed for those hosts for which not just any number may.
 func (h *hosts) room() map[string]int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	room := make(map[string]int, len(h.shut))
 	for name, k := range h.shut {
-		room[name] = k.room()
+		room[name] = k.more()
 	}
 	return room
 }

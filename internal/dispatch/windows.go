@@ -14,7 +14,7 @@ type windows struct {
 	total, perHost int
 	// onRoom is called, outside of the lock, when a place becomes free that somebody may have missed.
 	onRoom func()
-	// shut is how many may go to hosts whose breakers are not closed.
+	// shut is how many more may be claimed for hosts that fail.
 	shut func() map[string]int
 
 	mu     sync.Mutex

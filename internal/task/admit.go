@@ -71,7 +71,7 @@ type Room struct {
 	Window int
 	// Busy is how much of its window a host uses; a host that is not there uses none.
 	Busy map[string]int
-	// Shut hosts have no more than that, whatever their window says: their breakers are not closed.
+	// Shut hosts have no more than that, whatever their window says: they fail, or their breakers are not closed.
 	Shut map[string]int
 }
 
