@@ -5,12 +5,12 @@ package group
 import (
 	"context"
 	"errors"
-	"sync/atomic"
+	"sync"
 	"time"
 )
 
 var (
-	// ErrStopped is the answer to calls that come after the group has stopped, or were not begun by then.
+	// ErrStopped is the answer to calls that come after the group has stopped.
 	ErrStopped = errors.New("stopped")
 	// ErrBusy is the answer to calls that were not begun in time. They are never carried out.
 	ErrBusy = errors.New("busy for too long")
@@ -21,32 +21,32 @@ var (
 type Group[In, Out any] struct {
 	do    func(ctx context.Context, items []In) ([]Out, error)
 	split func(error) bool
-	max   int
+	limit int
 	wait  time.Duration
-	calls chan *call[In, Out]
-	done  chan struct{}
+	added chan struct{} // there are calls
+
+	mu      sync.Mutex
+	calls   []*call[In, Out] // that are not begun, in the order in which they came
+	stopped bool
 }
 
 type call[In, Out any] struct {
-	// taken: by the group, to be carried out, or by the caller, who waits no longer.
-	taken atomic.Bool
 	items []In
+	came  time.Time
 	out   []Out
 	err   error
-	done  chan struct{}
+	done  chan struct{} // closed when out and err are there
 }
 
-// New makes a group that hands do the items of one or more callers, together no more than limit unless one caller
-// alone brings more. do answers every item in its place. When it fails for a whole group and split says that the error
-// may be one caller's, each caller's items are carried out on their own, so that nobody fails for another's.
-// A call that is not begun within wait fails with ErrBusy; 0: it waits for as long as it takes.
+// New makes a group that hands do the items of one or more callers, in the order of their calls, together no more than limit
+// unless one caller alone brings more. do answers every item in its place. When it fails for a whole group and split says
+// that the error may be one caller's, each caller's items are carried out on their own, so that nobody fails for another's.
+// A call that has to wait for other groups, and is not begun within wait, fails with ErrBusy; 0: it waits for as long as it
+// takes.
 func New[In, Out any](
 	limit int, wait time.Duration, do func(ctx context.Context, items []In) ([]Out, error), split func(error) bool,
 ) *Group[In, Out] {
-	return &Group[In, Out]{
-		do: do, split: split, max: limit, wait: wait,
-		calls: make(chan *call[In, Out], limit), done: make(chan struct{}),
-	}
+	return &Group[In, Out]{do: do, split: split, limit: limit, wait: wait, added: make(chan struct{}, 1)}
 }
 
 // Do has items carried out and waits for it. A ctx that ends does not undo them: their fate is then not known.
@@ -54,41 +54,32 @@ func (g *Group[In, Out]) Do(ctx context.Context, items ...In) ([]Out, error) {
 	if len(items) == 0 {
 		return nil, nil
 	}
-	c := &call[In, Out]{items: items, done: make(chan struct{})}
-	var late <-chan time.Time
-	if g.wait > 0 {
-		timer := time.NewTimer(g.wait)
-		defer timer.Stop()
-		late = timer.C
+	c := &call[In, Out]{items: items, came: time.Now(), done: make(chan struct{})}
+	if !g.add(c) {
+		return nil, ErrStopped
 	}
 	select {
-	case g.calls <- c:
-	case <-late:
-		return nil, ErrBusy
-	case <-g.done:
-		return nil, ErrStopped
+	case <-c.done:
+		return c.out, c.err
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	for {
+}
+
+// add is false when the group has stopped.
+func (g *Group[In, Out]) add(c *call[In, Out]) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.stopped {
+		return false
+	}
+	if g.calls = append(g.calls, c); len(g.calls) == 1 {
 		select {
-		case <-c.done:
-			return c.out, c.err
-		case <-late:
-			if c.taken.CompareAndSwap(false, true) {
-				return nil, ErrBusy
-			}
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-g.done:
-			select {
-			case <-c.done:
-				return c.out, c.err
-			default:
-				return nil, ErrStopped
-			}
+		case g.added <- struct{}{}:
+		default:
 		}
 	}
+	return true
 }
 
 // grace is how long carrying out may go on after the group was told to stop.
@@ -96,50 +87,73 @@ const grace = 10 * time.Second
 
 // Run carries calls out until ctx ends, then what has been accepted by then, and returns.
 func (g *Group[In, Out]) Run(ctx context.Context) error {
-	defer close(g.done)
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })()
+	if g.wait > 0 {
+		go g.refuseLate(work)
+	}
 	for {
-		select {
-		case c := <-g.calls:
-			g.carryOut(work, g.gather(c))
-		case <-ctx.Done():
-			for {
-				select {
-				case c := <-g.calls:
-					g.carryOut(work, g.gather(c))
-				default:
-					return nil
-				}
+		last := ctx.Err() != nil
+		calls := g.gather(last)
+		switch {
+		case len(calls) > 0:
+			g.carryOut(work, calls)
+		case last:
+			return nil
+		default:
+			select {
+			case <-g.added:
+			case <-ctx.Done():
 			}
 		}
 	}
 }
 
-// gather takes first and what is waiting behind it, but for calls that were withdrawn.
-func (g *Group[In, Out]) gather(first *call[In, Out]) []*call[In, Out] {
-	var calls []*call[In, Out]
-	for c, n := first, 0; ; {
-		if c.taken.CompareAndSwap(false, true) {
-			calls = append(calls, c)
-			n += len(c.items)
+// refuseLate answers the calls that have waited too long for the group that is being carried out, until ctx ends.
+func (g *Group[In, Out]) refuseLate(ctx context.Context) {
+	for ctx.Err() == nil {
+		g.mu.Lock()
+		next := g.wait // nobody who comes later is late before that
+		for len(g.calls) > 0 {
+			if next = time.Until(g.calls[0].came.Add(g.wait)); next > 0 {
+				break
+			}
+			c := g.take(1)[0]
+			c.err = ErrBusy
+			close(c.done)
 		}
-		if n >= g.max {
-			return calls
-		}
+		g.mu.Unlock()
 		select {
-		case c = <-g.calls:
-		default:
-			return calls
+		case <-time.After(next):
+		case <-ctx.Done():
 		}
 	}
 }
 
-func (g *Group[In, Out]) carryOut(ctx context.Context, calls []*call[In, Out]) {
-	if len(calls) == 0 {
-		return
+// gather takes the calls that are carried out next. last: if there are none, none are accepted any more.
+func (g *Group[In, Out]) gather(last bool) []*call[In, Out] {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n, items := 0, 0
+	for n < len(g.calls) && (n == 0 || items+len(g.calls[n].items) <= g.limit) {
+		items += len(g.calls[n].items)
+		n++
 	}
+	g.stopped = last && n == 0
+	return g.take(n)
+}
+
+// take takes the first n calls.
+func (g *Group[In, Out]) take(n int) []*call[In, Out] {
+	calls := g.calls[:n:n]
+	if g.calls = g.calls[n:]; len(g.calls) == 0 {
+		g.calls = nil
+	}
+	return calls
+}
+
+func (g *Group[In, Out]) carryOut(ctx context.Context, calls []*call[In, Out]) {
 	items := calls[0].items
 	if len(calls) > 1 {
 		items = nil
