@@ -814,6 +814,68 @@ func TestDrain(t *testing.T) {
 	})
 }
 
+// An on_start that rests between attempts, or waits for a place or for its host, is not sent any more when sending ends.
+func TestDrainSendsNothingAgain(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		claims int
+		full   bool // another host has the only place
+	}{
+		"rests": {claims: 1}, "waits for a place": {claims: 1, full: true}, "waits for its host": {claims: breakAfter + 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var sent atomic.Int64
+				tr := newTraffic("slow")
+				window := breakAfter + 2
+				if c.full {
+					window = 1
+				}
+				f := newFixture(t, Options{Window: window, HostWindow: window, Timeout: 2 * time.Hour}, func(r *http.Request) (*http.Response, error) {
+					if r.URL.Host == "slow" {
+						return tr.send(r)
+					}
+					sent.Add(1)
+					return respond(503, "")
+				})
+				for range c.claims {
+					f.Start([]store.Claim{claim("failing")})
+				}
+				synctest.Wait()
+				if c.full {
+					f.Start([]store.Claim{claim("slow")})
+					time.Sleep(time.Minute) // the pause is over
+				}
+				synctest.Wait()
+				before := sent.Load()
+				drained := make(chan error, 1)
+				go func() { drained <- f.Drain(t.Context()) }()
+				synctest.Wait()
+				close(tr.release["slow"])
+				time.Sleep(time.Hour)
+				synctest.Wait()
+				if got := sent.Load(); before == 0 || got != before {
+					t.Errorf("sent %d times, %d of them after the end", got, got-before)
+				}
+				select {
+				case err := <-drained:
+					if err != nil {
+						t.Error(err)
+					}
+				default:
+					t.Error("not drained")
+				}
+				for _, o := range f.store.settled() {
+					if o.Kind != task.Started { // of the slow host
+						t.Errorf("settled %+v", o)
+					}
+				}
+			})
+		})
+	}
+}
+
 func TestDrainGivesUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

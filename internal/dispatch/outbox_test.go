@@ -246,3 +246,98 @@ func checkFlaky(t *testing.T, outbox *timedStore, receiver *flaky, own task.Retr
 	}
 	return requests, failures
 }
+
+// A delivery that could not begin before half of its lease is over is left to the next claim: the other half is for the
+// attempt.
+func TestDeliveryBeginsInTime(t *testing.T) {
+	t.Parallel()
+	causes := map[string]func(f *fixture, wait time.Duration){
+		"the claim takes long": func(_ *fixture, wait time.Duration) { time.Sleep(wait) },
+		"there is no place": func(f *fixture, wait time.Duration) {
+			f.outbox.enter("a", func() {
+				time.Sleep(wait)
+				f.outbox.leave("a")
+			})
+		},
+		"the host is away": func(f *fixture, wait time.Duration) {
+			began := time.Now()
+			breakHost(f, "a")
+			go func() {
+				time.Sleep(time.Until(f.Host("a").NextProbe) + probeTurn/2)
+				f.hosts.admit("a") // which is the probe
+				time.Sleep(time.Until(began.Add(wait)))
+				f.hosts.report("a", present, &answer{})
+			}()
+		},
+	}
+	for cause, during := range causes {
+		for _, c := range []struct {
+			timeout, wait time.Duration
+			sent          bool
+		}{
+			{0, 15*time.Second - time.Millisecond, true}, {0, 15 * time.Second, false}, {0, 90 * time.Second, false},
+			{time.Minute, time.Minute - time.Millisecond, true}, {time.Minute, time.Minute, false},
+		} {
+			t.Run(fmt.Sprint(cause, " for ", c.wait, " of ", c.timeout), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					f := newFixture(t, Options{HostWindow: 1}, func(*http.Request) (*http.Response, error) { return respond(200, "") })
+					d := delivery("a", task.TriggerSuccess)
+					d.Action.Timeout = c.timeout
+					f.store.due = []store.Delivery{d}
+					f.store.during = func() {
+						f.store.during = nil
+						during(f, c.wait)
+					}
+					f.run(t)
+					time.Sleep(2 * time.Minute)
+					synctest.Wait()
+					if got := len(f.store.finished()) == 1; got != c.sent {
+						t.Errorf("sent %t, want %t", got, c.sent)
+					}
+					if room := f.outbox.room(); room.Total != 2048 || len(room.Busy) != 0 || f.liveNow() != 0 {
+						t.Errorf("it keeps its place: %+v", room)
+					}
+				})
+			})
+		}
+	}
+}
+
+// A delivery whose host is away waits for half of its lease, and no longer.
+func TestDeliveryLeavesInTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, Options{}, hang)
+		f.store.due = []store.Delivery{delivery("a", task.TriggerSuccess)}
+		f.store.during = func() {
+			f.store.during = nil
+			breakHost(f, "a")
+		}
+		began := time.Now()
+		f.run(t)
+		synctest.Wait()
+		time.Sleep(time.Until(f.Host("a").NextProbe) + probeTurn/2)
+		f.hosts.admit("a") // the probe, which does not come back
+		for _, c := range []struct {
+			after  time.Duration
+			queued int
+		}{{15*time.Second - time.Millisecond, 1}, {15 * time.Second, 0}} {
+			time.Sleep(time.Until(began.Add(c.after)))
+			synctest.Wait()
+			if got := f.Host("a").Queued; got != c.queued {
+				t.Errorf("%d wait after %v, want %d", got, c.after, c.queued)
+			}
+		}
+	})
+}
+
+// breakHost opens the breaker of a host.
+func breakHost(f *fixture, host string) {
+	for range breakAfter {
+		f.hosts.admit(host)
+	}
+	for range breakAfter {
+		f.hosts.report(host, absent, &answer{})
+	}
+}
