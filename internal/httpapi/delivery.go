@@ -51,12 +51,12 @@ func (s *server) retryDelivery(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	states, err := s.Store.RetryDeliveries(r.Context(), []task.ID{id})
-	switch {
+	switch state, found := states[id]; {
 	case err != nil:
 		return err
-	case states[0] == 0:
+	case !found:
 		return missing(store.ErrNotFound, "delivery", id)
-	case states[0] == store.DeliveryDone:
+	case state == store.DeliveryDone:
 		return &failure{code: conflict, message: "delivery " + id.String() + " is done"}
 	}
 	s.OnRetried()

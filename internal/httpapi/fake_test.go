@@ -276,18 +276,21 @@ func (f *fake) Delivery(_ context.Context, id task.ID) (*store.DeliveryDetail, e
 	return nil, cmp.Or(f.err, store.ErrNotFound)
 }
 
-func (f *fake) RetryDeliveries(_ context.Context, ids []task.ID) ([]store.DeliveryState, error) {
+func (f *fake) RetryDeliveries(_ context.Context, ids []task.ID) (map[task.ID]store.DeliveryState, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.retries += len(ids); f.retries > 5*retryPage {
 		return nil, errors.New("this takes no end")
 	}
-	states := make([]store.DeliveryState, len(ids))
+	states := map[task.ID]store.DeliveryState{}
 	for i := range f.outbox {
-		if at := slices.Index(ids, f.outbox[i].ID); at >= 0 && f.err == nil {
-			if states[at] = f.outbox[i].State; states[at] == store.DeliveryDead && !f.relapse {
-				f.outbox[i].State, f.outbox[i].NextAt = store.DeliveryPending, start
-			}
+		d := &f.outbox[i]
+		if !slices.Contains(ids, d.ID) || f.err != nil {
+			continue
+		}
+		states[d.ID] = d.State
+		if d.State == store.DeliveryDead && !f.relapse {
+			d.State, d.NextAt = store.DeliveryPending, start
 		}
 	}
 	return states, f.err

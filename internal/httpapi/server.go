@@ -27,7 +27,7 @@ type Store interface {
 	Limits(ctx context.Context, f store.LimitFilter) (*store.Limits, error)
 	Deliveries(ctx context.Context, f store.Filter) (store.Page[store.DeliveryItem], error)
 	Delivery(ctx context.Context, id task.ID) (*store.DeliveryDetail, error)
-	RetryDeliveries(ctx context.Context, ids []task.ID) ([]store.DeliveryState, error)
+	RetryDeliveries(ctx context.Context, ids []task.ID) (map[task.ID]store.DeliveryState, error)
 }
 
 // Settler takes outcomes in and returns once they are durable, with a result for each in its place. An error means that

@@ -57,9 +57,9 @@ type Store interface {
 	// recorded; one that does not exist is passed over.
 	FinishDeliveries(ctx context.Context, attempts []Attempt) error
 	// RetryDeliveries sends deliveries again now: those that are dead, with the attempts of a new round, and those that are
-	// pending, but what is being sent just now. The states are those in which they were, in the order of ids: what is done
-	// stays so, and 0 is for one that does not exist. No id stands twice.
-	RetryDeliveries(ctx context.Context, ids []task.ID) ([]DeliveryState, error)
+	// pending, but what is being sent just now. What is done stays so. It returns the states in which they were, of those
+	// that exist. No id stands twice.
+	RetryDeliveries(ctx context.Context, ids []task.ID) (map[task.ID]DeliveryState, error)
 	// Deliveries lists deliveries, newest first, by what f says of them.
 	Deliveries(ctx context.Context, f Filter) (Page[DeliveryItem], error)
 	// Delivery returns everything about a delivery, or ErrNotFound.

@@ -128,7 +128,7 @@ func (s *Store) FinishDeliveries(ctx context.Context, attempts []store.Attempt) 
 }
 
 // RetryDeliveries is as in store.Store.
-func (s *Store) RetryDeliveries(ctx context.Context, ids []task.ID) ([]store.DeliveryState, error) {
+func (s *Store) RetryDeliveries(ctx context.Context, ids []task.ID) (map[task.ID]store.DeliveryState, error) {
 	states := make(map[task.ID]store.DeliveryState, len(ids))
 	err := s.runOn(ctx, s.pool, func(ctx context.Context, t *tx) error {
 		clear(states)
@@ -145,11 +145,7 @@ func (s *Store) RetryDeliveries(ctx context.Context, ids []task.ID) ([]store.Del
 	if err != nil {
 		return nil, fmt.Errorf("retry deliveries: %w", err)
 	}
-	before := make([]store.DeliveryState, len(ids))
-	for i, id := range ids {
-		before[i] = states[id]
-	}
-	return before, nil
+	return states, nil
 }
 
 // Delivery is as in store.Store.

@@ -23,7 +23,7 @@ type due struct {
 // ClaimDeliveries is as in store.Store. What was due first goes first.
 func (s *Store) ClaimDeliveries(ctx context.Context, p store.ClaimDeliveriesParams) (store.ClaimedDeliveries, error) {
 	var claimed store.ClaimedDeliveries
-	if p.Room.Host("") == 0 {
+	if p.Room.Total <= 0 {
 		return store.ClaimedDeliveries{More: true}, nil
 	}
 	err := s.write(ctx, func(t *tx) error {
@@ -104,7 +104,7 @@ func (s *Store) FinishDeliveries(ctx context.Context, attempts []store.Attempt) 
 }
 
 // RetryDeliveries is as in store.Store.
-func (s *Store) RetryDeliveries(ctx context.Context, ids []task.ID) ([]store.DeliveryState, error) {
+func (s *Store) RetryDeliveries(ctx context.Context, ids []task.ID) (map[task.ID]store.DeliveryState, error) {
 	states := make(map[task.ID]store.DeliveryState, len(ids))
 	err := s.write(ctx, func(t *tx) error {
 		t.find("lock_deliveries", ids, func(r *row) error {
@@ -117,11 +117,7 @@ func (s *Store) RetryDeliveries(ctx context.Context, ids []task.ID) ([]store.Del
 	if err != nil {
 		return nil, fmt.Errorf("retry deliveries: %w", err)
 	}
-	before := make([]store.DeliveryState, len(ids))
-	for i, id := range ids {
-		before[i] = states[id]
-	}
-	return before, nil
+	return states, nil
 }
 
 // Delivery is as in store.Store.

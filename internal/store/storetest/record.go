@@ -36,7 +36,7 @@ func (e *env) record(id task.ID) *store.DeliveryDetail {
 	return d
 }
 
-func (e *env) retry(ids ...task.ID) []store.DeliveryState {
+func (e *env) retry(ids ...task.ID) map[task.ID]store.DeliveryState {
 	e.Helper()
 	states, err := e.RetryDeliveries(e.ctx, ids)
 	if err != nil {
@@ -47,7 +47,7 @@ func (e *env) retry(ids ...task.ID) []store.DeliveryState {
 
 func (e *env) wantRetried(want store.DeliveryState, id task.ID) {
 	e.Helper()
-	if got := e.retry(id); !slices.Equal(got, []store.DeliveryState{want}) {
+	if got := e.retry(id); len(got) != 1 || got[id] != want {
 		e.Errorf("retried from %v, want %d", got, want)
 	}
 }
@@ -144,9 +144,10 @@ func testNoRecord(t *testing.T, e *env) {
 	if _, err := e.Delivery(e.ctx, id); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("Delivery: %v", err)
 	}
-	e.wantRetried(0, id)
-	if states := e.retry(); len(states) != 0 {
-		t.Errorf("retry of none: %v", states)
+	for _, ids := range [][]task.ID{{id}, nil} {
+		if states := e.retry(ids...); len(states) != 0 {
+			t.Errorf("retry of %v: %v", ids, states)
+		}
 	}
 	if page := e.deliveryPage(store.Filter{Task: id}); len(page.Items) > 0 {
 		t.Errorf("listed: %+v", page)
@@ -231,15 +232,14 @@ func testRetryMany(t *testing.T, e *env) {
 		ids = append(ids, d.ID)
 	}
 	e.finishDeliveries(attempts...)
-	unknown := newID()
-	states := e.retry(append([]task.ID{unknown}, ids...)...)
-	for i, a := range attempts {
-		if states[i+1] != a.State {
-			t.Fatalf("%d was %v, want %v", i, states[i+1], a.State)
+	states := e.retry(append(ids, newID())...)
+	for _, a := range attempts {
+		if states[a.Delivery] != a.State {
+			t.Fatalf("%s was %v, want %v", a.Delivery, states[a.Delivery], a.State)
 		}
 	}
-	if states[0] != 0 {
-		t.Errorf("unknown: %v", states[0])
+	if len(states) != len(ids) {
+		t.Errorf("%d states of %d", len(states), len(ids))
 	}
 	if n := len(e.claimDeliveries(ample()).Deliveries); n != 75 {
 		t.Errorf("%d are sent again, want 75", n)

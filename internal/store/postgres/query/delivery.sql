@@ -1,6 +1,5 @@
--- One that is finished in the same moment may be locked and not be claimed: then it is the next time.
 -- Leases what has been due for longest, $5 in all, for a host as much as there is room: $3, but what the object $4 says
--- for those in it.
+-- for those in it. One that is finished in the same moment may be locked and not be claimed: then it is the next time.
 -- name: claim_deliveries
 WITH RECURSIVE hosts AS (
     (SELECT host FROM delivery WHERE state = 1 ORDER BY host LIMIT 1)
@@ -78,7 +77,7 @@ UPDATE delivery d
 SET state = 1, next_at = clock_timestamp() + $1::interval,
     earlier_failures = CASE d.state WHEN 3 THEN d.failures ELSE d.earlier_failures END
 FROM (SELECT (SELECT ctid FROM delivery d WHERE d.id = u.id) AS at FROM unnest($2::uuid[]) AS u(id) OFFSET 0) u
-WHERE d.ctid = u.at AND d.state NOT IN (2) AND NOT d.leased;
+WHERE d.ctid = u.at AND d.state <> 2 AND NOT d.leased;
 
 -- One, with the actions among which is the one that it sends.
 -- name: delivery
