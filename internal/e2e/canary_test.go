@@ -78,33 +78,29 @@ func withoutShown(v any) any {
 // TestCanaries: secrets are put wherever one can be, and every path is gone with them; none comes out in an answer, a log,
 // a metric or an error.
 func TestCanaries(t *testing.T) {
-	t.Parallel()
-	for _, db := range databases {
-		t.Run(db, func(t *testing.T) {
-			t.Parallel()
-			p := startProcess(t, withPassword(t, databaseURL(t, db)), map[string]string{
-				"AUTH_TOKEN": canaryToken, "LOG_LEVEL": "debug", "WEBHOOK_TIMEOUT": "1s",
-			})
-			c := &told{client: p.client}
-			failEveryWay(t, c)
-			refuseEveryWay(c)
-			lookEverywhere(c)
-			p.terminate()
-			p.wait()
-			for _, line := range c.lines {
-				noCanary(t, line, "canary-")
-			}
-			// What receivers answer is nobody's business in the log.
-			for line := range strings.Lines(p.log.String()) {
-				noCanary(t, line, "canary-")
-			}
-			for _, what := range []string{"webhook targets", "give up a webhook", "ignore the cancel action"} {
-				if !strings.Contains(p.log.String(), what) {
-					t.Errorf("%q was not logged", what)
-				}
-			}
+	onEach(t, func(t *testing.T, db string) {
+		p := startProcess(t, withPassword(t, databaseURL(t, db)), map[string]string{
+			"AUTH_TOKEN": canaryToken, "LOG_LEVEL": "debug", "WEBHOOK_TIMEOUT": "1s",
 		})
-	}
+		c := &told{client: p.client}
+		failEveryWay(t, c)
+		refuseEveryWay(c)
+		lookEverywhere(c)
+		p.terminate()
+		p.wait()
+		for _, line := range c.lines {
+			noCanary(t, line, "canary-")
+		}
+		// What receivers answer is nobody's business in the log.
+		for line := range strings.Lines(p.log.String()) {
+			noCanary(t, line, "canary-")
+		}
+		for _, what := range []string{"webhook targets", "give up a webhook", "ignore the cancel action"} {
+			if !strings.Contains(p.log.String(), what) {
+				t.Errorf("%q was not logged", what)
+			}
+		}
+	})
 }
 
 func noCanary(t *testing.T, text, canary string) {

@@ -122,63 +122,59 @@ func TestBatchIsComplete(t *testing.T) {
 
 // What is done when the service is killed: the ends of the last tasks are acknowledged, and calls are on their way.
 func TestKilledProcessCompletesBatches(t *testing.T) {
-	t.Parallel()
-	for _, db := range databases {
-		t.Run(db, func(t *testing.T) {
-			t.Parallel()
-			const batches, size = 6, 30
-			r := newReceiver(t)
-			hold, release := r.hold(nil) // calls before the crash get no answer
-			r.handle("/done", hold)
-			p := startProcess(t, databaseURL(t, db), nil)
-			var ids []string
-			var updates [][]obj
-			for range batches {
-				var tasks []obj
-				for i := range size {
-					tasks = append(tasks, r.newTask(fmt.Sprint(i), "/run", nil))
-				}
-				created, id := p.create(obj{"tasks": tasks, "on_batch_complete": []obj{r.hook("/done")}})
-				ids = append(ids, id)
-				var ends []obj
-				for _, k := range created {
-					ends = append(ends, obj{"id": k.ID, "status": "Success"})
-				}
-				updates = append(updates, ends)
+	onEach(t, func(t *testing.T, db string) {
+		const batches, size = 6, 30
+		r := newReceiver(t)
+		hold, release := r.hold(nil) // calls before the crash get no answer
+		r.handle("/done", hold)
+		p := startProcess(t, databaseURL(t, db), nil)
+		var ids []string
+		var updates [][]obj
+		for range batches {
+			var tasks []obj
+			for i := range size {
+				tasks = append(tasks, r.newTask(fmt.Sprint(i), "/run", nil))
 			}
-			for _, id := range ids {
-				eventually(t, "all are running", func() bool { return p.batch(id).StatusCounts.Running == size })
+			created, id := p.create(obj{"tasks": tasks, "on_batch_complete": []obj{r.hook("/done")}})
+			ids = append(ids, id)
+			var ends []obj
+			for _, k := range created {
+				ends = append(ends, obj{"id": k.ID, "status": "Success"})
 			}
-			for i, ends := range updates {
-				p.want(200, http.MethodPatch, "/task", ends)
-				if i == 0 {
-					r.wait(1, "a call is on its way", to("/done"))
+			updates = append(updates, ends)
+		}
+		for _, id := range ids {
+			eventually(t, "all are running", func() bool { return p.batch(id).StatusCounts.Running == size })
+		}
+		for i, ends := range updates {
+			p.want(200, http.MethodPatch, "/task", ends)
+			if i == 0 {
+				r.wait(1, "a call is on its way", to("/done"))
+			}
+		}
+		p.kill()
+		before := len(r.got(to("/done")))
+		release()
+		p.start()
+		for _, id := range ids {
+			mine := func(c call) bool { return c.Header.Get("X-Batch-Id") == id }
+			eventually(t, "batch "+id+" has told its end", func() bool {
+				b := p.batch(id)
+				return len(b.Actions) == 1 && b.Actions[0].LastStatus != nil && *b.Actions[0].LastStatus == 200
+			})
+			calls := r.got(mine)
+			for _, c := range calls {
+				if c.Key != "batch:"+id+":complete" {
+					t.Errorf("key %s of batch %s", c.Key, id)
+				}
+				if diff := cmp.Diff(string(calls[0].Body), string(c.Body)); diff != "" {
+					t.Errorf("told otherwise the second time: %s", diff)
 				}
 			}
-			p.kill()
-			before := len(r.got(to("/done")))
-			release()
-			p.start()
-			for _, id := range ids {
-				mine := func(c call) bool { return c.Header.Get("X-Batch-Id") == id }
-				eventually(t, "batch "+id+" has told its end", func() bool {
-					b := p.batch(id)
-					return len(b.Actions) == 1 && b.Actions[0].LastStatus != nil && *b.Actions[0].LastStatus == 200
-				})
-				calls := r.got(mine)
-				for _, c := range calls {
-					if c.Key != "batch:"+id+":complete" {
-						t.Errorf("key %s of batch %s", c.Key, id)
-					}
-					if diff := cmp.Diff(string(calls[0].Body), string(c.Body)); diff != "" {
-						t.Errorf("told otherwise the second time: %s", diff)
-					}
-				}
-				p.checkCompleted(id, calls[0])
-			}
-			t.Logf("%d calls, %d of them before the crash", len(r.got(to("/done"))), before)
-		})
-	}
+			p.checkCompleted(id, calls[0])
+		}
+		t.Logf("%d calls, %d of them before the crash", len(r.got(to("/done"))), before)
+	})
 }
 
 func TestBatchActionsAreShown(t *testing.T) {

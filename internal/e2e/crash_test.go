@@ -142,39 +142,35 @@ func drift(t testing.TB, url string) int {
 }
 
 func TestKilledProcessLosesNothing(t *testing.T) {
-	t.Parallel()
-	for _, db := range databases {
-		t.Run(db, func(t *testing.T) {
-			t.Parallel()
-			total, size, kills := scaled(5000), 250, 3
-			if db == "sqlite" {
-				kills = 2
-			}
-			url, w := databaseURL(t, db), newCrew(t)
-			p := startProcess(t, url, map[string]string{"CLAIM_LEASE": "2s", "WEBHOOK_HOST_WINDOW": "128"})
-			var books posts
-			clients := books.make(w, func() string { return p.url }, total/size, size)
-			for i := range kills {
-				at := total*(i+1)/(kills+2) + rand.IntN(total/10)
-				w.reach("tasks end", at, w.endedJobs)
-				w.kill(p)
-				p.start()
-			}
-			clients.Wait()
-			allEnded(w, &p.client)
-			w.finish(w.count(func(*job) bool { return true }))
-			books.check(w, &p.client, size)
-			w.checkStarts()
-			freeSlots(w, p)
-			p.terminate()
-			if state := p.wait(); state.ExitCode() != 0 {
-				t.Errorf("the service ended with %s", state)
-			}
-			if n := drift(t, url); n != 0 {
-				t.Errorf("%d gates differ from the tasks that hold them", n)
-			}
-		})
-	}
+	onEach(t, func(t *testing.T, db string) {
+		total, size, kills := scaled(5000), 250, 3
+		if db == "sqlite" {
+			kills = 2
+		}
+		url, w := databaseURL(t, db), newCrew(t)
+		p := startProcess(t, url, map[string]string{"CLAIM_LEASE": "2s", "WEBHOOK_HOST_WINDOW": "128"})
+		var books posts
+		clients := books.make(w, func() string { return p.url }, total/size, size)
+		for i := range kills {
+			at := total*(i+1)/(kills+2) + rand.IntN(total/10)
+			w.reach("tasks end", at, w.endedJobs)
+			w.kill(p)
+			p.start()
+		}
+		clients.Wait()
+		allEnded(w, &p.client)
+		w.finish(w.count(func(*job) bool { return true }))
+		books.check(w, &p.client, size)
+		w.checkStarts()
+		freeSlots(w, p)
+		p.terminate()
+		if state := p.wait(); state.ExitCode() != 0 {
+			t.Errorf("the service ended with %s", state)
+		}
+		if n := drift(t, url); n != 0 {
+			t.Errorf("%d gates differ from the tasks that hold them", n)
+		}
+	})
 }
 
 // freeSlots wants every slot of a run to be free: a task that allows itself alone starts.
@@ -282,63 +278,55 @@ func manyTasks(w *crew, n int) []obj {
 }
 
 func TestTerminatedProcessFinishesWhatIsInFlight(t *testing.T) {
-	t.Parallel()
-	for _, db := range databases {
-		t.Run(db, func(t *testing.T) {
-			t.Parallel()
-			const n, inFlight = 400, 300
-			w, release := slowCrew(t)
-			p := startProcess(t, databaseURL(t, db), map[string]string{
-				"WEBHOOK_WINDOW": strconv.Itoa(inFlight), "WEBHOOK_HOST_WINDOW": strconv.Itoa(inFlight), "WEBHOOK_TIMEOUT": "60s",
-			})
-			_, batch := p.create(manyTasks(w, n))
-			arrived := func() int { return w.count(func(*job) bool { return true }) }
-			w.reach("on_starts arrive", inFlight, arrived)
-			p.terminate()
-			eventually(t, "the service is not ready any more", func() bool {
-				a, err := p.try(t.Context(), http.MethodGet, "/ready", nil)
-				return err != nil || a.status == http.StatusServiceUnavailable
-			})
-			release()
-			if state := p.wait(); state.ExitCode() != 0 {
-				t.Errorf("the service ended with %s", state)
-			}
-			if got := arrived(); got != inFlight {
-				t.Errorf("%d on_starts were sent, %d of them after the signal", got, got-inFlight)
-			}
-			p.start()
-			w.finish(n)
-			w.checkCounts(&p.client, batch, n)
-			w.checkStarts() // nothing was given up, so nothing is repeated
+	onEach(t, func(t *testing.T, db string) {
+		const n, inFlight = 400, 300
+		w, release := slowCrew(t)
+		p := startProcess(t, databaseURL(t, db), map[string]string{
+			"WEBHOOK_WINDOW": strconv.Itoa(inFlight), "WEBHOOK_HOST_WINDOW": strconv.Itoa(inFlight), "WEBHOOK_TIMEOUT": "60s",
 		})
-	}
+		_, batch := p.create(manyTasks(w, n))
+		arrived := func() int { return w.count(func(*job) bool { return true }) }
+		w.reach("on_starts arrive", inFlight, arrived)
+		p.terminate()
+		eventually(t, "the service is not ready any more", func() bool {
+			a, err := p.try(t.Context(), http.MethodGet, "/ready", nil)
+			return err != nil || a.status == http.StatusServiceUnavailable
+		})
+		release()
+		if state := p.wait(); state.ExitCode() != 0 {
+			t.Errorf("the service ended with %s", state)
+		}
+		if got := arrived(); got != inFlight {
+			t.Errorf("%d on_starts were sent, %d of them after the signal", got, got-inFlight)
+		}
+		p.start()
+		w.finish(n)
+		w.checkCounts(&p.client, batch, n)
+		w.checkStarts() // nothing was given up, so nothing is repeated
+	})
 }
 
 func TestTerminatedProcessKeepsItsDeadline(t *testing.T) {
-	t.Parallel()
-	for _, db := range databases {
-		t.Run(db, func(t *testing.T) {
-			t.Parallel()
-			const n = 300
-			w, release := slowCrew(t)
-			p := startProcess(t, databaseURL(t, db), map[string]string{
-				"SHUTDOWN_TIMEOUT": "1s", "WEBHOOK_HOST_WINDOW": strconv.Itoa(n), "WEBHOOK_TIMEOUT": "60s",
-			})
-			_, batch := p.create(manyTasks(w, n))
-			w.reach("on_starts arrive", n, func() int { return w.count(func(*job) bool { return true }) })
-			p.terminate()
-			if state := p.wait(); state.ExitCode() != 0 { // nobody answers, so only the deadline can end it
-				t.Errorf("the service ended with %s", state)
-			}
-			w.crashed() // everything had arrived
-			p.start()
-			w.reach("they are sent again", n, func() int { return w.count(func(j *job) bool { return len(j.starts) == 2 }) })
-			release()
-			w.finish(n)
-			w.checkCounts(&p.client, batch, n)
-			w.checkStarts()
+	onEach(t, func(t *testing.T, db string) {
+		const n = 300
+		w, release := slowCrew(t)
+		p := startProcess(t, databaseURL(t, db), map[string]string{
+			"SHUTDOWN_TIMEOUT": "1s", "WEBHOOK_HOST_WINDOW": strconv.Itoa(n), "WEBHOOK_TIMEOUT": "60s",
 		})
-	}
+		_, batch := p.create(manyTasks(w, n))
+		w.reach("on_starts arrive", n, func() int { return w.count(func(*job) bool { return true }) })
+		p.terminate()
+		if state := p.wait(); state.ExitCode() != 0 { // nobody answers, so only the deadline can end it
+			t.Errorf("the service ended with %s", state)
+		}
+		w.crashed() // everything had arrived
+		p.start()
+		w.reach("they are sent again", n, func() int { return w.count(func(j *job) bool { return len(j.starts) == 2 }) })
+		release()
+		w.finish(n)
+		w.checkCounts(&p.client, batch, n)
+		w.checkStarts()
+	})
 }
 
 func TestSecondSignalEndsAtOnce(t *testing.T) {

@@ -360,42 +360,38 @@ func (st *stage) launch() {
 // TestKilledAtEveryStep kills the process at each step of the way of a task. Each life gets a batch of its own, and
 // finds what those before have left. In the end every webhook that is owed has arrived, with its one key, and no other.
 func TestKilledAtEveryStep(t *testing.T) {
-	t.Parallel()
-	for _, db := range databases {
-		t.Run(db, func(t *testing.T) {
-			t.Parallel()
-			url, st := databaseURL(t, db), newStage(t)
-			st.p = startProcess(t, url, map[string]string{"CLAIM_LEASE": "2s", "WEBHOOK_TIMEOUT": "2s"})
-			st.p.kill()
-			var plays []*play
-			for round := range scaled(1) {
-				for _, point := range killPoints {
-					plays = append(plays, st.killAt(point.name, 1+round%point.most))
-				}
+	onEach(t, func(t *testing.T, db string) {
+		url, st := databaseURL(t, db), newStage(t)
+		st.p = startProcess(t, url, map[string]string{"CLAIM_LEASE": "2s", "WEBHOOK_TIMEOUT": "2s"})
+		st.p.kill()
+		var plays []*play
+		for round := range scaled(1) {
+			for _, point := range killPoints {
+				plays = append(plays, st.killAt(point.name, 1+round%point.most))
 			}
-			st.aim("", 0)
-			st.p.point = ""
-			st.p.start()
-			st.acts.Wait()
-			for _, pl := range plays {
-				pl.check()
-			}
-			repeated := map[string]int{}
-			for _, c := range st.got(func(call) bool { return true }) {
-				repeated[c.Key]++
-			}
-			most := slices.MaxFunc(plays[0].arrived(), func(a, b string) int { return cmp.Compare(repeated[a], repeated[b]) })
-			t.Logf("%d batches, %d deaths, %d webhooks, %d keys, at most %d of one", len(plays), len(plays),
-				len(st.got(func(call) bool { return true })), len(repeated), repeated[most])
-			st.p.terminate()
-			if state := st.p.wait(); state.ExitCode() != 0 {
-				t.Errorf("the service ended with %s", state)
-			}
-			if n := drift(t, url); n != 0 {
-				t.Errorf("%d gates differ from the tasks that hold them", n)
-			}
-		})
-	}
+		}
+		st.aim("", 0)
+		st.p.point = ""
+		st.p.start()
+		st.acts.Wait()
+		for _, pl := range plays {
+			pl.check()
+		}
+		repeated := map[string]int{}
+		for _, c := range st.got(func(call) bool { return true }) {
+			repeated[c.Key]++
+		}
+		most := slices.MaxFunc(plays[0].arrived(), func(a, b string) int { return cmp.Compare(repeated[a], repeated[b]) })
+		t.Logf("%d batches, %d deaths, %d webhooks, %d keys, at most %d of one", len(plays), len(plays),
+			len(st.got(func(call) bool { return true })), len(repeated), repeated[most])
+		st.p.terminate()
+		if state := st.p.wait(); state.ExitCode() != 0 {
+			t.Errorf("the service ended with %s", state)
+		}
+		if n := drift(t, url); n != 0 {
+			t.Errorf("%d gates differ from the tasks that hold them", n)
+		}
+	})
 }
 
 // A process that was stopped for longer than its leases finds that another has done its work, and disturbs nothing.

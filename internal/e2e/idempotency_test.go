@@ -183,20 +183,16 @@ func (p *process) replayed(w *crew, key, body string, size int) {
 
 // The process is killed after the commit, and its client has heard nothing: it sends the same again.
 func TestReplayAfterACrash(t *testing.T) {
-	t.Parallel()
-	for _, db := range databases {
-		t.Run(db, func(t *testing.T) {
-			t.Parallel()
-			const size = 300
-			w := newCrew(t)
-			p := startProcess(t, databaseURL(t, db), map[string]string{"CLAIM_LEASE": "1s"})
-			body := jsonOf(mixed(w, 0, size))
-			p.ask("key", body)
-			w.reach("a task is started", 1, func() int { return w.count(func(*job) bool { return true }) }) // so it is committed
-			w.kill(p)
-			p.replayed(w, "key", body, size)
-		})
-	}
+	onEach(t, func(t *testing.T, db string) {
+		const size = 300
+		w := newCrew(t)
+		p := startProcess(t, databaseURL(t, db), map[string]string{"CLAIM_LEASE": "1s"})
+		body := jsonOf(mixed(w, 0, size))
+		p.ask("key", body)
+		w.reach("a task is started", 1, func() int { return w.count(func(*job) bool { return true }) }) // so it is committed
+		w.kill(p)
+		p.replayed(w, "key", body, size)
+	})
 }
 
 // The process is killed when the commit is done and it does not know: it cannot have answered.

@@ -473,51 +473,47 @@ func TestUpdate(t *testing.T) {
 // TestGracefulStop: a process that is told to stop finishes what is on its way; the next one carries on. No on_start is
 // lost, and none is repeated.
 func TestGracefulStop(t *testing.T) {
-	t.Parallel()
-	for _, db := range databases {
-		t.Run(db, func(t *testing.T) {
-			t.Parallel()
-			r := newReceiver(t)
-			r.handle("/run", func(w http.ResponseWriter, c call) {
-				time.Sleep(100 * time.Millisecond)
-				r.worker(100*time.Millisecond, "Success")(w, c)
-			})
-			url, address := databaseURL(t, db), "127.0.0.1:"+strconv.Itoa(lastingPort(t))
-			settings := map[string]string{"LISTEN_ADDR": address, "WEBHOOK_HOST_WINDOW": "200"}
-			s := startService(t, url, settings)
-			batch := []obj{r.newTask("last", "/run", obj{"dependencies": []obj{}})}
-			var deps []obj
-			for i := range 600 {
-				id := "t" + strconv.Itoa(i)
-				batch = append(batch, r.newTask(id, "/run", nil))
-				deps = append(deps, dep(id, true))
-			}
-			batch[0]["dependencies"] = deps
-			_, id := s.create(batch)
-			r.wait(200, "200 on_start", sent("start"))
-			s.stop()
-			begun := len(r.got(sent("start")))
-			if begun == len(batch) {
-				t.Error("everything had started before the stop; the test shows nothing")
-			}
-			s = startService(t, url, settings)
-			if n := s.waitEnd(id); n.Success != len(batch) {
-				t.Errorf("ends %+v", n)
-			}
-			seen := map[string]int{}
-			for _, c := range r.got(sent("start")) {
-				seen[c.Key]++
-				if seen[c.Key] > 1 {
-					t.Errorf("%s was sent %d times", c.Key, seen[c.Key])
-				}
-			}
-			if len(seen) != len(batch) {
-				t.Errorf("%d tasks got their on_start, want %d", len(seen), len(batch))
-			}
-			s.checkDrift()
-			t.Logf("%d of %d had begun at the stop", begun, len(batch))
+	onEach(t, func(t *testing.T, db string) {
+		r := newReceiver(t)
+		r.handle("/run", func(w http.ResponseWriter, c call) {
+			time.Sleep(100 * time.Millisecond)
+			r.worker(100*time.Millisecond, "Success")(w, c)
 		})
-	}
+		url, address := databaseURL(t, db), "127.0.0.1:"+strconv.Itoa(lastingPort(t))
+		settings := map[string]string{"LISTEN_ADDR": address, "WEBHOOK_HOST_WINDOW": "200"}
+		s := startService(t, url, settings)
+		batch := []obj{r.newTask("last", "/run", obj{"dependencies": []obj{}})}
+		var deps []obj
+		for i := range 600 {
+			id := "t" + strconv.Itoa(i)
+			batch = append(batch, r.newTask(id, "/run", nil))
+			deps = append(deps, dep(id, true))
+		}
+		batch[0]["dependencies"] = deps
+		_, id := s.create(batch)
+		r.wait(200, "200 on_start", sent("start"))
+		s.stop()
+		begun := len(r.got(sent("start")))
+		if begun == len(batch) {
+			t.Error("everything had started before the stop; the test shows nothing")
+		}
+		s = startService(t, url, settings)
+		if n := s.waitEnd(id); n.Success != len(batch) {
+			t.Errorf("ends %+v", n)
+		}
+		seen := map[string]int{}
+		for _, c := range r.got(sent("start")) {
+			seen[c.Key]++
+			if seen[c.Key] > 1 {
+				t.Errorf("%s was sent %d times", c.Key, seen[c.Key])
+			}
+		}
+		if len(seen) != len(batch) {
+			t.Errorf("%d tasks got their on_start, want %d", len(seen), len(batch))
+		}
+		s.checkDrift()
+		t.Logf("%d of %d had begun at the stop", begun, len(batch))
+	})
 }
 
 // TestHistory: every transition with its time and cause, those that the pump made in the same moment too.

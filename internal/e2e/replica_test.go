@@ -19,18 +19,14 @@ type replicas []*service
 // onReplicas runs a test on two processes over PostgreSQL and on one over SQLite, which has no more, in parallel.
 func onReplicas(t *testing.T, test func(t *testing.T, s replicas)) {
 	t.Helper()
-	t.Parallel()
-	for _, db := range databases {
-		t.Run(db, func(t *testing.T) {
-			t.Parallel()
-			url := databaseURL(t, db)
-			s := replicas{startService(t, url, nil)}
-			if db == "postgres" {
-				s = append(s, startService(t, url, nil))
-			}
-			test(t, s)
-		})
-	}
+	onEach(t, func(t *testing.T, db string) {
+		url := databaseURL(t, db)
+		s := replicas{startService(t, url, nil)}
+		if db == "postgres" {
+			s = append(s, startService(t, url, nil))
+		}
+		test(t, s)
+	})
 }
 
 // any is one of them, by chance.

@@ -269,25 +269,21 @@ func TestForbiddenTargets(t *testing.T) {
 
 // TestForbiddenOnTheWire: what was let in at submit is still refused when a connection is made.
 func TestForbiddenOnTheWire(t *testing.T) {
-	t.Parallel()
-	for _, db := range databases {
-		t.Run(db, func(t *testing.T) {
-			t.Parallel()
-			url := databaseURL(t, db)
-			s := startService(t, url, nil)
-			r := newReceiver(t)
-			tasks, _ := s.create([]obj{r.newTask("a", "/run", nil), r.newTask("b", "/run", obj{"dependencies": []obj{dep("a", true)}})})
-			s.waitStatus(tasks["a"].ID, "Running")
-			s.stop()
-			s = startService(t, url, map[string]string{"WEBHOOK_ALLOWED_NETWORKS": ""})
-			s.finish(tasks["a"].ID, "Success")
-			got := s.waitStatus(tasks["b"].ID, "Failure")
-			if !strings.Contains(text(got.FailureReason), "WEBHOOK_ALLOWED_NETWORKS") || !strings.HasSuffix(text(got.FailureReason), "after 1 attempt") {
-				t.Errorf("reason %q", text(got.FailureReason))
-			}
-			if n := len(r.got(sent("start", got.ID))); n != 0 {
-				t.Errorf("%d calls arrived", n)
-			}
-		})
-	}
+	onEach(t, func(t *testing.T, db string) {
+		url := databaseURL(t, db)
+		s := startService(t, url, nil)
+		r := newReceiver(t)
+		tasks, _ := s.create([]obj{r.newTask("a", "/run", nil), r.newTask("b", "/run", obj{"dependencies": []obj{dep("a", true)}})})
+		s.waitStatus(tasks["a"].ID, "Running")
+		s.stop()
+		s = startService(t, url, map[string]string{"WEBHOOK_ALLOWED_NETWORKS": ""})
+		s.finish(tasks["a"].ID, "Success")
+		got := s.waitStatus(tasks["b"].ID, "Failure")
+		if !strings.Contains(text(got.FailureReason), "WEBHOOK_ALLOWED_NETWORKS") || !strings.HasSuffix(text(got.FailureReason), "after 1 attempt") {
+			t.Errorf("reason %q", text(got.FailureReason))
+		}
+		if n := len(r.got(sent("start", got.ID))); n != 0 {
+			t.Errorf("%d calls arrived", n)
+		}
+	})
 }
