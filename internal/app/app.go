@@ -102,6 +102,7 @@ func (a *App) wire(s store.Store, guard *dispatch.Guard) {
 	})
 	a.pump = schedule.New(schedule.Options{
 		Store: a.store, Owner: owner, Starter: a.dispatcher, OnOutbox: a.dispatcher.WakeOutbox, Log: a.log,
+		Tick: c.Tick,
 	})
 	a.reaper = reap.New(reap.Options{
 		Store: a.store, Settler: a.settler, Starter: a.dispatcher, Owner: owner, Lease: c.ClaimLease, Registry: registry, Log: a.log,

@@ -54,6 +54,9 @@ type Config struct {
 	// StartRetry is the retry policy of on_start, Retry that of other actions.
 	StartRetry, Retry task.Retry
 	ShutdownTimeout   time.Duration
+	// Tick is the longest time without a tick of the pump; 0: as [schedule.Options] has it. No setting says it: it lets tests
+	// see that nothing waits for it.
+	Tick time.Duration
 
 	port   int
 	listen string

@@ -133,7 +133,7 @@ func TestCapacity(t *testing.T) {
 	})
 }
 
-// TestCapacityHandOver: progress that makes room starts the next task at once, not with the tick of a second.
+// TestCapacityHandOver: progress that makes room starts the next task at once, not with a tick.
 func TestCapacityHandOver(t *testing.T) {
 	const tasks, most = 21, 10
 	onReplicas(t, func(t *testing.T, s replicas) {
