@@ -137,7 +137,7 @@ func (st *stage) script(run string) (body obj, ends map[string]string) {
 	var tasks []obj
 	add := func(id, path, end string, with obj) {
 		t := st.newTask(id, path, obj{
-			"kind": "play", "timeout": 3600, "metadata": obj{"run": run},
+			"kind": "play", "metadata": obj{"run": run},
 			"on_success": []obj{st.hook("/end"), st.hook("/end")}, "on_failure": []obj{st.hook("/end")},
 		})
 		for k, v := range with {

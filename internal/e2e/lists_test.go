@@ -77,7 +77,7 @@ func TestListFilters(t *testing.T) {
 			{"per_page=2&page=1&ids=" + named, "claimed paused"}, {"cursor=" + first["paused"].ID + "&ids=" + named, "running"},
 			{"sort=updated&ids=" + first["pending"].ID + "," + first["waiting"].ID, "pending waiting"}, {"sort=created&kind=import", "pending running"},
 			{"sort=updated&per_page=1&batch_id=" + batch, "pending"}, {"sort=updated&status=Running", "running"},
-			{"timeout=7007", "paused running"}, {"timeout=60&kind=end", "failure success"},
+			{"timeout=7007", "paused running"}, {"timeout=3600&kind=end", "failure success"},
 			{"kind=import&status=Running&name=A_&timeout=7007&batch_id=" + batch + "&metadata=" + escape(`{"tenant":1}`), "running"},
 			{"kind=import&status=Running&name=A_&timeout=8", ""}, {"batch_id=0198c0de-5a10-7000-8000-00000000ffff", ""},
 			{"unknown=1&kind=import", "pending running"},

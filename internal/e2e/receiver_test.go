@@ -168,9 +168,9 @@ func (r *receiver) hook(path string) obj {
 	return obj{"kind": "Webhook", "params": obj{"url": r.url + path, "verb": "Post"}}
 }
 
-// newTask is a task whose on_start goes to path; with edits it.
+// newTask is a task whose on_start goes to path, and that does not time out on a busy machine; with edits it.
 func (r *receiver) newTask(id, path string, with obj) obj {
-	t := obj{"id": id, "name": "Task " + id, "kind": "test", "on_start": r.hook(path)}
+	t := obj{"id": id, "name": "Task " + id, "kind": "test", "timeout": 3600, "on_start": r.hook(path)}
 	for k, v := range with {
 		t[k] = v
 	}
