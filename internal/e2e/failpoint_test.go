@@ -39,9 +39,10 @@ type stage struct {
 	mu       sync.Mutex
 	trigger  string // at which the process is to be killed; "" is none
 	half     bool
-	halt     bool // it is stopped instead, and may go on
+	halt     bool // it is stopped instead, and goes on when the test says so
 	times    int
 	struck   bool
+	goesOn   chan struct{}        // closed when it does
 	atWork   map[string]int       // by run
 	reported map[string]time.Time // when the end of a task was first reported
 }
@@ -49,12 +50,13 @@ type stage struct {
 // newStage has its own paths: /run ends its task in Success, /fail in Failure, /refuse does not take it, /hold takes it
 // and leaves the end to the test, with a cancel action.
 func newStage(t testing.TB) *stage {
-	st := &stage{receiver: newReceiver(t), atWork: map[string]int{}, reported: map[string]time.Time{}}
+	st := &stage{receiver: newReceiver(t), atWork: map[string]int{}, reported: map[string]time.Time{}, goesOn: make(chan struct{})}
 	for _, path := range []string{"/run", "/fail", "/refuse", "/hold", "/end", "/cancel", "/batch"} {
 		st.handle(path, func(w http.ResponseWriter, c call) {
 			if st.strike(w, c.Trigger) {
 				panic(http.ErrAbortHandler)
 			}
+			st.keepFromStopped(c)
 			st.answer(w, c)
 		})
 	}
@@ -120,6 +122,19 @@ func (st *stage) strike(w http.ResponseWriter, trigger string) bool {
 	}
 	st.p.kill()
 	return true
+}
+
+// keepFromStopped holds the answer back from a process that is stopped, so that it finds none when it goes on.
+func (st *stage) keepFromStopped(c call) {
+	st.mu.Lock()
+	stopped := st.halt && st.struck && base(c.Handle) == st.p.url
+	st.mu.Unlock()
+	if stopped {
+		select {
+		case <-st.goesOn:
+		case <-st.life.Done():
+		}
+	}
 }
 
 // play is one batch and what is to become of it.
@@ -394,7 +409,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 	})
 }
 
-// A process that was stopped for longer than its leases finds that another has done its work, and disturbs nothing.
+// A process that was stopped for longer than its leases finds that another has done its work, and does none of it again.
 func TestStoppedProcessComesBack(t *testing.T) {
 	t.Parallel()
 	for _, trigger := range []string{"start", "end"} {
@@ -411,27 +426,48 @@ func TestStoppedProcessComesBack(t *testing.T) {
 				return st.struck
 			})
 			other := startProcess(t, url, settings)
-			sent := map[string]bool{}
-			for _, c := range st.got(func(c call) bool { return c.Trigger == trigger }) {
-				sent[c.Key] = true
+			done := map[string]bool{} // by the other, what the first has sent
+			for _, c := range st.got(func(c call) bool { return c.Trigger == trigger && base(c.Handle) == st.p.url }) {
+				st.wait(1, "the other process repeats it", func(again call) bool { return again.Key == c.Key && base(again.Handle) == other.url })
+				eventually(t, "and records it", func() bool { return other.settled(c.Task) })
+				done[c.Key] = true
 			}
-			st.wait(1, "the other process repeats a webhook", func(c call) bool { return base(c.Handle) == other.url && sent[c.Key] })
+			before := len(st.got(sent(trigger)))
 			if err := st.p.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 				t.Fatal(err)
 			}
+			close(st.goesOn)
 			st.acts.Wait()
 			pl.check()
-			for _, p := range []*process{st.p, other} {
-				p.terminate()
-				if state := p.wait(); state.ExitCode() != 0 {
-					t.Errorf("the service ended with %s", state)
+			eventually(t, "the first has given up what it had", func() bool {
+				h := st.p.hosts(st.receiver)
+				return h.Requests > 0 && h.InFlight+h.Queued == 0
+			})
+			st.p.terminate()
+			if state := st.p.wait(); state.ExitCode() != 0 {
+				t.Errorf("the service ended with %s", state)
+			}
+			eventually(t, "nothing is to be sent", func() bool { return len(other.deliveries("state=pending")) == 0 })
+			for _, c := range st.got(sent(trigger))[before:] {
+				if done[c.Key] {
+					t.Errorf("%s is sent again, on behalf of %s", c.Key, base(c.Handle))
 				}
+			}
+			other.terminate()
+			if state := other.wait(); state.ExitCode() != 0 {
+				t.Errorf("the service ended with %s", state)
 			}
 			if n := drift(t, url); n != 0 {
 				t.Errorf("%d gates differ from the tasks that hold them", n)
 			}
 		})
 	}
+}
+
+// settled reports whether nothing of a task that was sent waits for being recorded.
+func (c *client) settled(id string) bool {
+	c.t.Helper()
+	return text(actions(c.task(id), "Start")[0].State) != "pending" && len(c.deliveries("state=pending&task_id="+id)) == 0
 }
 
 // What is released has no points.

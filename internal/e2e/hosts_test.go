@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -14,13 +13,9 @@ import (
 )
 
 // hosts is what GET /hosts tells of a receiver.
-func (s *service) hosts(r *receiver) (found api.Host) {
-	s.t.Helper()
-	var list []api.Host
-	if err := json.Unmarshal(s.want(http.StatusOK, http.MethodGet, "/hosts?page_size=100", nil).body, &list); err != nil {
-		s.t.Fatal(err)
-	}
-	for _, h := range list {
+func (c *client) hosts(r *receiver) (found api.Host) {
+	c.t.Helper()
+	for _, h := range decode[[]api.Host](c.t, c.want(http.StatusOK, http.MethodGet, "/hosts?page_size=100", nil)) {
 		if h.Name == strings.TrimPrefix(r.url, "http://") {
 			found = h
 		}
