@@ -154,7 +154,7 @@ func TestHostAwayAtGate(t *testing.T) {
 		s.create(tries)
 		eventually(t, "the breaker opens, and all have their answers", func() bool {
 			h := s.hosts(away)
-			return h.Breaker.State != "closed" && h.InFlight == 0
+			return h.Breaker.State == "open" && h.InFlight == 0
 		})
 		open.Store(true)
 		eventually(t, "a probe is out", probing.Load)

@@ -67,8 +67,10 @@ func (p *player) fill(text string) string {
 			return jsonOf(hook)
 		case "task":
 			kind := strings.Join(append([]string{p.names["kind"]}, args[1:]...), "-")
-			task := jsonOf(p.r.newTask(args[0], "/"+p.names["kind"]+"/"+args[0], obj{"kind": kind}))
-			return task[1 : len(task)-1]
+			task := p.r.newTask(args[0], "/"+p.names["kind"]+"/"+args[0], obj{"kind": kind})
+			delete(task, "timeout") // the scenario's own
+			members := jsonOf(task)
+			return members[1 : len(members)-1]
 		}
 		value, ok := p.names[m[1]]
 		if !ok {
