@@ -102,15 +102,7 @@ func (c *checker) unexpected(wanted string) bool {
 }
 
 func (c *checker) document() bool {
-	if !utf8.Valid(c.data) {
-		at := 0
-		for at < len(c.data) {
-			r, size := utf8.DecodeRune(c.data[at:])
-			if r == utf8.RuneError && size == 1 {
-				break
-			}
-			at += size
-		}
+	if at := invalid(c.data); at >= 0 {
 		return c.fail(at, "not valid UTF-8")
 	}
 	c.pos = skipSpace(c.data, 0)
@@ -122,6 +114,21 @@ func (c *checker) document() bool {
 	}
 	c.pos = skipSpace(c.data, c.pos)
 	return c.pos == len(c.data) || c.unexpected("the end")
+}
+
+// invalid is where text stops being UTF-8, or -1.
+func invalid(text []byte) int {
+	if utf8.Valid(text) {
+		return -1
+	}
+	at := 0
+	for {
+		r, size := utf8.DecodeRune(text[at:])
+		if r == utf8.RuneError && size == 1 {
+			return at
+		}
+		at += size
+	}
 }
 
 // value reads any value; depth is that of the container around it.

@@ -7,6 +7,8 @@
 //     one level at a time, without reflection and without allocating. A [Reader] turns values into Go types and
 //     collects every mistake with its path, so that a client learns of all of them at once.
 //
+// A [Stream] does both for a body that is never in memory as a whole: it checks and gives out one value after the other.
+//
 // Invariants:
 //
 //   - What Check accepts is valid for encoding/json, and every string in it decodes to the same text there.

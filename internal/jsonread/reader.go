@@ -49,6 +49,13 @@ func (r *Reader) Addf(name, format string, args ...any) bool {
 	return false
 }
 
+// AddAll notes what other has noted, behind what is noted here.
+func (r *Reader) AddAll(other *Reader) {
+	n := min(len(other.problems), MaxProblems-len(r.problems))
+	r.problems = append(r.problems, other.problems[:n]...)
+	r.more += len(other.problems) - n + other.more
+}
+
 // Count is the number of problems so far, also of those that will not be listed.
 func (r *Reader) Count() int { return len(r.problems) + r.more }
 
@@ -74,7 +81,7 @@ func (r *Reader) Fields(v Value, names []string, out []Value) bool {
 	for name, value := range v.Members {
 		i := find(names, name, next)
 		if i < 0 {
-			r.unknown(string(name), names)
+			r.Unknown(string(name), names)
 			continue
 		}
 		out[i], next = value, i+1
@@ -82,7 +89,8 @@ func (r *Reader) Fields(v Value, names []string, out []Value) bool {
 	return true
 }
 
-func (r *Reader) unknown(name string, names []string) {
+// Unknown notes that the object at the place has a member that is none of names, with a guess at what was meant.
+func (r *Reader) Unknown(name string, names []string) {
 	r.Addf("", "unknown field %s%s", Quote(name), Suggest(name, names))
 }
 

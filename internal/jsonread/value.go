@@ -55,6 +55,9 @@ func Root(body []byte) Value {
 // Raw is the value as it was written. It is a part of the body, and nil for a member that was left out.
 func (v Value) Raw() []byte { return v.raw }
 
+// Clone is the value in memory of its own.
+func (v Value) Clone() Value { return Value{raw: bytes.Clone(v.raw)} }
+
 // Kind tells the type from the first byte.
 func (v Value) Kind() Kind {
 	if len(v.raw) == 0 {
