@@ -4,13 +4,18 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"taskrunner/internal/store"
 	"taskrunner/internal/task"
 )
 
-// createChunk is how many rows one array holds: a parameter is at most 1 GiB.
-const createChunk = 10_000
+// What is queued is in memory several times: as arguments, as parameters, as what is sent. So a large batch goes out in chunks
+// of so many tasks, and fewer if they bring more than so many bytes.
+const (
+	createChunk      = 1000
+	createChunkBytes = 1 << 20
+)
 
 // Create is as in store.Store.
 func (s *Store) Create(ctx context.Context, b *task.Batch, key *store.Idempotency) (store.Created, error) {
@@ -47,13 +52,8 @@ func (s *Store) Create(ctx context.Context, b *task.Batch, key *store.Idempotenc
 			t.exec("insert_progress", b.ID, plan.Awaited)
 		}
 		t.exec("insert_kinds", b.ID, plan.Kinds)
-		for i := 0; i < len(b.Tasks); i += createChunk {
-			end := min(i+createChunk, len(b.Tasks))
-			t.insertTasks(b.ID, b.Tasks[i:end])
-			t.insertStates(plan.States[i:end])
-		}
-		for i := 0; i < len(plan.Links); i += createChunk {
-			t.insertLinks(plan.Links[i:min(i+createChunk, len(plan.Links))])
+		if err := t.insertRows(ctx, b, &plan); err != nil {
+			return err
 		}
 		t.insertShapes(plan.Shapes)
 		if len(plan.Ready) > 0 {
@@ -69,6 +69,42 @@ func (s *Store) Create(ctx context.Context, b *task.Batch, key *store.Idempotenc
 		return store.Created{}, fmt.Errorf("create batch: %w", err)
 	}
 	return created, nil
+}
+
+// insertRows queues the rows of the tasks and sends all but the last chunk.
+func (t *tx) insertRows(ctx context.Context, b *task.Batch, plan *store.CreatePlan) error {
+	for tasks, states := b.Tasks, plan.States; len(tasks) > 0; {
+		n := chunk(tasks)
+		t.insertTasks(b.ID, tasks[:n])
+		t.insertStates(states[:n])
+		if tasks, states = tasks[n:], states[n:]; len(tasks) == 0 {
+			break
+		}
+		if err := t.flush(ctx); err != nil {
+			return err
+		}
+	}
+	for links := range slices.Chunk(plan.Links, 10*createChunk) {
+		t.insertLinks(links)
+	}
+	return nil
+}
+
+// chunk is how many of tasks are sent together.
+func chunk(tasks []*task.Task) int {
+	bytes := 0
+	for i, t := range tasks {
+		bytes += len(t.Metadata)
+		for trigger := task.TriggerStart; trigger <= task.TriggerFailure; trigger++ {
+			for _, a := range t.Actions(trigger) {
+				bytes += len(a.Body)
+			}
+		}
+		if i+1 == createChunk || bytes > createChunkBytes {
+			return i + 1
+		}
+	}
+	return len(tasks)
 }
 
 func (t *tx) insertTasks(batch task.ID, tasks []*task.Task) {
