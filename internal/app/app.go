@@ -110,7 +110,7 @@ func (a *App) wire(s store.Store, guard *dispatch.Guard) {
 	a.server = &http.Server{
 		Handler: httpapi.New(httpapi.Options{
 			Store: a.store, Settler: a.settler, NewID: store.NewID, CheckURL: guard.CheckURL, OnCreated: a.created, OnRetried: a.dispatcher.WakeOutbox,
-			AuthToken: c.AuthToken, Handles: c.HandleSecrets, HandleGrace: c.HandleGrace, Starts: a.dispatcher, Ready: a.ready, MaxTasksPerBatch: c.MaxTasks, MaxBodyBytes: c.MaxBody, Registry: registry, Log: a.log,
+			AuthToken: c.AuthToken, Handles: c.HandleSecrets, HandleGrace: c.HandleGrace, Starts: a.dispatcher, Ready: a.ready, MaxTasksPerBatch: c.MaxTasks, MaxBodyBytes: c.MaxBody, BodyWindowBytes: c.BodyWindow, Registry: registry, Log: a.log,
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       time.Minute,

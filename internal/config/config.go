@@ -48,6 +48,7 @@ type Config struct {
 	DeadEndCancel  bool
 	MaxTasks       int
 	MaxBody        int64
+	BodyWindow     int64
 	Window         int
 	HostWindow     int
 	WebhookTimeout time.Duration
@@ -103,11 +104,9 @@ func Settings() []Setting {
 		{"CLAIM_LEASE", "30s", "After how long the claims of a dead process are taken over; its deliveries at twice their time-out, if that is longer", duration(func(c *Config) *time.Duration { return &c.ClaimLease }, time.Second, time.Hour)},
 		{"DEAD_END_CANCEL_ENABLED", "0", "1 cancels tasks whose children have all ended, none by Success", readDeadEnds},
 		{"MAX_TASKS_PER_BATCH", "10000", "Tasks that one POST may create", number(func(c *Config) *int { return &c.MaxTasks }, 1, 1_000_000)},
-		{"MAX_BODY_BYTES", "33554432", "Size of a request body", func(c *Config, v string) error {
-			n, err := between(v, 1024, 4<<30)
-			c.MaxBody = int64(n)
-			return err
-		}},
+		{"MAX_BODY_BYTES", "33554432", "Size of a request body", bytes(func(c *Config) *int64 { return &c.MaxBody }, 1024, 4<<30)},
+		{"BODY_WINDOW_BYTES", "67108864", "Size of all request bodies above 64 KiB together that are in work; others wait, and are answered 503 after 10 s",
+			bytes(func(c *Config) *int64 { return &c.BodyWindow }, 1<<20, 1<<40)},
 		{"SHUTDOWN_TIMEOUT", "30s", "How long a stop may take to finish what is in flight", duration(func(c *Config) *time.Duration { return &c.ShutdownTimeout }, time.Second, time.Hour)},
 	}
 }
@@ -379,6 +378,14 @@ func number(field func(*Config) *int, low, high int) func(*Config, string) error
 	return func(c *Config, value string) error {
 		n, err := between(value, low, high)
 		*field(c) = n
+		return err
+	}
+}
+
+func bytes(field func(*Config) *int64, low, high int) func(*Config, string) error {
+	return func(c *Config, value string) error {
+		n, err := between(value, low, high)
+		*field(c) = int64(n)
 		return err
 	}
 }

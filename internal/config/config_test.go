@@ -26,7 +26,7 @@ func load(t *testing.T, flags, env map[string]string) *Config {
 func defaults() *Config {
 	return &Config{
 		SQLitePath: "taskrunner.db", Listen: ":8085", HostURL: "http://localhost:8085", HostURLGuessed: true,
-		ClaimLease: 30 * time.Second, MaxTasks: 10_000, MaxBody: 32 << 20, Window: 2048, HostWindow: 256,
+		ClaimLease: 30 * time.Second, MaxTasks: 10_000, MaxBody: 32 << 20, BodyWindow: 64 << 20, Window: 2048, HostWindow: 256,
 		StartRetry:     task.Retry{MaxAttempts: 3, Initial: time.Second, Factor: 2, Max: 2 * time.Second},
 		Retry:          task.Retry{MaxAttempts: 10, Initial: time.Second, Factor: 6, Max: 16 * time.Hour},
 		WebhookTimeout: 10 * time.Second, HandleGrace: 24 * time.Hour, ShutdownTimeout: 30 * time.Second,
@@ -120,6 +120,7 @@ func TestLoadListsEverythingWrong(t *testing.T) {
 	env := map[string]string{
 		"DATABASE_URL": "mysql://u:hunter2@h", "HOST_URL": "ftp://u:hunter2@x?hunter2", "PORT": "99999", "LISTEN_ADDR": "a:b", "LOG_LEVEL": "loud",
 		"WEBHOOK_ALLOWED_NETWORKS": "10.0.0.0/99,foo", "CLAIM_LEASE": "0", "MAX_TASKS_PER_BATCH": "many", "SKIP_SSRF_VALIDATION": "perhaps",
+		"MAX_BODY_BYTES": "32M", "BODY_WINDOW_BYTES": "1000",
 		"DEAD_END_CANCEL_ENABLED": "maybe", "WEBHOOK_START_RETRY": `{"max": 601}`, "WEBHOOK_RETRY": "3",
 	}
 	_, err := Load(nil, func(name string) string { return env[name] })

@@ -2,19 +2,43 @@ package httpapi
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"mime"
 	"net/http"
 	"os"
 	"strings"
+	"time"
+
+	"golang.org/x/sync/semaphore"
 )
 
-// maxPrepared bounds the memory that is set aside because a request says how long it will be.
-const maxPrepared = 1 << 20
+const (
+	// smallBody is how much of a body needs no share of the window, and how much memory is set aside because a request says
+	// how long it will be. Reports of workers do not wait for large requests of others.
+	smallBody = 64 << 10
+	// bodyWait is how long a body waits for its share.
+	bodyWait = 10 * time.Second
+)
 
 // body reads the whole body, which must be uncompressed JSON as far as the headers go.
 func (s *server) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	in, err := s.openBody(w, r)
+	if err != nil {
+		return nil, err
+	}
+	var all bytes.Buffer
+	all.Grow(int(min(max(r.ContentLength, 0), smallBody)) + bytes.MinRead)
+	if _, err := all.ReadFrom(in); err != nil {
+		return nil, err
+	}
+	return all.Bytes(), nil
+}
+
+// openBody is body for whoever reads it piece by piece. Errors of the reader are answers like any other.
+func (s *server) openBody(w http.ResponseWriter, r *http.Request) (io.Reader, error) {
 	if err := checkContent(r.Header); err != nil {
 		return nil, err
 	}
@@ -25,22 +49,95 @@ func (s *server) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.ContentLength > limit {
 		return nil, tooLong(limit)
 	}
-	if rec, ok := w.(*recorder); ok {
-		w = rec.ResponseWriter // MaxBytesReader tells the server through it to close the connection
+	rec := w.(*recorder)
+	// MaxBytesReader tells the server through its writer to close the connection.
+	return &bodyReader{in: http.MaxBytesReader(rec.ResponseWriter, r.Body, limit), r: r, limit: limit, share: &rec.share}, nil
+}
+
+// bodyReader reads a body that has its share of the window.
+type bodyReader struct {
+	in    io.Reader
+	r     *http.Request
+	limit int64
+	share *share
+	n     int64 // bytes read
+	err   error // how it ended
+}
+
+func (b *bodyReader) Read(p []byte) (int, error) {
+	if b.err != nil {
+		return 0, b.err
 	}
-	var body bytes.Buffer
-	body.Grow(int(min(max(r.ContentLength, 0), maxPrepared)) + bytes.MinRead)
-	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, limit))
-	if err == nil {
-		return body.Bytes(), nil
+	if length := b.r.ContentLength; b.share.n == 0 {
+		if length > smallBody || b.n == smallBody {
+			if length < 0 {
+				length = b.limit // a body that does not say how long it is counts as the longest until it has ended
+			}
+			if b.err = b.share.take(b.r.Context(), length); b.err != nil {
+				return 0, b.err
+			}
+		} else {
+			p = p[:min(int64(len(p)), smallBody-b.n)]
+		}
 	}
+	n, err := b.in.Read(p)
+	b.n += int64(n)
+	switch {
+	case err == nil:
+	case errors.Is(err, io.EOF):
+		b.share.keep(b.n)
+		b.err = err
+	default:
+		b.err = b.explain(err)
+	}
+	return n, b.err
+}
+
+func (b *bodyReader) explain(err error) error {
 	if _, is := errors.AsType[*http.MaxBytesError](err); is {
-		return nil, tooLong(limit)
+		return tooLong(b.limit)
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) || r.Context().Err() != nil {
-		return nil, err
+	if errors.Is(err, os.ErrDeadlineExceeded) || b.r.Context().Err() != nil {
+		return err
 	}
-	return nil, &failure{code: invalid, message: "the body could not be read to its end"}
+	return &failure{code: invalid, message: "the body could not be read to its end"}
+}
+
+// window is for all bodies that are in work. A body larger than the window is let in alone.
+type window struct {
+	places *semaphore.Weighted
+	size   int64
+}
+
+func newWindow(size int64) *window { return &window{semaphore.NewWeighted(size), size} }
+
+// share is what a request has of the window, from the reading of its body to the end of its answer.
+type share struct {
+	*window
+	n int64
+}
+
+// take waits for a share of n bytes. A request takes one only once: nobody waits who has one already.
+func (s *share) take(ctx context.Context, n int64) error {
+	waiting, cancel := context.WithTimeout(ctx, bodyWait)
+	defer cancel()
+	n = min(n, s.size)
+	if s.places.Acquire(waiting, n) != nil {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return &failure{code: unavailable, message: "too many large requests are in work, try again"}
+	}
+	s.n = n
+	return nil
+}
+
+// keep gives back what is more than n bytes.
+func (s *share) keep(n int64) {
+	if s.n > n {
+		s.places.Release(s.n - n)
+		s.n = n
+	}
 }
 
 func tooLong(limit int64) error {

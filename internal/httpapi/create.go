@@ -3,6 +3,7 @@ package httpapi
 import (
 	"bytes"
 	"crypto/sha256"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -59,16 +60,23 @@ func (s *server) readBatch(w http.ResponseWriter, r *http.Request) (*task.Batch,
 	if err != nil {
 		return &task.Batch{ID: s.NewID()}, nil, err
 	}
-	body, err := s.body(w, r)
+	body, err := s.openBody(w, r)
 	if err != nil {
 		return &task.Batch{ID: s.NewID()}, nil, err
 	}
+	digest := sha256.New()
 	if key != nil {
-		key.Digest = sha256.Sum256(body)
+		body = io.TeeReader(body, digest)
 	}
 	batch, err := task.ParseBatch(body, task.ParseParams{
 		MaxTasks: s.MaxTasksPerBatch, NewID: s.NewID, CheckURL: s.CheckURL,
 	})
+	if err != nil {
+		_, _ = io.Copy(io.Discard, body) // who is still sending would not read the answer
+	}
+	if key != nil {
+		digest.Sum(key.Digest[:0])
+	}
 	batch.Requester = sender
 	return batch, key, err
 }

@@ -11,8 +11,9 @@ import (
 // ServeHTTP is what every request passes through, whatever its route.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
-	rec := &recorder{ResponseWriter: w, status: http.StatusOK}
+	rec := &recorder{ResponseWriter: w, status: http.StatusOK, share: share{window: s.bodies}}
 	defer func() {
+		rec.share.keep(0)
 		cut := s.recovered(rec, r, recover())
 		s.observe(r, rec.status, time.Since(began))
 		if cut {
@@ -60,6 +61,7 @@ type recorder struct {
 	status int
 	wrote  bool // the answer has begun
 	muted  bool // the answer was replaced
+	share  share
 }
 
 // WriteHeader begins the answer, or the one that takes the place of the mux's.

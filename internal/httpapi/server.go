@@ -46,6 +46,7 @@ type Settler interface {
 const (
 	DefaultMaxTasksPerBatch = 10_000
 	DefaultMaxBodyBytes     = 32 << 20
+	DefaultBodyWindowBytes  = 64 << 20
 )
 
 // Options are what the handlers work with. Store, Settler and NewID are required.
@@ -74,6 +75,9 @@ type Options struct {
 	// MaxTasksPerBatch and MaxBodyBytes bound a request; 0 means the defaults above.
 	MaxTasksPerBatch int
 	MaxBodyBytes     int64
+	// BodyWindowBytes bounds all bodies above 64 KiB together that are in work; others wait, up to 10 s. One that is larger is
+	// let in alone. 0 means the default above.
+	BodyWindowBytes int64
 	// Registry gets the metrics of the handlers, and is what GET /metrics shows. Nil: one of their own.
 	Registry *prometheus.Registry
 	// Log gets the errors that clients are not shown. Nil discards them.
@@ -96,6 +100,9 @@ func (o Options) withDefaults() Options {
 	if o.MaxBodyBytes == 0 {
 		o.MaxBodyBytes = DefaultMaxBodyBytes
 	}
+	if o.BodyWindowBytes == 0 {
+		o.BodyWindowBytes = DefaultBodyWindowBytes
+	}
 	if o.Registry == nil {
 		o.Registry = prometheus.NewRegistry()
 	}
@@ -105,13 +112,14 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// server holds what the handlers share. Nothing in it changes after New.
+// server holds what the handlers share. Nothing in it but the window of bodies changes after New.
 type server struct {
 	Options
 	mux       *http.ServeMux
 	guard     *guard
 	origins   *http.CrossOriginProtection
 	durations *prometheus.HistogramVec
+	bodies    *window
 }
 
 // New is the handler of the whole API. It panics when something required is missing, or when the registry has its
@@ -127,6 +135,7 @@ func New(o Options) http.Handler {
 		origins:   http.NewCrossOriginProtection(),
 		durations: newDurations(),
 	}
+	s.bodies = newWindow(s.BodyWindowBytes)
 	s.Registry.MustRegister(s.durations)
 	s.routes()
 	return s

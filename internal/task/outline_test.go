@@ -85,7 +85,7 @@ func outlineOf(t *testing.T, tasks ...string) Outline {
 
 func batchWith(tb testing.TB, tasks []string) *Batch {
 	tb.Helper()
-	batch, err := ParseBatch([]byte("["+strings.Join(tasks, ",")+"]"), ParseParams{NewID: counterIDs()})
+	batch, err := ParseBatch(strings.NewReader("["+strings.Join(tasks, ",")+"]"), ParseParams{NewID: counterIDs()})
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -1,10 +1,10 @@
 package task
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -46,33 +46,40 @@ type ParseParams struct {
 
 // ParseBatch reads the body of POST /task: an array of tasks, in any order of dependencies, or an object with them and
 // what is said of the batch as a whole. The Batch has everything but Requester and the tasks' CreatedAt; an empty array is
-// a Batch without tasks. It does not refer to body.
+// a Batch without tasks. The body is read to its end, task by task, so that it is never in memory as a whole.
 //
-// The error is [Problems] with every mistake, or wraps [ErrTooManyTasks]. Then the Batch is not nil either, but has
-// nothing except its ID, under which the answer can speak of it. Not for concurrent use of p.NewID.
-func ParseBatch(body []byte, p ParseParams) (*Batch, error) {
+// The error is [Problems] with every mistake, or wraps [ErrTooManyTasks], or is that of reading body. Then the Batch is not
+// nil either, but has nothing except its ID, under which the answer can speak of it. Not for concurrent use of p.NewID.
+func ParseBatch(body io.Reader, p ParseParams) (*Batch, error) {
 	batch := &Batch{ID: p.NewID()}
-	root := ""
-	if bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte{'['}) {
-		root = "tasks"
-	}
-	value, err := jsonread.Parse(body, root)
-	if err != nil {
-		return batch, err
-	}
-	b := batchParser{parser: *newParser(root), places: map[string]int{}}
-	b.checkURL = p.CheckURL
 	read := &Batch{ID: batch.ID, Metadata: json.RawMessage("{}")}
-	switch value.Kind() {
+	in := jsonread.NewStream(body)
+	b := batchParser{parser: *newParser("tasks"), in: in, maxTasks: p.MaxTasks, places: map[string]int{}}
+	b.checkURL = p.CheckURL
+	whole := newParser("")
+	whole.checkURL = p.CheckURL
+	switch kind := in.Kind(); kind {
 	case jsonread.Array:
+		in.Enter("tasks")
+		b.readTasks()
 	case jsonread.Object:
-		value = b.object(value, read)
+		b.object(whole, read)
 	default:
-		return batch, Problems{{Message: `must be an array of tasks, or an object with "tasks", is ` + value.Kind().String()}}
+		in.Value()
+		whole.Addf("", `must be an array of tasks, or an object with "tasks", is %s`, kind)
 	}
-	if read.Tasks, err = b.tasks(value, p); err != nil {
+	if b.tooMany {
+		return batch, fmt.Errorf("%w: at most %d are allowed in one request", ErrTooManyTasks, p.MaxTasks)
+	}
+	if in.End(); in.Err() != nil {
+		return batch, in.Err()
+	}
+	b.finish()
+	whole.AddAll(b.Reader)
+	if err := whole.Err(); err != nil {
 		return batch, err
 	}
+	read.Tasks = b.tasks
 	for _, t := range read.Tasks {
 		t.ID, t.BatchID = p.NewID(), read.ID
 	}
@@ -87,14 +94,28 @@ type parser struct {
 
 	// Much is the same in every task of a batch, and is read once.
 
-	texts recent
-	urls  recent // those that were checked and are good
-	// lastRules is what lastRulesRaw was read to, without a problem.
-	lastRulesRaw []byte
-	lastRules    []Rule
+	texts      recent
+	urls       recent // those that were checked and are good
+	ruleLists  memo[[]Rule]
+	headerMaps memo[map[string]string]
 }
 
 func newParser(root string) *parser { return &parser{Reader: jsonread.NewReader(root)} }
+
+// memo remembers what JSON was read to, without a problem.
+type memo[T any] map[string]T
+
+const maxMemo = 64
+
+func (m *memo[T]) add(raw []byte, value T) {
+	if *m == nil {
+		*m = memo[T]{}
+	}
+	if len(*m) >= maxMemo {
+		clear(*m)
+	}
+	(*m)[string(raw)] = value
+}
 
 // recent remembers texts that came lately, each in one slot.
 type recent [32]string
@@ -250,25 +271,29 @@ func (p *parser) metadata(v jsonread.Value) (json.RawMessage, bool) {
 // batchParser reads the tasks of one request and how they depend on one another.
 type batchParser struct {
 	parser
+	in       *jsonread.Stream
+	maxTasks int
+	tooMany  bool
+
+	tasks  []*Task
 	places map[string]int // of local ids, in request order
-	graph  Graph
+	// parents are the dependencies of each task as they stand there.
+	parents []jsonread.Value
+	graph   Graph
 	// requiresSuccess of each edge of the graph, in its order.
 	requiresSuccess []bool
 }
 
-// tasks reads all of them. Their ids and dependencies are still missing.
-func (b *batchParser) tasks(v jsonread.Value, p ParseParams) ([]*Task, error) {
-	var (
-		tasks        []*Task
-		dependencies []jsonread.Value
-	)
-	for i, element := range v.Elements {
-		if p.MaxTasks > 0 && i == p.MaxTasks {
-			return nil, fmt.Errorf("%w: at most %d are allowed in one request", ErrTooManyTasks, p.MaxTasks)
+// readTasks reads all of them. Their ids and dependencies are still missing.
+func (b *batchParser) readTasks() {
+	for i, element := range b.in.Elements {
+		if b.maxTasks > 0 && i == b.maxTasks {
+			b.tooMany = true
+			return
 		}
 		t := new(Task)
 		b.EnterIndex(i)
-		dependencies = append(dependencies, b.task(element, t))
+		b.parents = append(b.parents, b.task(element, t).Clone())
 		if t.LocalID != "" {
 			if first, ok := b.places[t.LocalID]; ok {
 				b.Addf("id", "duplicate %s, already the id of tasks[%d]", jsonread.Quote(t.LocalID), first)
@@ -277,11 +302,14 @@ func (b *batchParser) tasks(v jsonread.Value, p ParseParams) ([]*Task, error) {
 			}
 		}
 		b.Leave()
-		tasks = append(tasks, t)
+		b.tasks = append(b.tasks, t)
 	}
-	b.dependencies(tasks, dependencies)
-	if n := lookups(tasks); n > MaxLookups {
+}
+
+// finish checks what takes all tasks.
+func (b *batchParser) finish() {
+	b.dependencies()
+	if n := lookups(b.tasks); n > MaxLookups {
 		b.Addf("", "must have at most %d different matchers in their dedupe_strategy, have %d", MaxLookups, n)
 	}
-	return tasks, b.Err()
 }

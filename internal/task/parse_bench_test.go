@@ -1,6 +1,7 @@
 package task
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -49,7 +50,7 @@ func BenchmarkParseBatch(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(len(body)))
 			for b.Loop() {
-				if _, err := ParseBatch(body, ParseParams{NewID: newID}); err != nil {
+				if _, err := ParseBatch(bytes.NewReader(body), ParseParams{NewID: newID}); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -16,30 +16,30 @@ const (
 var dependencyFields = []string{"id", "requires_success"}
 
 // dependencies reads what each task depends on, once all their ids are known, and looks for cycles.
-func (b *batchParser) dependencies(tasks []*Task, lists []jsonread.Value) {
+func (b *batchParser) dependencies() {
 	// lastChild says which task named a parent last, from 1: that is how duplicates are told without a set.
-	lastChild := make([]int, len(tasks))
+	lastChild := make([]int, len(b.tasks))
 	var parents []int
-	for i, list := range lists {
+	for i, list := range b.parents {
 		if list.IsNull() {
 			b.graph.Add()
 			continue
 		}
 		b.EnterIndex(i)
-		parents = b.parents(i, list, lastChild, parents[:0])
+		parents = b.parentsOf(i, list, lastChild, parents[:0])
 		b.graph.Add(parents...)
 		b.Leave()
 	}
 	const limit = 10 // so many cycles are told at once
 	for _, cycle := range b.graph.Cycles(limit) {
 		b.EnterIndex(cycle[0])
-		b.Addf("dependencies", "cycle %s", CycleText(tasks, cycle))
+		b.Addf("dependencies", "cycle %s", CycleText(b.tasks, cycle))
 		b.Leave()
 	}
 }
 
-// parents reads the dependencies of the task i and appends the places of the tasks it depends on.
-func (b *batchParser) parents(i int, list jsonread.Value, lastChild, parents []int) []int {
+// parentsOf reads the dependencies of the task i and appends the places of the tasks it depends on.
+func (b *batchParser) parentsOf(i int, list jsonread.Value, lastChild, parents []int) []int {
 	if !b.Array("dependencies", list) {
 		return parents
 	}

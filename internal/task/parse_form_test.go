@@ -1,6 +1,7 @@
 package task
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -262,7 +263,7 @@ func FuzzParseBatch(f *testing.F) {
 		f.Add([]byte("[" + c.task + "]"))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		batch, err := ParseBatch(body, ParseParams{MaxTasks: 50, NewID: counterIDs()})
+		batch, err := ParseBatch(bytes.NewReader(body), ParseParams{MaxTasks: 50, NewID: counterIDs()})
 		if err != nil {
 			if problems, ok := errors.AsType[Problems](err); !errors.Is(err, ErrTooManyTasks) && (!ok || len(problems) == 0) {
 				t.Fatalf("error %v", err)

@@ -7,11 +7,15 @@ import (
 )
 
 // headers reads the headers of an action: names and values that are safe to send, and none that the service or the
-// connection sets itself when it fires on trigger. Left out there are none.
+// connection sets itself when it fires on trigger. Left out there are none. Actions may share the map.
 func (p *parser) headers(v jsonread.Value, trigger Trigger) map[string]string {
 	if v.IsNull() || !p.Object("headers", v) {
 		return nil
 	}
+	if headers, ok := p.headerMaps[string(v.Raw())]; ok {
+		return headers
+	}
+	before := p.Count()
 	p.Enter("headers")
 	defer p.Leave()
 	var headers map[string]string
@@ -51,6 +55,9 @@ func (p *parser) headers(v jsonread.Value, trigger Trigger) map[string]string {
 	}
 	if bytes > MaxHeaderBytes {
 		p.Addf("", "must have at most %d bytes together, have %d", MaxHeaderBytes, bytes)
+	}
+	if p.Count() == before {
+		p.headerMaps.add(v.Raw(), headers)
 	}
 	return headers
 }

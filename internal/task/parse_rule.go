@@ -1,7 +1,6 @@
 package task
 
 import (
-	"bytes"
 	"slices"
 	"strconv"
 	"strings"
@@ -87,13 +86,13 @@ func (p *parser) rules(name string, v jsonread.Value) (rules []Rule) {
 	if v.IsNull() {
 		return nil
 	}
-	if bytes.Equal(v.Raw(), p.lastRulesRaw) {
-		return p.lastRules
+	if rules, ok := p.ruleLists[string(v.Raw())]; ok {
+		return rules
 	}
 	before := p.Count()
 	p.list(name, v, MaxRules, "rules", func(element jsonread.Value) { rules = append(rules, p.rule(element)) })
 	if p.Count() == before {
-		p.lastRulesRaw, p.lastRules = v.Raw(), rules
+		p.ruleLists.add(v.Raw(), rules)
 	}
 	return rules
 }

@@ -1,6 +1,7 @@
 package task
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -42,7 +43,7 @@ func matcherWith(matcher string) string {
 }
 
 func parse(body string) (*Batch, error) {
-	return ParseBatch([]byte(body), ParseParams{MaxTasks: 100, NewID: counterIDs(), CheckURL: func(raw string) error {
+	return ParseBatch(strings.NewReader(body), ParseParams{MaxTasks: 100, NewID: counterIDs(), CheckURL: func(raw string) error {
 		if strings.Contains(raw, "internal") {
 			return errors.New("the address is not allowed")
 		}
@@ -349,6 +350,11 @@ func TestProblemsOfManyTasks(t *testing.T) {
 	if len(problems) != 101 || problems[100].String() != "and 300 more" {
 		t.Errorf("%d problems, the last one %v", len(problems), problems[len(problems)-1])
 	}
+	_, err = parse(`{"tasks":[` + strings.Repeat("{},", 99) + `{}],"scope":7,"x":1}`)
+	problems, _ = errors.AsType[Problems](err)
+	if len(problems) != 101 || problems[1].Path != "scope" || problems[2].Path != "tasks[0].id" || problems[100].String() != "and 302 more" {
+		t.Errorf("%d problems, the first ones %v, the last one %v", len(problems), problems[:3], problems[len(problems)-1])
+	}
 }
 
 func TestParseBatch(t *testing.T) {
@@ -410,18 +416,23 @@ func dedupeKinds(n int) string {
 	return strings.Join(tasks, ",")
 }
 
-// TestBodyIsNotKept: a body may be read into a buffer that is used again.
+// TestBodyIsNotKept: a body is read through a window, which is filled again and again.
 func TestBodyIsNotKept(t *testing.T) {
 	t.Parallel()
-	body := typicalBatch(2)
-	params := func() ParseParams { return ParseParams{NewID: counterIDs()} }
-	want, _ := ParseBatch(append([]byte(nil), body...), params())
-	got, err := ParseBatch(body, params())
+	const n = 500
+	got, err := ParseBatch(bytes.NewReader(typicalBatch(n)), ParseParams{NewID: counterIDs()})
+	if err != nil || len(got.Tasks) != n {
+		t.Fatalf("%d tasks, %v", len(got.Tasks), err)
+	}
+	alone, err := ParseBatch(bytes.NewReader(typicalBatch(1)), ParseParams{NewID: counterIDs()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	clear(body)
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("-want +got:\n%s", diff)
+	for i, task := range got.Tasks {
+		want := *alone.Tasks[0]
+		want.ID, want.LocalID = task.ID, fmt.Sprintf("task-%d", i)
+		if diff := cmp.Diff(&want, task); diff != "" {
+			t.Fatalf("task %d, -want +got:\n%s", i, diff)
+		}
 	}
 }
