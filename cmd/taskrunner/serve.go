@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -25,6 +26,9 @@ func serveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if os.Getenv("GOMEMLIMIT") == "" {
+				debug.SetMemoryLimit(memoryFor(c))
+			}
 			a, err := app.New(cmd.Context(), c, log)
 			if err != nil {
 				return err
@@ -39,6 +43,10 @@ func serveCommand() *cobra.Command {
 	addSettings(cmd, nil)
 	return cmd
 }
+
+// memoryFor is beyond which memory the collector no longer saves its work: enough for what is always there, and for large
+// requests at three times their size.
+func memoryFor(c *config.Config) int64 { return 128<<20 + 3*c.BodyWindow }
 
 func migrateCommand() *cobra.Command {
 	cmd := &cobra.Command{
