@@ -3,8 +3,10 @@ package storetest
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,7 +20,9 @@ var createTests = []conformance{
 	{"everything reads back as it was sent", testReadBack},
 	{"a task without anything optional", testReadBackPlain},
 	{"a big batch with a fan-out and a join", testCreateBig},
+	{"large metadata", testCreateLarge},
 	{"the same id twice fails and changes nothing", testCreateTwice},
+	{"a big batch whose last task fails leaves nothing", testCreateFailsLate},
 	{"a batch without tasks", testCreateEmpty},
 	{"batch sums", testBatchSums},
 	{"what does not exist is not found", testNotFound},
@@ -151,6 +155,41 @@ func testCreateBig(t *testing.T, e *env) {
 	}
 	e.wantGraph(b, links)
 	e.wantClaims(root)
+}
+
+func testCreateLarge(t *testing.T, e *env) {
+	tasks := newTasks(100)
+	for i, k := range tasks {
+		k.Metadata = json.RawMessage(fmt.Sprintf(`{"i":%d,"text":"%s"}`, i, strings.Repeat("x", 50_000)))
+	}
+	e.create(tasks...)
+	for _, want := range tasks {
+		if got := e.detail(want.ID).Task; got.LocalID != want.LocalID || string(got.Metadata) != string(want.Metadata) {
+			t.Fatalf("task %s has become %s with %.40s", want.LocalID, got.LocalID, got.Metadata)
+		}
+	}
+}
+
+func testCreateFailsLate(t *testing.T, e *env) {
+	known := newTask()
+	e.create(known)
+	tasks := newTasks(3500, after(known))
+	b := batchOf(append([]*task.Task{newTask()}, append(tasks, known)...)...)
+	key := &store.Idempotency{Key: "late"}
+	if _, err := e.Create(e.ctx, b, key); err == nil {
+		t.Fatal("a task was created twice")
+	}
+	if _, err := e.Batch(e.ctx, b.ID); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("the batch that failed: %v, want ErrNotFound", err)
+	}
+	for _, k := range []*task.Task{b.Tasks[0], tasks[0], tasks[2000], tasks[len(tasks)-1]} {
+		if _, err := e.Task(e.ctx, k.ID); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("a task of the batch that failed: %v, want ErrNotFound", err)
+		}
+	}
+	if created, err := e.Create(e.ctx, batchOf(newTask()), key); err != nil || created.Replayed {
+		t.Errorf("with the key of the create that failed: %v, replayed %v", err, created.Replayed)
+	}
 }
 
 func testCreateTwice(t *testing.T, e *env) {
