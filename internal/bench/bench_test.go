@@ -72,10 +72,11 @@ func TestWorkloads(t *testing.T) {
 		"flat": {"flat/10"}, "ingest": {"ingest/1000"}, "chain": {"chain/20x50"}, "counters": {"counters/put-1000", "counters/array-1"},
 		"limits":  {"limits/10000-keys-max-1-and-100-overall", "limits/10000-keys-max-5-across-kinds", "limits/handoff"},
 		"backlog": {"backlog/10000"}, "trickle": {"trickle/waiting"}, "snapshot": {"snapshot/chain"},
+		"replicas": {"replicas/2/flat/1000", "replicas/4/limits/handoff"},
 	}
 	for _, database := range []string{"sqlite", "postgres"} {
 		for _, name := range bench.Names() {
-			if name == "snapshot" && database == "sqlite" {
+			if database == "sqlite" && (name == "snapshot" || name == "replicas") {
 				continue
 			}
 			t.Run(database+"/"+name, func(t *testing.T) {

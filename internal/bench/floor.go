@@ -162,7 +162,7 @@ func (b *bench) pairs(ctx context.Context, p *process, receiver *receiver, clien
 
 // requests sends n requests to the stub.
 func (b *bench) requests(ctx context.Context, stub string, shape floorShape, n int, took *latencies) error {
-	r := &run{bench: b, url: stub}
+	r := &run{bench: b, urls: []string{stub}}
 	body := make([]byte, shape.bytes)
 	return each(ctx, shape.clients, n, func(ctx context.Context, _ int) error {
 		sent := time.Now()

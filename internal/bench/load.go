@@ -177,7 +177,8 @@ func (l *load) patch(ctx context.Context, handle, body string) error {
 		return err
 	}
 	// Whoever calls the receiver chooses the handle. The token goes to the service and to nobody else.
-	if r := l.receiver; r.bench.Token != "" && strings.HasPrefix(handle, r.service+"/task/") {
+	ours := func(service string) bool { return strings.HasPrefix(handle, service+"/task/") }
+	if r := l.receiver; r.bench.Token != "" && slices.ContainsFunc(r.services, ours) {
 		req.Header.Set("Authorization", "Bearer "+r.bench.Token)
 	}
 	req.Header.Set("Content-Type", "application/json")

@@ -20,10 +20,10 @@ const reporters = 256
 // receiver is where all webhooks go, each to the load that its path names: /<load>/<task>. It has few goroutines and keeps
 // its connections: it is not what is measured.
 type receiver struct {
-	bench   *bench
-	url     string
-	service string    // its URL, as its handles have it
-	born    time.Time // times of loads count from here
+	bench    *bench
+	url      string
+	services []string  // the URLs of its replicas, as their handles have them
+	born     time.Time // times of loads count from here
 
 	mu    sync.Mutex
 	loads atomic.Pointer[[]*load] // replaced as a whole

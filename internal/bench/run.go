@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -21,9 +22,10 @@ import (
 type run struct {
 	*bench
 	receiver *receiver
-	url      string // of the service
+	urls     []string // of the service: of each replica
+	asked    atomic.Uint64
 	unit     string // what is counted: task, count, request
-	server   *process
+	servers  []*process
 	database *pgx.Conn // for a look at PostgreSQL; nil: there is none of ours
 	db       string    // its DATABASE_URL
 	postgres int       // process id of its postmaster
@@ -60,21 +62,23 @@ func (r *run) figure(f Figure) { r.figures = append(r.figures, f) }
 
 // measured runs v on a service.
 func (r *run) measured(ctx context.Context, v variant) (err error) {
-	if r.url = r.URL; r.url == "" {
+	if r.URL != "" {
+		r.urls = []string{r.URL}
+	} else {
 		defer func() { err = errors.Join(err, r.stop()) }()
-		if err := r.start(ctx); err != nil {
+		if err := r.start(ctx, max(v.replicas, 1)); err != nil {
 			return err
 		}
 	}
-	r.receiver.service = r.url
+	r.receiver.services = r.urls
 	// A service that died says more about it than what its clients saw then.
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	if r.server != nil {
+	for _, server := range r.servers {
 		go func() {
 			select {
-			case <-r.server.ended:
-				cancel(r.server.failed("ended with " + r.server.cmd.ProcessState.String()))
+			case <-server.ended:
+				cancel(server.failed("ended with " + server.cmd.ProcessState.String()))
 			case <-ctx.Done():
 			}
 		}()
@@ -85,16 +89,18 @@ func (r *run) measured(ctx context.Context, v variant) (err error) {
 		}
 		return err
 	}
-	if r.server != nil {
-		if peak := peakMemory(r.server.cmd.Process.Pid); peak > 0 {
-			r.figure(Figure{Name: "peak memory of the server", Unit: "MB", Value: float64(peak) / 1e6})
-		}
+	peak := int64(0)
+	for _, server := range r.servers {
+		peak = max(peak, peakMemory(server.cmd.Process.Pid))
+	}
+	if peak > 0 {
+		r.figure(Figure{Name: "peak memory of the server", Unit: "MB", Value: float64(peak) / 1e6})
 	}
 	return nil
 }
 
-// start starts a service on an empty database and waits until it is ready.
-func (r *run) start(ctx context.Context) error {
+// start starts a service of so many replicas on an empty database and waits until all are ready.
+func (r *run) start(ctx context.Context, replicas int) error {
 	var err error
 	if r.db, err = r.newDatabase(ctx); err != nil {
 		return err
@@ -109,31 +115,37 @@ func (r *run) start(ctx context.Context) error {
 		}
 		_, _, r.postgres = cpuTime(backend)
 	}
+	for range replicas {
+		if err := r.startReplica(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *run) startReplica(ctx context.Context) error {
 	address, err := freeAddress(ctx)
 	if err != nil {
 		return err
 	}
-	r.url = "http://" + address
-	variables := []string{
-		"DATABASE_URL=" + r.db, "LISTEN_ADDR=" + address, "HOST_URL=" + r.url, "WEBHOOK_ALLOWED_NETWORKS=loopback", "WEBHOOK_ALLOWED_PORTS=any",
+	url := "http://" + address
+	server, err := spawn(r.Program, []string{"serve"}, []string{
+		"DATABASE_URL=" + r.db, "LISTEN_ADDR=" + address, "HOST_URL=" + url, "WEBHOOK_ALLOWED_NETWORKS=loopback", "WEBHOOK_ALLOWED_PORTS=any",
 		"LOG_LEVEL=warn",
 		"MAX_TASKS_PER_BATCH=1000000", "MAX_BODY_BYTES=1000000000", "WEBHOOK_TIMEOUT=60s", "AUTH_TOKEN=" + r.Token,
-	}
-	if r.server, err = spawn(r.Program, []string{"serve"}, variables); err != nil {
+	})
+	if err != nil {
 		return err
 	}
-	r.server.watch()
-	return r.ready(ctx)
-}
-
-func (r *run) ready(ctx context.Context) error {
+	server.watch()
+	r.urls, r.servers = append(r.urls, url), append(r.servers, server)
 	for ctx.Err() == nil {
 		select {
-		case <-r.server.ended:
-			return r.server.failed("ended with " + r.server.cmd.ProcessState.String())
+		case <-server.ended:
+			return server.failed("ended with " + server.cmd.ProcessState.String())
 		case <-time.After(5 * time.Millisecond):
 		}
-		if err := r.do(ctx, request{method: http.MethodGet, path: "/ready", want: http.StatusOK}); err == nil {
+		if err := r.do(ctx, request{method: http.MethodGet, path: url + "/ready", want: http.StatusOK}); err == nil {
 			return nil
 		}
 	}
@@ -143,8 +155,8 @@ func (r *run) ready(ctx context.Context) error {
 func (r *run) stop() error {
 	r.transport.CloseIdleConnections() // one that was never used would hold up the stop
 	var errs []error
-	if r.server != nil {
-		errs = append(errs, r.server.stop())
+	for _, server := range r.servers {
+		errs = append(errs, server.stop())
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -171,11 +183,11 @@ type request struct {
 	batch, next  *string // where X-Batch-ID and the target of Link go
 }
 
-// do sends a request. Any other answer than the one that is wanted is an error.
+// do sends a request; replicas take turns. Any other answer than the one that is wanted is an error.
 func (r *run) do(ctx context.Context, q request) error {
 	url := q.path
 	if !strings.HasPrefix(url, "http") {
-		url = r.url + url
+		url = r.urls[r.asked.Add(1)%uint64(len(r.urls))] + url
 	}
 	req, err := http.NewRequestWithContext(ctx, q.method, url, bytes.NewReader(q.body))
 	if err != nil {
@@ -220,8 +232,9 @@ type usage struct {
 }
 
 func (r *run) usage(ctx context.Context) (u usage, err error) {
-	if r.server != nil {
-		u.server, _, _ = cpuTime(r.server.cmd.Process.Pid)
+	for _, server := range r.servers {
+		used, _, _ := cpuTime(server.cmd.Process.Pid)
+		u.server += used
 	}
 	if r.database != nil {
 		u.database = treeTime(r.postgres)
@@ -252,7 +265,7 @@ func (r *run) measure(ctx context.Context, work func() (int, error)) error {
 	units := float64(n)
 	micros := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 / units }
 	r.figure(Figure{Name: r.unit + "s a second", Unit: "/s", Value: units / to.at.Sub(from.at).Seconds(), More: true, floor: floor.rate})
-	if r.server != nil {
+	if len(r.servers) > 0 {
 		server, database := micros(to.server-from.server), micros(to.database-from.database)
 		r.figure(Figure{Name: "CPU of server and database", Unit: "µs/" + r.unit, Value: server + database, floor: floor.cpu})
 		if r.database != nil {

@@ -120,7 +120,7 @@ func besideStored(ctx context.Context, r *run, state string) (err error) {
 
 // quiet waits until server and database have nothing left to do, such as vacuum, but not for ever.
 func (r *run) quiet(ctx context.Context) error {
-	if r.server == nil {
+	if len(r.servers) == 0 {
 		return nil
 	}
 	for begun, look := time.Now(), r.duration(2*time.Second); time.Since(begun) < r.duration(3*time.Minute); {
@@ -153,7 +153,7 @@ func (r *run) busy(ctx context.Context, d time.Duration) (float64, error) {
 }
 
 func (r *run) idle(ctx context.Context, d time.Duration) error {
-	if r.server == nil {
+	if len(r.servers) == 0 {
 		return nil
 	}
 	r.progress.now("idle")

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -12,6 +13,7 @@ type variant struct {
 	unit     string
 	floor    floorShape
 	postgres bool // only on a PostgreSQL of ours
+	replicas int  // that the service has; 0: 1
 	run      func(ctx context.Context, r *run) error
 }
 
@@ -61,8 +63,17 @@ func variants() []variant {
 	add("snapshot/chain", alone, func(ctx context.Context, r *run) error {
 		return withSnapshot(ctx, r, func() error { return chains(ctx, r, 1, 10_000, 1) })
 	})
+	single := all
+	for _, n := range []int{1, 2, 4} {
+		for _, v := range single {
+			if slices.Contains([]string{"flat/1000", "chain/20x50", "limits/100-keys-max-1", "limits/handoff"}, v.name) {
+				v.name, v.postgres, v.replicas = fmt.Sprintf("replicas/%d/%s", n, v.name), true, n
+				all = append(all, v)
+			}
+		}
+	}
 	for i := range all {
-		all[i].postgres = strings.HasPrefix(all[i].name, "snapshot/")
+		all[i].postgres = all[i].replicas > 0 || strings.HasPrefix(all[i].name, "snapshot/")
 	}
 	return all
 }
