@@ -279,8 +279,9 @@ func TestForbiddenOnTheWire(t *testing.T) {
 		s = startService(t, url, map[string]string{"WEBHOOK_ALLOWED_NETWORKS": ""})
 		s.finish(tasks["a"].ID, "Success")
 		got := s.waitStatus(tasks["b"].ID, "Failure")
-		if !strings.Contains(text(got.FailureReason), "WEBHOOK_ALLOWED_NETWORKS") || !strings.HasSuffix(text(got.FailureReason), "after 1 attempt") {
-			t.Errorf("reason %q", text(got.FailureReason))
+		reason := text(got.FailureReason)
+		if !strings.Contains(reason, "WEBHOOK_ALLOWED_NETWORKS") || !strings.HasPrefix(reason, "on_start failed after 1 attempt: ") {
+			t.Errorf("reason %q", reason)
 		}
 		if n := len(r.got(sent("start", got.ID))); n != 0 {
 			t.Errorf("%d calls arrived", n)
