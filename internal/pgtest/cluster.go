@@ -27,9 +27,10 @@ const startTries = 5
 
 // Cluster is one running PostgreSQL server with its own data directory. Its methods are safe for concurrent use.
 type Cluster struct {
-	dir  string
-	port int
-	cmd  *exec.Cmd
+	dir    string
+	port   int
+	pooler int // port of its pgbouncer; 0: it has none
+	cmd    *exec.Cmd
 
 	mu      sync.Mutex
 	in      io.WriteCloser // commands to the watchdog; its end is the order to clean up
@@ -61,6 +62,11 @@ func Start(ctx context.Context) (*Cluster, error) {
 	if err := c.init(); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
+	if Pooled() {
+		if err := c.pool(); err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+	}
 	return c, nil
 }
 
@@ -74,7 +80,7 @@ func (c *Cluster) launch(bin string, attr *procAttr, owner *ids) error {
 	// Not CommandContext: the watchdog ends when its input does, and no earlier.
 	c.cmd = exec.Command("/bin/sh", "-c", watchdog, "pgtest-watchdog", c.dir, bin)
 	c.cmd.Dir = c.dir // the server's user may not be allowed to enter ours
-	c.cmd.Env = []string{"PATH=/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL=C", "TZ=UTC"}
+	c.cmd.Env = []string{"PATH=/usr/bin:/bin:/usr/sbin:/sbin:/usr/local/bin:/opt/homebrew/bin", "LC_ALL=C", "TZ=UTC"}
 	c.cmd.SysProcAttr = attr
 	in, err := c.cmd.StdinPipe()
 	if err != nil {
@@ -108,6 +114,24 @@ func (c *Cluster) init() error {
 		}
 	}
 	return err
+}
+
+// pool starts a pgbouncer on a free port. It lives on when the server is killed.
+func (c *Cluster) pool() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var err error
+	for range startTries {
+		var port int
+		if port, err = freePort(); err != nil {
+			return err
+		}
+		if err = c.order(fmt.Sprintf("pool %d %d", port, c.port)); err == nil {
+			c.pooler = port
+			return nil
+		}
+	}
+	return fmt.Errorf("start pgbouncer (scripts/ensure-postgres.sh --pgbouncer installs it): %w", err)
 }
 
 // start brings the server up on c.port. c.mu is held.
@@ -154,7 +178,7 @@ func (c *Cluster) order(command string) error {
 func (c *Cluster) logTail() string {
 	const limit = 2000
 	var b strings.Builder
-	for _, name := range []string{"programs.log", "server.log"} {
+	for _, name := range []string{"programs.log", "server.log", "pgbouncer.log"} {
 		text, err := os.ReadFile(filepath.Join(c.dir, name))
 		if err != nil {
 			continue // not written yet
@@ -169,9 +193,14 @@ func (c *Cluster) Addr() string {
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(c.port))
 }
 
-// URL returns a connection URL for the superuser and the database postgres, for pgx as for libpq's programs.
+// URL returns a connection URL for the superuser and the database postgres, for pgx as for libpq's programs. When
+// [Pooled], it leads through pgbouncer.
 func (c *Cluster) URL() string {
-	return "postgres://postgres@" + c.Addr() + "/postgres?sslmode=disable"
+	port := c.port
+	if c.pooler != 0 {
+		port = c.pooler
+	}
+	return "postgres://postgres@127.0.0.1:" + strconv.Itoa(port) + "/postgres?sslmode=disable"
 }
 
 // Kill ends the server as a crash would, without a checkpoint, and leaves it down until Restart. When it returns nobody

@@ -14,6 +14,8 @@
 //     URL makes its schemas on that server and starts none.
 //   - A server never outlives its test process, not even one killed with SIGKILL: a watchdog holds the reading end of
 //     a pipe from the test process, and at its end stops the server and removes the directory.
+//   - With TASKRUNNER_TEST_PGBOUNCER set a pgbouncer in transaction mode stands in front of each cluster, and all URLs lead
+//     through it. It ends with the cluster.
 //   - A missing PostgreSQL is an error that says what to do. It never skips a test.
 //   - fsync is on, as in production: a test of durability means something. Authentication is off; the data is not worth
 //     protecting.

@@ -17,6 +17,9 @@ import (
 // urlVariable names the environment variable that replaces the shared cluster by a server somebody else runs.
 const urlVariable = "TASKRUNNER_TEST_DATABASE_URL"
 
+// poolerVariable names the environment variable that puts a pgbouncer in transaction mode in front of each cluster.
+const poolerVariable = "TASKRUNNER_TEST_PGBOUNCER"
+
 // dropTimeout bounds the removal of a test's schema, which waits for transactions that the test left open.
 const dropTimeout = 30 * time.Second
 
@@ -39,9 +42,13 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
+// Pooled reports whether TASKRUNNER_TEST_PGBOUNCER is set: all URLs lead through a pgbouncer in transaction mode then.
+func Pooled() bool { return os.Getenv(poolerVariable) != "" }
+
 // URL returns a connection URL, for pgx, to an empty schema that is dropped when tb ends. The first call in a process
 // starts the shared cluster, unless TASKRUNNER_TEST_DATABASE_URL names a server. The schema stands alone on the
 // search_path, a parameter of the URL: statements that do not name a schema, migrations among them, stay inside it.
+// When [Pooled] it is a database instead: a pooler takes no such parameter.
 // Everything that uses it has to be closed before the test's end. It fails tb if there is no PostgreSQL.
 func URL(tb testing.TB) string {
 	tb.Helper()
@@ -49,22 +56,26 @@ func URL(tb testing.TB) string {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	schema := schemaName(tb.Name())
-	if err := execute(tb.Context(), base, "CREATE SCHEMA "+pgx.Identifier{schema}.Sanitize()); err != nil {
-		tb.Fatalf("create schema: %v", err)
+	name := uniqueName(tb.Name())
+	create, drop, within := "CREATE SCHEMA "+name, "DROP SCHEMA "+name+" CASCADE", withSearchPath
+	if Pooled() { // the pooler keeps connections to it
+		create, drop, within = "CREATE DATABASE "+name, "DROP DATABASE "+name+" WITH (FORCE)", withDatabase
+	}
+	if err := execute(tb.Context(), base, create); err != nil {
+		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), dropTimeout)
 		defer cancel()
-		if err := execute(ctx, base, "DROP SCHEMA "+pgx.Identifier{schema}.Sanitize()+" CASCADE"); err != nil {
-			tb.Errorf("drop schema (does the test leave a transaction open?): %v", err)
+		if err := execute(ctx, base, drop); err != nil {
+			tb.Errorf("%v (does the test leave a transaction open?)", err)
 		}
 	})
-	scoped, err := withSearchPath(base, schema)
-	if err != nil {
-		tb.Fatal(err)
+	u, err := url.Parse(base)
+	if err != nil || u.Scheme == "" {
+		tb.Fatalf("parse %s: want the form postgres://user@host:port/database", urlVariable)
 	}
-	return scoped
+	return within(*u, name)
 }
 
 // NewCluster starts a cluster that belongs to tb alone and ends with it. It takes a second or two: use [URL] where the
@@ -108,8 +119,9 @@ func (s *sharedCluster) close() error {
 	return s.cluster.Close()
 }
 
-// schemaName makes a name that says which test it belongs to and is unique even among processes that share a server.
-func schemaName(test string) string {
+// uniqueName makes a name that says which test it belongs to and is unique even among processes that share a server. It
+// needs no quotes.
+func uniqueName(test string) string {
 	const limit = 40 // PostgreSQL cuts names at 63 bytes
 	clean := strings.Map(func(r rune) rune {
 		switch {
@@ -122,15 +134,16 @@ func schemaName(test string) string {
 	return clean[:min(len(clean), limit)] + "_" + strings.ToLower(rand.Text()[:12])
 }
 
-func withSearchPath(base, schema string) (string, error) {
-	u, err := url.Parse(base)
-	if err != nil || u.Scheme == "" {
-		return "", fmt.Errorf("parse %s: want the form postgres://user@host:port/database", urlVariable)
-	}
+func withSearchPath(u url.URL, schema string) string {
 	q := u.Query()
 	q.Set("search_path", schema)
 	u.RawQuery = q.Encode()
-	return u.String(), nil
+	return u.String()
+}
+
+func withDatabase(u url.URL, database string) string {
+	u.Path = "/" + database
+	return u.String()
 }
 
 // execute runs one statement on a connection of its own.
