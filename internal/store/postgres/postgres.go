@@ -3,7 +3,7 @@
 //
 // Every method is one transaction of one to five round trips: statements are pipelined, and each works on arrays, so
 // their number does not depend on how many tasks there are. A session keeps nothing but prepared statements, so a pooler
-// in transaction mode has to know those; only Listen needs a connection of its own.
+// in transaction mode has to know those.
 //
 // A transaction that PostgreSQL undid (serialization, deadlock) or whose connection broke before COMMIT is run again.
 // When the connection breaks at COMMIT, the database is asked what became of the transaction before anything is
@@ -81,7 +81,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, errors.New("open database: DATABASE_URL is not a PostgreSQL connection string")
 	}
-	if cfg.MaxConns < defaultPool && !hasPoolSize(o.URL) {
+	if cfg.MaxConns < defaultPool && !says(o.URL, "pool_max_conns") {
 		cfg.MaxConns = defaultPool
 	}
 	if cfg.ConnConfig.ConnectTimeout == 0 {

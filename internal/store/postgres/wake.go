@@ -7,57 +7,47 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 )
 
-// channel is what processes NOTIFY each other on.
-const channel = "taskrunner_work"
+const (
+	// lookEvery is how often a process looks whether another one has notified it: as often as one does so at most.
+	lookEvery = 50 * time.Millisecond
+	// maxLook is the longest pause while the database is away.
+	maxLook = 5 * time.Second
+)
 
 // Notify is as in store.Store.
 func (s *Store) Notify(ctx context.Context) error {
-	if _, err := s.engine.Exec(ctx, "SELECT pg_notify($1, '')", channel); err != nil {
+	if _, err := s.engine.Exec(ctx, s.queries.Get("notify")); err != nil {
 		return fmt.Errorf("notify: %w", redact(err))
 	}
 	return nil
 }
 
-// Listen is as in store.Store. It holds a connection of its own, outside the pool. It also wakes after each time it
-// has connected: what was said before is lost.
+// Listen is as in store.Store. It counts instead of using LISTEN, which needs a session of its own: behind a pooler in
+// transaction mode LISTEN succeeds, and nothing is ever heard.
 func (s *Store) Listen(ctx context.Context, wake func()) {
-	for pause := 100 * time.Millisecond; ctx.Err() == nil; pause = min(2*pause, 5*time.Second) {
-		err := s.listen(ctx, func() {
-			pause = 100 * time.Millisecond
-			wake()
-		})
-		if ctx.Err() != nil {
+	heard := int64(-1)
+	for pause := lookEvery; ; {
+		var said int64
+		err := s.engine.QueryRow(ctx, s.queries.Get("notifications")).Scan(&said)
+		switch {
+		case ctx.Err() != nil:
 			return
+		case err != nil:
+			s.log.Warn("listening for other processes failed; will try again", "error", redact(err))
+			pause = min(2*pause, maxLook)
+		default:
+			pause = lookEvery
 		}
-		s.log.Warn("listening for other processes failed; will connect again", "error", redact(err))
+		if err == nil && said != heard {
+			heard = said
+			wake()
+		}
 		select {
 		case <-ctx.Done():
+			return
 		case <-time.After(pause):
-		}
-	}
-}
-
-func (s *Store) listen(ctx context.Context, wake func()) error {
-	conn, err := pgx.ConnectConfig(ctx, s.pool.Config().ConnConfig)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = conn.Close(closing) // nothing is lost with it
-	}()
-	if _, err := conn.Exec(ctx, "LISTEN "+channel); err != nil {
-		return err
-	}
-	for {
-		wake()
-		if _, err := conn.WaitForNotification(ctx); err != nil {
-			return err
 		}
 	}
 }
@@ -94,10 +84,10 @@ func (s *Store) Maintain(ctx context.Context) error {
 	return nil
 }
 
-// hasPoolSize reports whether a connection string sets the size of the pool.
-func hasPoolSize(dsn string) bool {
+// says reports whether a connection string has a parameter.
+func says(dsn, parameter string) bool {
 	if u, err := url.Parse(dsn); err == nil && u.Scheme != "" {
-		return u.Query().Has("pool_max_conns")
+		return u.Query().Has(parameter)
 	}
-	return strings.Contains(dsn, "pool_max_conns")
+	return strings.Contains(dsn, parameter)
 }

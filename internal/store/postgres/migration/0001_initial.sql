@@ -251,6 +251,9 @@ CREATE TABLE process (
     expires timestamptz NOT NULL
 );
 
+-- Counts how often a process told the others that there is work that it cannot take.
+CREATE SEQUENCE notification;
+
 -- Transactions whose process may not know yet that they are committed. They are not known by their ids: PostgreSQL gives
 -- an id again after a crash or a fail-over that lost its transaction.
 CREATE TABLE mark (
