@@ -2,8 +2,8 @@
 // production; the contract is in package store.
 //
 // Every method is one transaction of one to five round trips: statements are pipelined, and each works on arrays, so
-// their number does not depend on how many tasks there are. A session keeps nothing but prepared statements, so a pooler
-// in transaction mode has to know those.
+// their number does not depend on how many tasks there are. A session keeps nothing but prepared statements, and behind a
+// pooler not even those.
 //
 // A transaction that PostgreSQL undid (serialization, deadlock) or whose connection broke before COMMIT is run again.
 // When the connection breaks at COMMIT, the database is asked what became of the transaction before anything is
@@ -34,7 +34,8 @@ var queryFiles embed.FS
 
 // Options of [Open].
 type Options struct {
-	// URL is a connection string as libpq and pgx read it. pool_max_conns defaults to 16 here.
+	// URL is a connection string as libpq and pgx read it. pool_max_conns defaults to 16 here, and default_query_exec_mode
+	// to cache_describe where the URL leads to a pooler.
 	URL string
 	// DeadEnds makes [Store.DeadEnds] find what it looks for.
 	DeadEnds bool
@@ -77,15 +78,15 @@ const (
 
 // Open connects. The error never shows the URL, which may hold a password.
 func Open(ctx context.Context, o Options) (*Store, error) {
-	cfg, err := pgxpool.ParseConfig(o.URL)
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Skew == nil {
+		o.Skew = func() time.Duration { return 0 }
+	}
+	cfg, err := o.config(ctx)
 	if err != nil {
-		return nil, errors.New("open database: DATABASE_URL is not a PostgreSQL connection string")
-	}
-	if cfg.MaxConns < defaultPool && !says(o.URL, "pool_max_conns") {
-		cfg.MaxConns = defaultPool
-	}
-	if cfg.ConnConfig.ConnectTimeout == 0 {
-		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
+		return nil, fmt.Errorf("open database: %w", err)
 	}
 	engineCfg := cfg.Copy()
 	engineCfg.MaxConns = enginePool
@@ -99,17 +100,56 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		engine.Close()
 		return nil, fmt.Errorf("open database: %w", redact(err))
 	}
-	s := &Store{
+	return &Store{
 		pool: pool, engine: engine, queries: store.LoadQueries(queryFiles), log: o.Log, skew: o.Skew,
 		shapes: store.NewShapes(), deadEnds: o.DeadEnds,
+	}, nil
+}
+
+// config is that of the pool for requests.
+func (o *Options) config(ctx context.Context) (*pgxpool.Config, error) {
+	cfg, err := pgxpool.ParseConfig(o.URL)
+	if err != nil {
+		return nil, errors.New("DATABASE_URL is not a PostgreSQL connection string")
 	}
-	if s.log == nil {
-		s.log = slog.New(slog.DiscardHandler)
+	conn := cfg.ConnConfig
+	if conn.DefaultQueryExecMode == pgx.QueryExecModeExec || conn.DefaultQueryExecMode == pgx.QueryExecModeSimpleProtocol {
+		// They guess the types of parameters, and cannot guess all of ours.
+		return nil, errors.New("default_query_exec_mode in DATABASE_URL must be cache_statement, cache_describe or describe_exec")
 	}
-	if s.skew == nil {
-		s.skew = func() time.Duration { return 0 }
+	if cfg.MaxConns < defaultPool && !says(o.URL, "pool_max_conns") {
+		cfg.MaxConns = defaultPool
 	}
-	return s, nil
+	if conn.ConnectTimeout == 0 {
+		conn.ConnectTimeout = 5 * time.Second
+	}
+	if says(o.URL, "default_query_exec_mode") {
+		return cfg, nil
+	}
+	pooled, err := pooled(ctx, conn)
+	if err != nil {
+		return nil, redact(err)
+	}
+	if pooled {
+		conn.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+		o.Log.Warn("DATABASE_URL leads to a pooler, so statements are planned each time; " +
+			"if it keeps prepared statements, add default_query_exec_mode=cache_statement to the URL")
+	}
+	return cfg, nil
+}
+
+// pooled reports whether a pooler is in between, which may give each transaction another session: then prepared statements
+// are not there when they are needed. Who takes a connection says which process serves it; a pooler does not know yet, and
+// makes one up.
+func pooled(ctx context.Context, cfg *pgx.ConnConfig) (bool, error) {
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = conn.Close(ctx) }() // nothing is lost with it
+	var pid uint32
+	err = conn.QueryRow(ctx, "SELECT pg_backend_pid()", pgx.QueryExecModeSimpleProtocol).Scan(&pid)
+	return pid != conn.PgConn().PID(), err
 }
 
 // Unused lists the statements that no call has run yet. For tests.
