@@ -62,12 +62,17 @@ unit: postgres ## Run the tests without the race detector (PKG=./internal/task f
 race: postgres-cc ## Run the tests with the race detector
 	$(RACE) $(PKG)
 
+.PHONY: pooled
+pooled: postgres-cc-pgbouncer ## Run the end-to-end tests behind a pgbouncer in transaction mode
+	TASKRUNNER_TEST_PGBOUNCER=1 $(RACE) ./internal/e2e
+
 .PHONY: test
-test: ## Run everything: lint, vet, all tests with the race detector, all builds
-	@$(MAKE) --no-print-directory postgres-cc
+test: ## Run everything: lint, vet, all tests with the race detector, the same behind pgbouncer, all builds
+	@$(MAKE) --no-print-directory postgres-cc-pgbouncer
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory vet
 	@$(MAKE) --no-print-directory race
+	@$(MAKE) --no-print-directory pooled
 	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory cross
 
@@ -103,11 +108,13 @@ clean: ## Remove what was built and measured; bin/tools stays
 	rm -rf coverage
 
 # The programs that the tests need, installed where that is allowed.
-.PHONY: postgres postgres-cc
+.PHONY: postgres postgres-cc postgres-cc-pgbouncer
 postgres:
 	@scripts/ensure-postgres.sh
 postgres-cc:
 	@scripts/ensure-postgres.sh --cc
+postgres-cc-pgbouncer:
+	@scripts/ensure-postgres.sh --cc --pgbouncer
 
 # The linter is pinned in a module of its own, so that its dependencies are not ours. Built once: about two minutes.
 $(GOLANGCI): tools/go.mod tools/go.sum

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sees to what the tests need from the system: PostgreSQL's server programs, and with --cc a C compiler, without which
-# "go test -race" does not link. What is missing is installed by apt-get where that is allowed without a password;
+# Sees to what the tests need from the system: PostgreSQL's server programs, with --cc a C compiler, without which
+# "go test -race" does not link, and with --pgbouncer a pgbouncer. What is missing is installed by apt-get where that is allowed without a password;
 # elsewhere it says what to do and exits 1. It starts no server, and a cluster that is on the machine is left as it is.
 set -euo pipefail
 
@@ -38,6 +38,10 @@ have_cc() {
     command -v "${CC:-gcc}" >/dev/null || command -v clang >/dev/null
 }
 
+have_pgbouncer() {
+    PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null
+}
+
 as_root=()
 
 can_install() {
@@ -65,12 +69,21 @@ install_postgres() {
     apt install -y --no-install-recommends postgresql
 }
 
-need_postgres=false need_cc=false
+# Debian starts one, which nobody asked for.
+install_pgbouncer() {
+    apt install -y --no-install-recommends pgbouncer
+    "${as_root[@]:-env}" systemctl disable --now pgbouncer >/dev/null 2>&1 || true
+}
+
+need_postgres=false need_cc=false need_pgbouncer=false
 have_postgres || need_postgres=true
-if [[ ${1:-} == --cc ]] && ! have_cc; then
-    need_cc=true
-fi
-if ! $need_postgres && ! $need_cc; then
+for option in "$@"; do
+    case $option in
+    --cc) have_cc || need_cc=true ;;
+    --pgbouncer) have_pgbouncer || need_pgbouncer=true ;;
+    esac
+done
+if ! $need_postgres && ! $need_cc && ! $need_pgbouncer; then
     exit 0
 fi
 
@@ -84,6 +97,10 @@ if can_install; then
         echo "installing a C compiler for the race detector" >&2
         apt install -y --no-install-recommends gcc libc6-dev
     fi
+    if $need_pgbouncer; then
+        echo "installing pgbouncer for the tests" >&2
+        install_pgbouncer
+    fi
 fi
 
 status=0
@@ -96,6 +113,10 @@ fi
 if $need_cc && ! have_cc; then
     echo "A C compiler is missing, and go test -race needs one. Debian, Ubuntu: apt-get install gcc libc6-dev." >&2
     echo "Without it: make unit." >&2
+    status=1
+fi
+if $need_pgbouncer && ! have_pgbouncer; then
+    echo "pgbouncer is missing, and make pooled needs it. Debian, Ubuntu: apt-get install pgbouncer. macOS: brew install pgbouncer." >&2
     status=1
 fi
 exit $status

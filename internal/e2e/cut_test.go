@@ -21,7 +21,8 @@ func rows(t testing.TB, url, table string) int {
 	}
 	defer func() { _ = conn.Close(context.Background()) }() // nothing is lost with it
 	var n int
-	if err := conn.QueryRow(t.Context(), "SELECT count(*) FROM "+pgx.Identifier{table}.Sanitize()).Scan(&n); err != nil {
+	query := "SELECT count(*) FROM " + pgx.Identifier{table}.Sanitize()
+	if err := conn.QueryRow(t.Context(), query, pgx.QueryExecModeExec).Scan(&n); err != nil {
 		t.Fatal(err)
 	}
 	return n

@@ -9,7 +9,12 @@ import (
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
 // databases are what every behavior is tested on.
-var databases = []string{"sqlite", "postgres"}
+var databases = func() []string {
+	if pgtest.Pooled() {
+		return []string{"postgres"}
+	}
+	return []string{"sqlite", "postgres"}
+}()
 
 // onBoth runs a test on each database, in parallel.
 func onBoth(t *testing.T, test func(t *testing.T, s *service)) {
