@@ -96,8 +96,8 @@ type Store interface {
 	Maintain(ctx context.Context) error
 	// Notify wakes the other processes on this database.
 	Notify(ctx context.Context) error
-	// Listen calls wake for each Notify of another process, or more often, until ctx ends. It hears what was said
-	// while the database was away.
+	// Listen calls wake for each Notify of another process, or more often, until ctx ends. It wakes
+	// whenever something may have been missed.
 	Listen(ctx context.Context, wake func())
 }
 

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"context"
 	"strings"
 	"testing"
 
@@ -44,5 +45,48 @@ func TestOpenRefusesToGuessTypes(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "default_query_exec_mode in DATABASE_URL must be") {
 			t.Errorf("%s: %v", mode, err)
 		}
+	}
+}
+
+// Whoever holds a session hears a notification, and whoever looks for it finds it.
+func TestListen(t *testing.T) {
+	t.Parallel()
+	url := pgtest.URL(t)
+	for _, pooled := range []bool{false, true} {
+		if !pooled && pgtest.Pooled() {
+			continue // there is no session
+		}
+		s, err := Open(t.Context(), Options{URL: url})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		if err := s.Migrate(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if s.pooled != pgtest.Pooled() {
+			t.Errorf("pooled is %t", s.pooled)
+		}
+		s.pooled = pooled
+		woken, ended := make(chan struct{}), make(chan struct{})
+		ctx, stop := context.WithCancel(t.Context())
+		go func() {
+			defer close(ended)
+			s.Listen(ctx, func() {
+				select {
+				case woken <- struct{}{}:
+				case <-ctx.Done():
+				}
+			})
+		}()
+		<-woken // it may have missed something before
+		for range 2 {
+			if err := s.Notify(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			<-woken
+		}
+		stop()
+		<-ended
 	}
 }

@@ -2,8 +2,8 @@
 // production; the contract is in package store.
 //
 // Every method is one transaction of one to five round trips: statements are pipelined, and each works on arrays, so
-// their number does not depend on how many tasks there are. A session keeps nothing but prepared statements, and behind a
-// pooler not even those.
+// their number does not depend on how many tasks there are. A session keeps nothing but prepared statements, and one LISTENs;
+// behind a pooler there is neither.
 //
 // A transaction that PostgreSQL undid (serialization, deadlock) or whose connection broke before COMMIT is run again.
 // When the connection breaks at COMMIT, the database is asked what became of the transaction before anything is
@@ -56,6 +56,7 @@ type Store struct {
 	skew    func() time.Duration
 
 	deadEnds bool
+	pooled   bool // a pooler is in between
 
 	pumping sync.Mutex // held by Pump; guards shapes
 	shapes  *store.Shapes
@@ -84,7 +85,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.Skew == nil {
 		o.Skew = func() time.Duration { return 0 }
 	}
-	cfg, err := o.config(ctx)
+	cfg, pooled, err := o.config(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
@@ -102,20 +103,19 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	return &Store{
 		pool: pool, engine: engine, queries: store.LoadQueries(queryFiles), log: o.Log, skew: o.Skew,
-		shapes: store.NewShapes(), deadEnds: o.DeadEnds,
+		shapes: store.NewShapes(), deadEnds: o.DeadEnds, pooled: pooled,
 	}, nil
 }
 
 // config is that of the pool for requests.
-func (o *Options) config(ctx context.Context) (*pgxpool.Config, error) {
-	cfg, err := pgxpool.ParseConfig(o.URL)
-	if err != nil {
-		return nil, errors.New("DATABASE_URL is not a PostgreSQL connection string")
+func (o *Options) config(ctx context.Context) (cfg *pgxpool.Config, pooled bool, err error) {
+	if cfg, err = pgxpool.ParseConfig(o.URL); err != nil {
+		return nil, false, errors.New("DATABASE_URL is not a PostgreSQL connection string")
 	}
 	conn := cfg.ConnConfig
 	if conn.DefaultQueryExecMode == pgx.QueryExecModeExec || conn.DefaultQueryExecMode == pgx.QueryExecModeSimpleProtocol {
 		// They guess the types of parameters, and cannot guess all of ours.
-		return nil, errors.New("default_query_exec_mode in DATABASE_URL must be cache_statement, cache_describe or describe_exec")
+		return nil, false, errors.New("default_query_exec_mode in DATABASE_URL must be cache_statement, cache_describe or describe_exec")
 	}
 	if cfg.MaxConns < defaultPool && !says(o.URL, "pool_max_conns") {
 		cfg.MaxConns = defaultPool
@@ -123,25 +123,21 @@ func (o *Options) config(ctx context.Context) (*pgxpool.Config, error) {
 	if conn.ConnectTimeout == 0 {
 		conn.ConnectTimeout = 5 * time.Second
 	}
-	if says(o.URL, "default_query_exec_mode") {
-		return cfg, nil
+	if pooled, err = behindPooler(ctx, conn); err != nil {
+		return nil, false, redact(err)
 	}
-	pooled, err := pooled(ctx, conn)
-	if err != nil {
-		return nil, redact(err)
-	}
-	if pooled {
+	if pooled && !says(o.URL, "default_query_exec_mode") {
 		conn.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 		o.Log.Warn("DATABASE_URL leads to a pooler, so statements are planned each time; " +
 			"if it keeps prepared statements, add default_query_exec_mode=cache_statement to the URL")
 	}
-	return cfg, nil
+	return cfg, pooled, nil
 }
 
-// pooled reports whether a pooler is in between, which may give each transaction another session: then prepared statements
+// behindPooler reports whether a pooler is in between, which may give each transaction another session: then prepared statements
 // are not there when they are needed. Who takes a connection says which process serves it; a pooler does not know yet, and
 // makes one up.
-func pooled(ctx context.Context, cfg *pgx.ConnConfig) (bool, error) {
+func behindPooler(ctx context.Context, cfg *pgx.ConnConfig) (bool, error) {
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return false, err

@@ -26,7 +26,7 @@ func TestStore(t *testing.T) {
 			return s
 		})
 	})
-	unused.Check(t, "became", "forget") // by commit_test.go
+	unused.Check(t, "became", "forget", "notifications") // by commit_test.go and open_test.go
 }
 
 func BenchmarkStore(b *testing.B) {

@@ -7,47 +7,89 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
+// channel is what processes NOTIFY each other on.
+const channel = "taskrunner_work"
+
 const (
-	// lookEvery is how often a process looks whether another one has notified it: as often as one does so at most.
+	// lookEvery is how often a process that cannot LISTEN looks whether another one has notified it: as often as one does so
+	// at most.
 	lookEvery = 50 * time.Millisecond
-	// maxLook is the longest pause while the database is away.
-	maxLook = 5 * time.Second
+	// The pauses while the database is away.
+	minListenPause = 100 * time.Millisecond
+	maxListenPause = 5 * time.Second
 )
 
 // Notify is as in store.Store.
 func (s *Store) Notify(ctx context.Context) error {
-	if _, err := s.engine.Exec(ctx, s.queries.Get("notify")); err != nil {
+	if _, err := s.engine.Exec(ctx, s.queries.Get("notify"), channel); err != nil {
 		return fmt.Errorf("notify: %w", redact(err))
 	}
 	return nil
 }
 
-// Listen is as in store.Store. It counts instead of using LISTEN, which needs a session of its own: behind a pooler in
-// transaction mode LISTEN succeeds, and nothing is ever heard.
+// Listen is as in store.Store. Behind a pooler it looks for notifications: in transaction mode LISTEN succeeds there, and
+// nothing is ever heard. It also wakes after each time that the database was away: what was said meanwhile may be lost.
 func (s *Store) Listen(ctx context.Context, wake func()) {
-	heard := int64(-1)
-	for pause := lookEvery; ; {
-		var said int64
-		err := s.engine.QueryRow(ctx, s.queries.Get("notifications")).Scan(&said)
-		switch {
-		case ctx.Err() != nil:
+	hear := s.listen
+	if s.pooled {
+		hear = s.look
+	}
+	for pause := minListenPause; ctx.Err() == nil; pause = min(2*pause, maxListenPause) {
+		err := hear(ctx, func() {
+			pause = minListenPause
+			wake()
+		})
+		if ctx.Err() != nil {
 			return
-		case err != nil:
-			s.log.Warn("listening for other processes failed; will try again", "error", redact(err))
-			pause = min(2*pause, maxLook)
-		default:
-			pause = lookEvery
 		}
-		if err == nil && said != heard {
+		s.log.Warn("listening for other processes failed; will try again", "error", redact(err))
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+}
+
+// listen holds a connection of its own, outside the pools.
+func (s *Store) listen(ctx context.Context, wake func()) error {
+	conn, err := pgx.ConnectConfig(ctx, s.pool.Config().ConnConfig)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = conn.Close(closing) // nothing is lost with it
+	}()
+	if _, err := conn.Exec(ctx, "LISTEN "+channel); err != nil {
+		return err
+	}
+	for {
+		wake()
+		if _, err := conn.WaitForNotification(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Store) look(ctx context.Context, wake func()) error {
+	for heard := int64(-1); ; {
+		var said int64
+		if err := s.engine.QueryRow(ctx, s.queries.Get("notifications")).Scan(&said); err != nil {
+			return err
+		}
+		if said != heard {
 			heard = said
 			wake()
 		}
 		select {
 		case <-ctx.Done():
-			return
-		case <-time.After(pause):
+			return ctx.Err()
+		case <-time.After(lookEvery):
 		}
 	}
 }
