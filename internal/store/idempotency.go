@@ -25,6 +25,14 @@ type Idempotency struct {
 	Digest [sha256.Size]byte
 }
 
+// Name is Key; nil for no idempotency.
+func (i *Idempotency) Name() *string {
+	if i == nil {
+		return nil
+	}
+	return &i.Key
+}
+
 // Created is what came of a create.
 type Created struct {
 	// Batch is the id of the batch that is there now: the one that was passed, or that of the first create with the key.

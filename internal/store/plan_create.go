@@ -19,7 +19,7 @@ type CreatePlan struct {
 	Shapes []task.Shape
 	// Kinds of all tasks, each once.
 	Kinds []string
-	// Adopted are tasks of other batches that have not ended and have children now.
+	// Adopted are tasks of other batches that have children now.
 	Adopted []task.ID
 	// Changes are what follows for tasks whose parents have ended already.
 	Changes Changes
@@ -65,11 +65,12 @@ func PlanCreate(b *task.Batch, params CreateParams) CreatePlan {
 			link := Link{Parent: d.Parent, Child: t.ID, RequiresSuccess: d.RequiresSuccess}
 			if parent, ok := index[d.Parent]; ok {
 				p.States[parent].HasChildren = true
-			} else if state := params.Parents[d.Parent]; state.Status.Terminal() {
-				link.Settled = true
-				ended[i].add(d, state.Status)
 			} else {
 				p.Adopted = append(p.Adopted, d.Parent)
+				if status := params.Parents[d.Parent].Status; status.Terminal() {
+					link.Settled = true
+					ended[i].add(d, status)
+				}
 			}
 			p.Links = append(p.Links, link)
 		}

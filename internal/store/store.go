@@ -89,6 +89,14 @@ type Store interface {
 	// Limits lists the gates in use.
 	Limits(ctx context.Context, f LimitFilter) (*Limits, error)
 
+	// Expire looks at up to limit batches, first at those that may be over for longest, and makes those gone for every reader
+	// that have been over for keep: all their tasks have ended, all their webhooks were sent or given up, and no task
+	// of another batch that has not ended depends on one of theirs. One that is not over yet is looked at again after keep.
+	Expire(ctx context.Context, keep time.Duration, limit int) (Removed, error)
+	// Purge deletes up to limit tasks of batches that have expired, with all that there is about them. What it did not come to
+	// it finds the next time.
+	Purge(ctx context.Context, limit int) (Removed, error)
+
 	// Drift counts the gates whose used slots differ from the rows that hold them. It must be 0.
 	Drift(ctx context.Context) (int, error)
 	// Maintain does the housekeeping that the driver needs now and then, and deletes keys past their KeyLife, some at a

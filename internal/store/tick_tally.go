@@ -140,7 +140,8 @@ func (t *Tick) Tallies() []task.ID {
 	return t.tallies
 }
 
-// FoldTallies takes the tasks of [Tick.Tallies] and what they add so far, and makes it what they add now.
+// FoldTallies takes the tasks of [Tick.Tallies] and what they add so far, and makes it what they add now. Those that retention
+// has deleted are not among the tasks, and add nothing any more.
 func (t *Tick) FoldTallies(u *Unfolded) {
 	changed := make(map[task.ID]*task.State, len(t.changed))
 	for _, s := range t.changed {
@@ -159,6 +160,10 @@ func (t *Tick) FoldTallies(u *Unfolded) {
 			k.State = *s
 		}
 		t.foldTally(k.State.ID, before[k.State.ID], t.tallyOf(k, before[k.State.ID]))
+		delete(before, k.State.ID)
+	}
+	for id, tallies := range before {
+		t.foldTally(id, tallies, nil)
 	}
 }
 

@@ -47,7 +47,7 @@ func (s *Store) Create(ctx context.Context, b *task.Batch, key *store.Idempotenc
 		}
 		plan := store.PlanCreate(b, store.CreateParams{Now: t.now, Tallied: tallied, Parents: parents})
 		created.Finish(&plan, parents)
-		t.exec("insert_batch", b.ID, b.Requester, t.now, b.Scope, string(b.Metadata), actionsJSON(b.OnComplete))
+		t.exec("insert_batch", b.ID, b.Requester, t.now, b.Scope, string(b.Metadata), actionsJSON(b.OnComplete), key.Name())
 		if plan.Awaited > 0 {
 			t.exec("insert_progress", b.ID, plan.Awaited)
 		}

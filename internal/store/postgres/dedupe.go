@@ -12,21 +12,26 @@ import (
 
 // dedupe takes the duplicates out of b, and locks the tasks of other batches on which the rest depends.
 func (t *tx) dedupe(ctx context.Context, b *task.Batch) (*task.Batch, map[task.ID]task.State, error) {
-	d := store.NewDedupe(b)
-	if d == nil {
-		return b, nil, nil
+	for {
+		d := store.NewDedupe(b)
+		if d == nil {
+			return b, nil, nil
+		}
+		if err := t.findDuplicates(ctx, d); err != nil {
+			return nil, nil, err
+		}
+		left, err := d.Decide()
+		if err != nil || len(left.Parents) == 0 {
+			return left.Batch, nil, err
+		}
+		parents := map[task.ID]task.State{}
+		t.lockStates(left.Parents, func(s task.State) { parents[s.ID] = s })
+		t.clock()
+		if err := t.flush(ctx); err != nil || len(parents) == len(left.Parents) {
+			return left.Batch, parents, err
+		}
+		// Retention has deleted some that were found.
 	}
-	if err := t.findDuplicates(ctx, d); err != nil {
-		return nil, nil, err
-	}
-	left, err := d.Decide()
-	if err != nil || len(left.Parents) == 0 {
-		return left.Batch, nil, err
-	}
-	parents := map[task.ID]task.State{}
-	t.lockStates(left.Parents, func(s task.State) { parents[s.ID] = s })
-	t.clock()
-	return left.Batch, parents, t.flush(ctx)
 }
 
 // registerLookups makes the shapes known by which duplicates of b are looked for, so that the pump learns them, whatever

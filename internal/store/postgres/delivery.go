@@ -132,14 +132,18 @@ func (s *Store) RetryDeliveries(ctx context.Context, ids []task.ID) (map[task.ID
 	states := make(map[task.ID]store.DeliveryState, len(ids))
 	err := s.runOn(ctx, s.pool, func(ctx context.Context, t *tx) error {
 		clear(states)
-		t.rows("lock_deliveries", []any{uuids(ids)}, func(rows pgx.Rows) error {
+		here, err := t.ids(ctx, "keep_batches", uuids(ids), s.skew())
+		if err != nil {
+			return err
+		}
+		t.rows("lock_deliveries", []any{here}, func(rows pgx.Rows) error {
 			var id task.ID
 			var state int16
 			err := rows.Scan((*[16]byte)(&id), &state)
 			states[id] = store.DeliveryState(state)
 			return err
 		})
-		t.exec("retry_deliveries", s.skew(), uuids(ids))
+		t.exec("retry_deliveries", s.skew(), here)
 		return t.flush(ctx)
 	})
 	if err != nil {
@@ -200,7 +204,7 @@ func (s *Store) Deliveries(ctx context.Context, f store.Filter) (store.Page[stor
 		f.Walk = 0 // it looks at nothing else
 	}
 	items, walked, err := list(ctx, s, &f, walk, s.deliveriesEnd, s.deliveriesQuery,
-		func(row pgx.CollectableRow) (store.DeliveryItem, error) { return scanDelivery(row) })
+		func(row pgx.CollectableRow) (store.DeliveryItem, error) { return scanDelivery(row) }, nil)
 	if err != nil {
 		return store.Page[store.DeliveryItem]{}, fmt.Errorf("list deliveries: %w", err)
 	}
@@ -256,6 +260,9 @@ func (s *Store) deliveriesQuery(walk walk, f *store.Filter) (sql string, args []
 	}
 	if f.Batch != (task.ID{}) && walk.from == deliveriesOfTask {
 		w.conditions = append(w.conditions, "d.source_id IN (SELECT id FROM task WHERE id = $1 AND batch_id = "+w.arg(f.Batch)+")")
+	}
+	if f.Batch != (task.ID{}) {
+		w.here(f.Batch)
 	}
 	w.between("d.id", f)
 	w.notBehind("d.id", walk)

@@ -193,7 +193,7 @@ func (s *Store) Tasks(ctx context.Context, f store.Filter) (store.Page[store.Ite
 	if err != nil {
 		return store.Page[store.Item]{}, fmt.Errorf("list tasks: %w", redact(err))
 	}
-	items, walked, err := list(ctx, s, &f, walk, s.tasksEnd, s.tasksQuery, scanItem)
+	items, walked, err := list(ctx, s, &f, walk, s.tasksEnd, s.tasksQuery, scanItem, nil)
 	if err != nil {
 		return store.Page[store.Item]{}, fmt.Errorf("list tasks: %w", err)
 	}
@@ -343,6 +343,7 @@ func (w *where) tasks(from string, f *store.Filter) {
 	}
 	if f.Batch != (task.ID{}) {
 		w.add("t.batch_id = %s", f.Batch)
+		w.here(f.Batch)
 	}
 	if f.Metadata != nil {
 		w.add("t.metadata::jsonb @> %s::text::jsonb", string(f.Metadata))
@@ -352,12 +353,16 @@ func (w *where) tasks(from string, f *store.Filter) {
 	}
 }
 
+// here finds nothing of a batch that is gone, some of whose tasks may still be to be deleted.
+func (w *where) here(batch task.ID) { w.add("EXISTS (SELECT FROM batch WHERE id = %s)", batch) }
+
 // query makes a statement of a walk.
 type query func(walk walk, f *store.Filter) (sql string, args []any)
 
-// list runs the statements of a list: where its walk ends, if it has to, and those that it finds.
+// list runs the statements of a list: where its walk ends, if it has to, and those that it finds. more, unless it is nil,
+// queues the reading of what else there is to them, as of the same moment.
 func list[T any](
-	ctx context.Context, s *Store, f *store.Filter, walk walk, end, found query, scan pgx.RowToFunc[T],
+	ctx context.Context, s *Store, f *store.Filter, walk walk, end, found query, scan pgx.RowToFunc[T], more func(t *tx, rows []T),
 ) (rows []T, walked task.ID, err error) {
 	err = s.snapshot(ctx, func(ctx context.Context, t *tx) error {
 		t.exec("open_list")
@@ -373,6 +378,13 @@ func list[T any](
 			rows, err = pgx.CollectRows(found, scan)
 			return err
 		})
+		if more == nil {
+			return nil
+		}
+		if err := t.flush(ctx); err != nil {
+			return err
+		}
+		more(t, rows)
 		return nil
 	})
 	return rows, walk.last, err
@@ -384,11 +396,11 @@ func (s *Store) Batches(ctx context.Context, f store.Filter) (store.Page[store.B
 	if err != nil {
 		return store.Page[store.BatchItem]{}, fmt.Errorf("list batches: %w", redact(err))
 	}
-	groups, walked, err := list(ctx, s, &f, walk, s.batchesEnd, s.batchesQuery, scanGroup)
-	items := store.BatchItems(groups)
-	if err == nil && len(items) > 0 {
-		err = s.read(ctx, func(t *tx) { t.addLabels(items) }) // which never change
-	}
+	var items []store.BatchItem
+	_, walked, err := list(ctx, s, &f, walk, s.batchesEnd, s.batchesQuery, scanGroup, func(t *tx, groups []store.BatchGroup) {
+		items = store.BatchItems(groups)
+		t.addLabels(items)
+	})
 	if err != nil {
 		return store.Page[store.BatchItem]{}, fmt.Errorf("list batches: %w", err)
 	}

@@ -20,9 +20,9 @@ const manyTasks = `
 CREATE FUNCTION made_id(at bigint, n bigint) RETURNS uuid LANGUAGE sql IMMUTABLE AS
 $$ SELECT (lpad(to_hex(at), 12, '0') || '7' || lpad(to_hex(n), 3, '0') || '8000000000000000')::uuid $$;
 
-INSERT INTO batch (id, requester, created_at, scope, metadata)
+INSERT INTO batch (id, requester, created_at, scope, metadata, alive_at)
 SELECT made_id(1767225600000 + n * 1000, 0), '', to_timestamp(1767225600 + n),
-       CASE n % 2 WHEN 0 THEN CASE n WHEN 1234 THEN 'rare' ELSE 'scope-' || n % 20 END ELSE '' END, json_build_object('run', n)
+       CASE n % 2 WHEN 0 THEN CASE n WHEN 1234 THEN 'rare' ELSE 'scope-' || n % 20 END ELSE '' END, json_build_object('run', n), to_timestamp(1767225600 + n)
 FROM generate_series(0, 1999) n;
 
 INSERT INTO task (id, batch_id, local_id, name, kind, host, priority, dead_end_barrier, metadata, on_start, created_at)

@@ -13,8 +13,8 @@ const million = `
 CREATE FUNCTION made_id(at bigint, n integer) RETURNS uuid LANGUAGE sql IMMUTABLE AS
 $$ SELECT (lpad(to_hex(at), 12, '0') || '7' || lpad(to_hex(n), 3, '0') || '8000000000000000')::uuid $$;
 
-INSERT INTO batch (id, requester, created_at, scope, metadata)
-SELECT made_id((1767225600 + b * 60) * 1000::bigint, 0), '', to_timestamp(1767225600 + b * 60), '', '{}' FROM generate_series(0, 999) b;
+INSERT INTO batch (id, requester, created_at, scope, metadata, alive_at)
+SELECT made_id((1767225600 + b * 60) * 1000::bigint, 0), '', to_timestamp(1767225600 + b * 60), '', '{}', to_timestamp(1767225600 + b * 60) FROM generate_series(0, 999) b;
 
 INSERT INTO task (id, batch_id, local_id, name, kind, host, priority, dead_end_barrier, metadata, on_start, created_at)
 SELECT made_id((1767225600 + n / 1000 * 60) * 1000::bigint + n % 1000, 1), made_id((1767225600 + n / 1000 * 60) * 1000::bigint, 0), n::text,

@@ -32,7 +32,8 @@ func TestPlansDoNotTrustStatistics(t *testing.T) {
 	}
 	t.Cleanup(conn.Release)
 	tables := []string{"task", "task_state", "link", "ready", "parked", "running", "gate", "gate_delta", "dep_event", "delivery", "delivery_attempt",
-		"unsuccessful", "idempotency_key", "tally", "tally_event", "batch", "batch_progress", "batch_delta"}
+		"unsuccessful", "idempotency_key", "tally", "tally_event", "batch", "batch_progress", "batch_delta",
+		"batch_kind", "history", "expired"}
 	do(t, conn, "INSERT INTO shape (id, type, kind, status, fields) VALUES (1, 0, 'k', 4, '[]')")
 	lookEmpty(t, conn.Conn())
 	for _, table := range tables {
@@ -92,7 +93,10 @@ func lookEmpty(t *testing.T, conn *pgx.Conn) {
 			"SELECT gen_random_uuid(), gen_random_uuid(), '', '', '', '', 0, false, '{}', '[]', now()",
 		"task_state": "(id, status, unmet, last_updated, kind, timeout, has_children, end_actions, " +
 			"tells_batch) SELECT gen_random_uuid(), 2, 0, now(), '', 1, false, false, false",
-		"batch":            "(id, requester, created_at, scope, metadata) SELECT gen_random_uuid(), '', now(), '', '{}'",
+		"batch":            "(id, requester, created_at, scope, metadata, alive_at) SELECT gen_random_uuid(), '', now(), '', '{}', now()",
+		"batch_kind":       "SELECT 'k', gen_random_uuid()",
+		"expired":          "SELECT gen_random_uuid()",
+		"history":          "(task_id, at, cause, status) SELECT gen_random_uuid(), now(), '', 1",
 		"batch_progress":   "SELECT gen_random_uuid(), 1",
 		"batch_delta":      "(batch_id, success, failure, canceled, ended_at) SELECT gen_random_uuid(), 1, 0, 0, now()",
 		"unsuccessful":     "SELECT 7, gen_random_uuid()",

@@ -53,6 +53,37 @@ func (o *opened) Another() store.Store {
 	return s
 }
 
+// Rows counts the rows of all tables.
+func (o *opened) Rows(ctx context.Context) (map[string]int, error) {
+	conn, err := pgx.Connect(ctx, o.url)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	tables, err := tablesOf(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	counts := map[string]int{}
+	for _, table := range tables {
+		var n int
+		if err := conn.QueryRow(ctx, "SELECT count(*) FROM "+pgx.Identifier{table}.Sanitize()).Scan(&n); err != nil {
+			return nil, err
+		}
+		counts[table] = n
+	}
+	return counts, nil
+}
+
+func tablesOf(ctx context.Context, conn *pgx.Conn) ([]string, error) {
+	rows, err := conn.Query(ctx, `SELECT tablename::text FROM pg_tables
+		WHERE schemaname = current_schema() AND tablename NOT IN ('migration', 'pump') ORDER BY tablename`)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
 // databases are those that no test is using. Making one takes longer than most tests.
 type databases struct {
 	tb   testing.TB // outlives the tests
@@ -127,13 +158,7 @@ func (d *databases) check(tb testing.TB, url string) {
 		tb.Errorf("misplaced tasks (%v): %d, such as %v", err, len(found), found[:min(3, len(found))])
 	}
 	// Far quicker than TRUNCATE where there is little. In this order gates go before the shapes they refer to.
-	rows, err = conn.Query(ctx, `SELECT tablename::text FROM pg_tables
-		WHERE schemaname = current_schema() AND tablename NOT IN ('migration', 'pump') ORDER BY tablename`)
-	if err != nil {
-		tb.Error(err)
-		return
-	}
-	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	tables, err := tablesOf(ctx, conn)
 	if err != nil {
 		tb.Error(err)
 		return

@@ -29,7 +29,7 @@ func (s *Store) Create(ctx context.Context, b *task.Batch, key *store.Idempotenc
 		plan := store.PlanCreate(b, store.CreateParams{Now: t.now, Tallied: tallied, Parents: parents})
 		created.Finish(&plan, parents)
 		batch, now := b.ID.String(), micros(t.now)
-		t.exec("insert_batch", batch, b.Requester, now, b.Scope, string(b.Metadata), actionsJSON(b.OnComplete))
+		t.exec("insert_batch", batch, b.Requester, now, b.Scope, string(b.Metadata), actionsJSON(b.OnComplete), maybe(key.Name()))
 		if plan.Awaited > 0 {
 			t.exec("insert_progress", batch, int64(plan.Awaited))
 		}

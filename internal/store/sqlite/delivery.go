@@ -107,11 +107,14 @@ func (s *Store) FinishDeliveries(ctx context.Context, attempts []store.Attempt) 
 func (s *Store) RetryDeliveries(ctx context.Context, ids []task.ID) (map[task.ID]store.DeliveryState, error) {
 	states := make(map[task.ID]store.DeliveryState, len(ids))
 	err := s.write(ctx, func(t *tx) error {
-		t.find("lock_deliveries", ids, func(r *row) error {
-			states[r.id()] = store.DeliveryState(r.int())
+		t.put("keep_batches", givenIDs(ids), micros(t.now))
+		var here []task.ID
+		t.find("kept_deliveries", ids, func(r *row) error {
+			id := r.id()
+			here, states[id] = append(here, id), store.DeliveryState(r.int())
 			return nil
 		})
-		t.put("retry_deliveries", givenIDs(ids), micros(t.now))
+		t.put("retry_deliveries", givenIDs(here), micros(t.now))
 		return t.err
 	})
 	if err != nil {
@@ -237,6 +240,9 @@ func (s *Store) deliveriesQuery(walk walk, f *store.Filter) (sql string, args []
 	}
 	if f.Host != "" {
 		w.add("d.host = %s", f.Host)
+	}
+	if f.Batch != (task.ID{}) {
+		w.here(f.Batch)
 	}
 	w.between("d.id", f)
 	w.notBehind("d.id", walk)

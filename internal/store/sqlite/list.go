@@ -317,6 +317,11 @@ func idBounds(f *store.Filter) (after, before string) {
 	return after, before
 }
 
+// here finds nothing of a batch that is gone, some of whose tasks may still be to be deleted.
+func (w *where) here(batch task.ID) {
+	w.add("EXISTS (SELECT 1 FROM batch WHERE id = %s)", batch.String())
+}
+
 // created adds the bounds of times, of which those of ids are only an estimate.
 func (w *where) created(table string, f *store.Filter) {
 	if !f.CreatedAfter.IsZero() {
@@ -347,6 +352,7 @@ func (w *where) tasks(from string, f *store.Filter) {
 	}
 	if f.Batch != (task.ID{}) {
 		w.add("t.batch_id = %s", f.Batch.String())
+		w.here(f.Batch)
 	}
 	if f.Metadata != nil {
 		w.add("metadata_contains(t.metadata, %s)", string(f.Metadata))

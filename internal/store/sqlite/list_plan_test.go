@@ -26,8 +26,8 @@ SELECT n, printf('%08x-%04x-7%03x-8000-000000000000', (1767225600000 + n / 100 *
             WHEN n = 70005 THEN 8 WHEN n = 70006 THEN 5 WHEN n = 70008 THEN 1 ELSE 6 END AS status
 FROM n;
 
-INSERT INTO batch (id, requester, created_at, scope, metadata)
-SELECT DISTINCT batch_id, '', at, iif(at / 1000000 % 2, '', 'scope-' || at / 1000000 % 20), json_object('run', at / 1000000) FROM made;
+INSERT INTO batch (id, requester, created_at, scope, metadata, alive_at)
+SELECT DISTINCT batch_id, '', at, iif(at / 1000000 % 2, '', 'scope-' || at / 1000000 % 20), json_object('run', at / 1000000), at FROM made;
 INSERT INTO task (id, batch_id, local_id, name, kind, host, priority, dead_end_barrier, metadata, on_start, created_at)
 SELECT id, batch_id, n, 'task ' || n, kind, 'h', 0, 0, json_object('tenant', n % 50, 'n', n), '[]', at FROM made;
 INSERT INTO task_state (id, status, unmet, claimed_at, started_at, ended_at, last_updated, kind, timeout, has_children, end_actions, tells_batch)

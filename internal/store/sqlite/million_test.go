@@ -22,7 +22,7 @@ SELECT n, printf('%08x-%04x-7001-8000-000000000000', ((1767225600 + n / 1000 * 6
             WHEN n % 200 = 3 THEN 4 WHEN n % 1000 = 4 THEN 7 WHEN n % 100000 = 6 THEN 5 WHEN n % 1000 = 8 THEN 1 ELSE 6 END AS status
 FROM n;
 
-INSERT INTO batch (id, requester, created_at, scope, metadata) SELECT batch_id, '', min(at), '', '{}' FROM made GROUP BY batch_id;
+INSERT INTO batch (id, requester, created_at, scope, metadata, alive_at) SELECT batch_id, '', min(at), '', '{}', min(at) FROM made GROUP BY batch_id;
 INSERT INTO task (id, batch_id, local_id, name, kind, host, priority, dead_end_barrier, metadata, on_start, created_at)
 SELECT id, batch_id, n, 'task ' || n, kind, 'h', 0, 0, json_object('tenant', n % 50, 'run', n / 1000, 'n', n),
        '[{"kind":"Webhook","params":{"url":"http://h.test/run","verb":"Post"}}]', at FROM made;

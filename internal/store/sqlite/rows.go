@@ -159,11 +159,11 @@ func flag(b bool) driver.Value {
 	return int64(0)
 }
 
-func maybe(n *int64) driver.Value {
-	if n == nil {
+func maybe[T int64 | string](v *T) driver.Value {
+	if v == nil {
 		return nil
 	}
-	return *n
+	return *v
 }
 
 // array is the JSON of values, [] for none.

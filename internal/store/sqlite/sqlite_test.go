@@ -147,9 +147,9 @@ func TestNothingIsLeftOfAnError(t *testing.T) {
 	}
 	canceled, cancel := context.WithCancel(ctx)
 	err := h.write(canceled, func(t *tx) error {
-		t.exec("insert_batch", newID().String(), "", int64(0), "", "{}", nil)
+		t.exec("insert_batch", newID().String(), "", int64(0), "", "{}", nil, nil)
 		cancel()
-		t.exec("insert_batch", newID().String(), "", int64(0), "", "{}", nil)
+		t.exec("insert_batch", newID().String(), "", int64(0), "", "{}", nil, nil)
 		return t.err
 	})
 	if !errors.Is(err, context.Canceled) {
@@ -158,7 +158,7 @@ func TestNothingIsLeftOfAnError(t *testing.T) {
 	func() {
 		defer func() { _ = recover() }()
 		_ = h.write(ctx, func(t *tx) error {
-			t.exec("insert_batch", newID().String(), "", int64(0), "", "{}", nil)
+			t.exec("insert_batch", newID().String(), "", int64(0), "", "{}", nil, nil)
 			panic("in the middle")
 		})
 	}()
@@ -232,6 +232,7 @@ func TestPlans(t *testing.T) {
 		"dead_processes", "leave_all", "release_deliveries", "lost_claims", "holders", "take_deltas", "events",
 		"dirty_gates", "few_ready", "few_queued", "drift", "take_batch_deltas", "maybe_dead_ends", "pending_deltas",
 		"gate_holders", "take_tally_events", "any_tallied", "changed_tasks", "unfolded_tasks", "unfolded_tallies",
+		"expired_batches",
 		"insert_shapes", // for the foreign key, skipped as long as nothing violates it
 	}
 	sorts := []string{ // ready and woken only the heads, pending_deltas and unfolded_… what no tick has taken yet, insert_batch_deltas what one transaction
@@ -266,10 +267,10 @@ func TestPlans(t *testing.T) {
 	testListPlans(t, s)
 }
 
-// harmless: rows that are given, and what a recursion has found.
+// harmless: rows that are given, and what a recursion or a subquery has found.
 func harmless(walk string) bool {
 	table, _, _ := strings.Cut(walk, " ")
-	return strings.Contains(walk, "VIRTUAL TABLE") || strings.HasPrefix(walk, "(subquery") || slices.Contains([]string{"hosts", "h", "walk", "w"}, table)
+	return strings.Contains(walk, "VIRTUAL TABLE") || strings.HasPrefix(walk, "(subquery") || walk == "CONSTANT ROW" || slices.Contains([]string{"hosts", "h", "walk", "w", "b"}, table)
 }
 
 func planOf(t *testing.T, s *Store, sql string) []string {
@@ -280,7 +281,7 @@ func planOf(t *testing.T, s *Store, sql string) []string {
 			r.at = 3
 			steps = append(steps, r.text())
 			return nil
-		}, int64(1), int64(1), int64(1), int64(1), int64(1), int64(1))
+		}, int64(1), int64(1), int64(1), int64(1), int64(1), int64(1), int64(1))
 		return t.err
 	})
 	if err != nil {

@@ -27,6 +27,25 @@ func openSuite(tb testing.TB, clock *storetest.Clock) *Store {
 	return s
 }
 
+// Rows counts the rows of all tables.
+func (s *Store) Rows(ctx context.Context) (map[string]int, error) {
+	counts := map[string]int{}
+	err := s.read(ctx, func(t *tx) error {
+		t.query("tables", "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'", func(r *row) error {
+			counts[r.text()] = 0
+			return nil
+		})
+		for table := range counts {
+			t.query(table, "SELECT count(*) FROM "+table, func(r *row) error {
+				counts[table] = r.int()
+				return nil
+			})
+		}
+		return t.err
+	})
+	return counts, err
+}
+
 // misplaced are tasks that are not in the one place that their state names, and those parked in a lane that their gate
 // does not know, which nobody would ever wake; and batches that do not know how many of their tasks have ended.
 const misplaced = `

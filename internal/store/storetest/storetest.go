@@ -67,6 +67,7 @@ func Run(t *testing.T, open Open) {
 		{"complete batches", completeTests},
 		{"lists", listTests},
 		{"stop", stopTests},
+		{"retention", retentionTests},
 		{"explain", explainTests},
 		{"processes", processTests},
 		{"concurrency", concurrencyTests},

@@ -8,9 +8,17 @@ CREATE TABLE batch (
     created_at  timestamptz NOT NULL,
     scope       text NOT NULL, -- empty: none
     metadata    json NOT NULL,
-    on_complete json -- null: none
+    on_complete json, -- null: none
+    key         text, -- the idempotency key with which it was created; null: none
+    alive_at    timestamptz NOT NULL -- when it was still needed, as far as retention knows: its age is no greater
 );
 CREATE INDEX batch_scope ON batch (scope, id) WHERE scope <> '';
+CREATE INDEX batch_alive ON batch (alive_at);
+
+-- Batches that retention has deleted, whose tasks are still to be deleted. No reader finds those by their batch any more.
+CREATE TABLE expired (
+    batch_id uuid PRIMARY KEY
+);
 
 -- Creates that may be sent again: what a key that a client chose stands for, for a day.
 CREATE TABLE idempotency_key (

@@ -1,5 +1,6 @@
 -- name: insert_batch
-INSERT INTO batch (id, requester, created_at, scope, metadata, on_complete) VALUES ($1, $2, $3, $4, $5::text::json, $6::text::json);
+INSERT INTO batch (id, requester, created_at, scope, metadata, on_complete, key, alive_at)
+VALUES ($1, $2, $3, $4, $5::text::json, $6::text::json, $7, $3);
 
 -- name: insert_progress
 INSERT INTO batch_progress (batch_id, remaining) VALUES ($1, $2);

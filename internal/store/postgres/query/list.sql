@@ -1,10 +1,11 @@
+-- A task is gone with its batch, even where it is still to be deleted.
 -- name: task
 SELECT t.id, t.batch_id, t.local_id, t.name, t.kind, t.priority, t.expected_count, t.dead_end_barrier, t.metadata,
        t.rules, t.on_start, t.on_success, t.on_failure, t.on_cancel, t.created_at,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
        s.end_actions, s.tells_batch
-FROM task t JOIN task_state s ON s.id = t.id WHERE t.id = $1;
+FROM task t JOIN task_state s ON s.id = t.id WHERE t.id = $1 AND EXISTS (SELECT FROM batch WHERE id = t.batch_id);
 
 -- name: parents
 SELECT l.parent_id, l.requires_success, s.status
@@ -19,7 +20,7 @@ SELECT t.created_at, EXISTS (SELECT 1 FROM link WHERE child_id = t.id),
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
        s.end_actions, s.tells_batch
-FROM task t JOIN task_state s ON s.id = t.id WHERE t.id = $1;
+FROM task t JOIN task_state s ON s.id = t.id WHERE t.id = $1 AND EXISTS (SELECT FROM batch WHERE id = t.batch_id);
 
 -- name: history
 SELECT at, cause, status FROM history WHERE task_id = $1 ORDER BY seq;

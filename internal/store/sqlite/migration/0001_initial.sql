@@ -9,9 +9,17 @@ CREATE TABLE batch (
     created_at  INTEGER NOT NULL,
     scope       TEXT NOT NULL, -- empty: none
     metadata    TEXT NOT NULL,
-    on_complete TEXT -- null: none
+    on_complete TEXT, -- null: none
+    key         TEXT, -- the idempotency key with which it was created; null: none
+    alive_at    INTEGER NOT NULL -- when it was still needed, as far as retention knows: its age is no greater
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX batch_scope ON batch (scope, id) WHERE scope <> '';
+CREATE INDEX batch_alive ON batch (alive_at);
+
+-- Batches that retention has deleted, whose tasks are still to be deleted. No reader finds those by their batch any more.
+CREATE TABLE expired (
+    batch_id TEXT PRIMARY KEY
+) STRICT, WITHOUT ROWID;
 
 -- Creates that may be sent again: what a key that a client chose stands for, for a day.
 CREATE TABLE idempotency_key (
@@ -25,14 +33,14 @@ CREATE INDEX idempotency_key_created ON idempotency_key (created_at);
 -- Which kinds a batch has, to list the batches of a kind.
 CREATE TABLE batch_kind (
     kind     TEXT NOT NULL,
-    batch_id TEXT NOT NULL REFERENCES batch,
+    batch_id TEXT NOT NULL,
     PRIMARY KEY (kind, batch_id)
 ) STRICT, WITHOUT ROWID;
 
 -- Facts of a task. The hot path reads this table and never updates it. Rows are too big for a tree of keys.
 CREATE TABLE task (
     id               TEXT PRIMARY KEY,
-    batch_id         TEXT NOT NULL REFERENCES batch,
+    batch_id         TEXT NOT NULL, -- retention deletes the batch first
     local_id         TEXT NOT NULL,
     name             TEXT NOT NULL,
     kind             TEXT NOT NULL,
@@ -171,7 +179,7 @@ CREATE TABLE dep_event (
 
 -- How far the batches are that have an on_complete. Only the pump changes these rows.
 CREATE TABLE batch_progress (
-    batch_id  TEXT PRIMARY KEY REFERENCES batch,
+    batch_id  TEXT PRIMARY KEY,
     remaining INTEGER NOT NULL CHECK (remaining >= 0), -- tasks that have not ended, before batch_delta is folded
     success   INTEGER NOT NULL DEFAULT 0,
     failure   INTEGER NOT NULL DEFAULT 0,

@@ -1,5 +1,5 @@
 -- name: insert_batch
-INSERT INTO batch (id, requester, created_at, scope, metadata, on_complete) VALUES (?1, ?2, ?3, ?4, ?5, ?6);
+INSERT INTO batch (id, requester, created_at, scope, metadata, on_complete, key, alive_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?3);
 
 -- name: insert_progress
 INSERT INTO batch_progress (batch_id, remaining) VALUES (?1, ?2);

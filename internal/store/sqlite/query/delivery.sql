@@ -43,9 +43,6 @@ DELETE FROM delivery_attempt WHERE seq IN (
       AND a.seq <= (SELECT n.seq FROM delivery_attempt n WHERE n.delivery_id = g.id ORDER BY n.seq DESC LIMIT 1 OFFSET ?1)
 );
 
--- name: lock_deliveries
-SELECT d.id, d.state FROM given_id g CROSS JOIN delivery d ON d.id = g.id;
-
 -- What is being sent stays leased: otherwise it would be sent twice.
 -- name: retry_deliveries
 UPDATE delivery
