@@ -88,6 +88,11 @@ func (a *App) wire(s store.Store, guard *dispatch.Guard) {
 		a.log.Warn("HOST_URL is not set; workers elsewhere cannot report", "host_url", hostURL)
 	}
 	a.log.Info("webhook targets", "policy", guard.String())
+	if c.Retention > 0 {
+		a.log.Info("batches are removed some time after their end", "retention", c.Retention.String())
+	} else {
+		a.log.Info("batches are kept for good")
+	}
 
 	a.settler = settle.New(settle.Options{
 		Store:      a.store,
@@ -105,7 +110,7 @@ func (a *App) wire(s store.Store, guard *dispatch.Guard) {
 		Tick: c.Tick,
 	})
 	a.reaper = reap.New(reap.Options{
-		Store: a.store, Settler: a.settler, Starter: a.dispatcher, Owner: owner, Lease: c.ClaimLease, Registry: registry, Log: a.log,
+		Store: a.store, Settler: a.settler, Starter: a.dispatcher, Owner: owner, Lease: c.ClaimLease, Keep: c.Retention, Registry: registry, Log: a.log,
 	})
 	a.server = &http.Server{
 		Handler: httpapi.New(httpapi.Options{

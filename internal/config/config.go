@@ -43,8 +43,10 @@ type Config struct {
 	// AllowedNetworks lets webhooks into networks that are refused by default.
 	AllowedNetworks []string
 	// AllowedPorts are the first and the last of each range of ports that webhooks may reach; none: the usual ones.
-	AllowedPorts   [][2]uint16
-	ClaimLease     time.Duration
+	AllowedPorts [][2]uint16
+	ClaimLease   time.Duration
+	// Retention is how long batches are kept after their end; 0: for good.
+	Retention      time.Duration
 	DeadEndCancel  bool
 	MaxTasks       int
 	MaxBody        int64
@@ -103,6 +105,7 @@ func Settings() []Setting {
 		{"WEBHOOK_HOST_WINDOW", "256", "on_starts in flight at once to one host; as many other webhooks beside them", number(func(c *Config) *int { return &c.HostWindow }, 1, 10_000)},
 		{"CLAIM_LEASE", "30s", "After how long the claims of a dead process are taken over; its deliveries at twice their time-out, if that is longer", duration(func(c *Config) *time.Duration { return &c.ClaimLease }, time.Second, time.Hour)},
 		{"DEAD_END_CANCEL_ENABLED", "0", "1 cancels tasks whose children have all ended, none by Success", readDeadEnds},
+		{"RETENTION_DAYS", "30", "How long a batch is kept after its last task has ended; fractions work, 0 keeps all", readRetention},
 		{"MAX_TASKS_PER_BATCH", "10000", "Tasks that one POST may create", number(func(c *Config) *int { return &c.MaxTasks }, 1, 1_000_000)},
 		{"MAX_BODY_BYTES", "33554432", "Size of a request body", bytes(func(c *Config) *int64 { return &c.MaxBody }, 1024, 4<<30)},
 		{"BODY_WINDOW_BYTES", "67108864", "Size of all request bodies above 64 KiB together that are in work; others wait, and are answered 503 after 10 s",
@@ -360,6 +363,17 @@ func readSkipSSRF(c *Config, value string) error {
 func readDeadEnds(c *Config, value string) (err error) {
 	c.DeadEndCancel, err = yes(value)
 	return err
+}
+
+// readRetention reads days.
+func readRetention(c *Config, value string) error {
+	const most = 36_500
+	days, err := strconv.ParseFloat(value, 64)
+	if err != nil || !(days >= 0 && days <= most) {
+		return fmt.Errorf("%q is not a number of days between 0 and %d", value, most)
+	}
+	c.Retention = time.Duration(days * float64(24*time.Hour))
+	return nil
 }
 
 func yes(value string) (bool, error) {

@@ -26,7 +26,8 @@ func load(t *testing.T, flags, env map[string]string) *Config {
 func defaults() *Config {
 	return &Config{
 		SQLitePath: "taskrunner.db", Listen: ":8085", HostURL: "http://localhost:8085", HostURLGuessed: true,
-		ClaimLease: 30 * time.Second, MaxTasks: 10_000, MaxBody: 32 << 20, BodyWindow: 64 << 20, Window: 2048, HostWindow: 256,
+		ClaimLease: 30 * time.Second, Retention: 30 * 24 * time.Hour, MaxTasks: 10_000, MaxBody: 32 << 20, BodyWindow: 64 << 20,
+		Window: 2048, HostWindow: 256,
 		StartRetry:     task.Retry{MaxAttempts: 3, Initial: time.Second, Factor: 2, Max: 2 * time.Second},
 		Retry:          task.Retry{MaxAttempts: 10, Initial: time.Second, Factor: 6, Max: 16 * time.Hour},
 		WebhookTimeout: 10 * time.Second, HandleGrace: 24 * time.Hour, ShutdownTimeout: 30 * time.Second,
@@ -71,6 +72,8 @@ func TestLoad(t *testing.T) {
 			c.AllowedPorts = [][2]uint16{{1, 65535}}
 		}},
 		{name: "dead ends", env: map[string]string{"DEAD_END_CANCEL_ENABLED": "1"}, want: func(c *Config) { c.DeadEndCancel = true }},
+		{name: "retention", env: map[string]string{"RETENTION_DAYS": "0.5"}, want: func(c *Config) { c.Retention = 12 * time.Hour }},
+		{name: "no retention", env: map[string]string{"RETENTION_DAYS": "0"}, want: func(c *Config) { c.Retention = 0 }},
 		{name: "skip", env: map[string]string{"SKIP_SSRF_VALIDATION": "1"}, want: func(c *Config) { c.AllowedNetworks = []string{"any"} }},
 		{name: "token", env: map[string]string{"AUTH_TOKEN": "0123456789abcdef"}, want: func(c *Config) { c.AuthToken = "0123456789abcdef" }},
 		{name: "token of a file with its line break", env: map[string]string{"AUTH_TOKEN": "~!{}-._+/=abcdef\n"}, want: func(c *Config) {

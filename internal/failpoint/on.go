@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"taskrunner/internal/store"
 	"taskrunner/internal/task"
@@ -98,4 +99,18 @@ func (f *failing) FinishDeliveries(ctx context.Context, attempts []store.Attempt
 	err := f.Store.FinishDeliveries(ctx, attempts)
 	f.hit("deliveries-finished", err == nil)
 	return err
+}
+
+// Expire has "expired", when the batches are gone and their tasks are not.
+func (f *failing) Expire(ctx context.Context, keep time.Duration, limit int) (store.Removed, error) {
+	removed, err := f.Store.Expire(ctx, keep, limit)
+	f.hit("expired", removed.Batches > 0)
+	return removed, err
+}
+
+// Purge has "purged", when some tasks of a batch may be deleted and others not.
+func (f *failing) Purge(ctx context.Context, limit int) (store.Removed, error) {
+	removed, err := f.Store.Purge(ctx, limit)
+	f.hit("purged", removed.Tasks > 0)
+	return removed, err
 }

@@ -1,5 +1,6 @@
 // Package reap looks after what nobody reports: tasks whose time-out has passed, dead ends, claims of processes that
-// died, and the lease of this process. It is stage 6, beside the way of a task: what it finds goes to settle and to dispatch.
+// died, batches that are old, and the lease of this process. It is stage 6, beside the way of a task: what it finds goes to
+// settle and to dispatch.
 //
 // Invariants:
 //
@@ -42,6 +43,8 @@ type Store interface {
 	Leave(ctx context.Context, owner task.ID) error
 	Drift(ctx context.Context) (int, error)
 	Maintain(ctx context.Context) error
+	Expire(ctx context.Context, keep time.Duration, limit int) (store.Removed, error)
+	Purge(ctx context.Context, limit int) (store.Removed, error)
 }
 
 // Settler takes outcomes and returns when they are durable.
@@ -65,6 +68,8 @@ type Options struct {
 	Lease time.Duration
 	// Interval is how often time-outs and dead ends are looked for. 0: 500 ms.
 	Interval time.Duration
+	// Keep is how long batches are kept after their end. 0: for good.
+	Keep time.Duration
 	// Registry takes the metrics. Nil: they are kept nowhere.
 	Registry prometheus.Registerer
 	// Log is nil for none.
@@ -75,6 +80,8 @@ type Options struct {
 type Reaper struct {
 	o     Options
 	drift prometheus.Gauge
+	// How many tasks and batches a step of retention takes on.
+	purging, expiring int
 }
 
 // New returns a reaper that waits for Run.
@@ -88,7 +95,7 @@ func New(o Options) *Reaper {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Reaper{o: o, drift: promauto.With(o.Registry).NewGauge(prometheus.GaugeOpts{
+	return &Reaper{o: o, purging: maxStep, expiring: maxStep, drift: promauto.With(o.Registry).NewGauge(prometheus.GaugeOpts{
 		Name: "gate_drift",
 		Help: "Gates whose used slots differ from the tasks that hold them. Anything but 0 is a bug.",
 	})}
@@ -111,6 +118,9 @@ func (r *Reaper) Run(ctx context.Context) error {
 	duties.Go(func() { r.every(ctx, r.o.Interval, "settle time-outs", r.expire) })
 	duties.Go(func() { r.every(ctx, r.o.Interval, "cancel dead ends", r.cancelDeadEnds) })
 	duties.Go(func() { r.every(ctx, maintainEvery, "maintain the database", r.o.Store.Maintain) })
+	if r.o.Keep > 0 {
+		duties.Go(func() { r.every(ctx, min(retainEvery, r.o.Keep/10), "remove old batches", r.retain) })
+	}
 	duties.Go(func() { r.every(ctx, driftEvery, "compare gates with tasks", r.measureDrift) })
 	duties.Wait()
 	return nil

@@ -130,6 +130,14 @@ func (f *fake) Leave(ctx context.Context, owner task.ID) error {
 func (f *fake) Drift(ctx context.Context) (int, error) { return f.drift, f.call(ctx, "Drift") }
 func (f *fake) Maintain(ctx context.Context) error     { return f.call(ctx, "Maintain") }
 
+func (f *fake) Expire(ctx context.Context, _ time.Duration, _ int) (store.Removed, error) {
+	return store.Removed{}, f.call(ctx, "Expire")
+}
+
+func (f *fake) Purge(ctx context.Context, _ int) (store.Removed, error) {
+	return store.Removed{}, f.call(ctx, "Purge")
+}
+
 func (f *fake) expect(t *testing.T, name string, want ...time.Duration) {
 	t.Helper()
 	synctest.Wait()

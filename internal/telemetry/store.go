@@ -47,9 +47,19 @@ func Instrument(s store.Store, registry prometheus.Registerer) store.Store {
 			Name: "settle_duration_seconds", Help: "Duration of a transaction that settles outcomes.",
 			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 14),
 		}),
+		removedBatches: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "batches_removed_total", Help: "Batches that are gone because they were old.",
+		}),
+		removedTasks: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "tasks_removed_total", Help: "Tasks of these batches that were deleted.",
+		}),
+		removal: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "removal_duration_seconds", Help: "Duration of a transaction that removes what is old.",
+			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 14),
+		}),
 	}
 	registry.MustRegister(i.created, i.completed, i.transitions, i.blocked, i.propagations, i.loop, i.admissions,
-		i.settleSize, i.settleDuration)
+		i.settleSize, i.settleDuration, i.removedBatches, i.removedTasks, i.removal)
 	return i
 }
 
@@ -61,6 +71,9 @@ type instrumented struct {
 	propagations               *prometheus.CounterVec
 	loop, admissions           prometheus.Histogram
 	settleSize, settleDuration prometheus.Histogram
+
+	removedBatches, removedTasks prometheus.Counter
+	removal                      prometheus.Histogram
 }
 
 // Create is as in store.Store.
@@ -108,6 +121,29 @@ func (i *instrumented) Pump(ctx context.Context, p store.PumpParams) (store.Pump
 	}
 	i.blocked.Add(float64(pumped.Parked))
 	return pumped, nil
+}
+
+// Expire is as in store.Store.
+func (i *instrumented) Expire(ctx context.Context, keep time.Duration, limit int) (store.Removed, error) {
+	begun := time.Now()
+	removed, err := i.Store.Expire(ctx, keep, limit)
+	return i.removed(removed, begun), err
+}
+
+// Purge is as in store.Store.
+func (i *instrumented) Purge(ctx context.Context, limit int) (store.Removed, error) {
+	begun := time.Now()
+	removed, err := i.Store.Purge(ctx, limit)
+	return i.removed(removed, begun), err
+}
+
+func (i *instrumented) removed(r store.Removed, begun time.Time) store.Removed {
+	i.removedBatches.Add(float64(r.Batches))
+	i.removedTasks.Add(float64(r.Tasks))
+	if r.Batches+r.Tasks > 0 {
+		i.removal.Observe(time.Since(begun).Seconds())
+	}
+	return r
 }
 
 func (i *instrumented) moved(t store.Transition, n int) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -112,6 +113,39 @@ func TestNothingIsCountedThatFailed(t *testing.T) {
 # TYPE tasks_blocked_by_concurrency_total counter
 tasks_blocked_by_concurrency_total 0
 `), "tasks_blocked_by_concurrency_total")
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func (f *fakeStore) Expire(context.Context, time.Duration, int) (store.Removed, error) {
+	return store.Removed{Batches: 2}, f.err
+}
+
+func (f *fakeStore) Purge(context.Context, int) (store.Removed, error) {
+	return store.Removed{Tasks: 3}, f.err
+}
+
+func TestMetricsOfRetention(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewRegistry()
+	s := telemetry.Instrument(&fakeStore{}, registry)
+	for range 2 {
+		if _, err := s.Expire(t.Context(), time.Hour, 10); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Purge(t.Context(), 10); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := testutil.GatherAndCompare(registry, strings.NewReader(`
+# HELP batches_removed_total Batches that are gone because they were old.
+# TYPE batches_removed_total counter
+batches_removed_total 4
+# HELP tasks_removed_total Tasks of these batches that were deleted.
+# TYPE tasks_removed_total counter
+tasks_removed_total 6
+`), "batches_removed_total", "tasks_removed_total")
 	if err != nil {
 		t.Error(err)
 	}
