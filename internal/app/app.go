@@ -88,11 +88,11 @@ func (a *App) wire(s store.Store, guard *dispatch.Guard) {
 		a.log.Warn("HOST_URL is not set; workers elsewhere cannot report", "host_url", hostURL)
 	}
 	a.log.Info("webhook targets", "policy", guard.String())
+	keep := "for good"
 	if c.Retention > 0 {
-		a.log.Info("batches are removed some time after their end", "retention", c.Retention.String())
-	} else {
-		a.log.Info("batches are kept for good")
+		keep = c.Retention.String()
 	}
+	a.log.Info("retention of batches after their end", "keep", keep)
 
 	a.settler = settle.New(settle.Options{
 		Store:      a.store,
