@@ -80,8 +80,6 @@ type Options struct {
 type Reaper struct {
 	o     Options
 	drift prometheus.Gauge
-	// How many tasks and batches a step of retention takes on.
-	purging, expiring int
 }
 
 // New returns a reaper that waits for Run.
@@ -95,7 +93,7 @@ func New(o Options) *Reaper {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Reaper{o: o, purging: maxStep, expiring: maxStep, drift: promauto.With(o.Registry).NewGauge(prometheus.GaugeOpts{
+	return &Reaper{o: o, drift: promauto.With(o.Registry).NewGauge(prometheus.GaugeOpts{
 		Name: "gate_drift",
 		Help: "Gates whose used slots differ from the tasks that hold them. Anything but 0 is a bug.",
 	})}

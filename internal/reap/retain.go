@@ -10,10 +10,8 @@ import (
 const (
 	// retainEvery is how often it is looked for old batches, at least; more often where they are not kept for long.
 	retainEvery = time.Minute
-	// stepLasts is what one transaction of retention is to take: on SQLite nobody else writes meanwhile.
-	stepLasts = 15 * time.Millisecond
-	// maxStep is how many batches, or tasks, it takes on at most.
-	maxStep = 1000
+	// retainChunk is how many batches, or tasks, one transaction of retention takes on.
+	retainChunk = 1000
 )
 
 // retain removes the batches that have been over for Keep. After each step it rests for as long as the step took, so that
@@ -30,44 +28,31 @@ func (r *Reaper) retain(ctx context.Context) error {
 		return r.o.Store.Expire(ctx, r.o.Keep, limit)
 	}
 	for {
-		if done, err := r.step(ctx, &r.purging, &sum, r.o.Store.Purge); err != nil || done.Busy {
+		if done, err := step(ctx, &sum, r.o.Store.Purge); err != nil || done.Busy {
 			return err
 		} else if done.More {
 			continue
 		}
-		if done, err := r.step(ctx, &r.expiring, &sum, expire); err != nil || done.Busy || done.Batches == 0 && !done.More {
+		if done, err := step(ctx, &sum, expire); err != nil || done.Busy || done.Batches == 0 && !done.More {
 			return err
 		}
 	}
 }
 
-// step does as much as size says, adds it to sum, and makes size fit.
-func (r *Reaper) step(
-	ctx context.Context, size *int, sum *store.Removed, do func(ctx context.Context, limit int) (store.Removed, error),
-) (store.Removed, error) {
+// step does one, adds it to sum, and rests if others follow.
+func step(ctx context.Context, sum *store.Removed, do func(ctx context.Context, limit int) (store.Removed, error)) (store.Removed, error) {
 	begun := time.Now()
-	done, err := do(ctx, *size)
-	took := time.Since(begun)
+	done, err := do(ctx, retainChunk)
 	sum.Batches, sum.Tasks = sum.Batches+done.Batches, sum.Tasks+done.Tasks
-	switch {
-	case took > stepLasts:
-		*size = max(*size/2, 1)
-	case done.More && took < stepLasts/2:
-		*size = min(*size*2, maxStep)
-	}
 	if err != nil || !done.More && done.Batches == 0 {
 		return done, err
 	}
-	return done, pause(ctx, took)
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
+	timer := time.NewTimer(time.Since(begun))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return done, context.Cause(ctx)
 	case <-timer.C:
-		return nil
+		return done, nil
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -102,14 +103,8 @@ func TestRetainInShortSteps(t *testing.T) {
 		if took := p.last.Sub(began); p.worked > took*6/10 || p.worked < took*4/10 {
 			t.Errorf("it worked %s of %s", p.worked, took)
 		}
-		long := 0
-		for _, n := range p.sizes {
-			if n > 300 {
-				long++
-			}
-		}
-		if long > 5 { // three are of batches, and two come before it knew
-			t.Errorf("%d steps of %d were long: %v", long, len(p.sizes), p.sizes)
+		if most := slices.Max(p.sizes); most > 1000 {
+			t.Errorf("a step took on %d", most)
 		}
 		if text := log.String(); strings.Count(text, "old batches removed") != 1 || !strings.Contains(text, "batches=3000 tasks=30000") {
 			t.Error(text)

@@ -91,7 +91,8 @@ type Store interface {
 
 	// Expire looks at up to limit batches, first at those that may be over for longest, and makes those gone for every reader
 	// that have been over for keep: all their tasks have ended, all their webhooks were sent or given up, and no task
-	// of another batch that has not ended depends on one of theirs. One that is not over yet is looked at again after keep.
+	// of another batch that has not ended depends on one of theirs. One of which something is still to come is looked at again
+	// after keep. A driver may have a lower limit of its own, here and for Purge.
 	Expire(ctx context.Context, keep time.Duration, limit int) (Removed, error)
 	// Purge deletes up to limit tasks of batches that have expired, with all that there is about them. What it did not come to
 	// it finds the next time.

@@ -12,9 +12,13 @@ import (
 	"taskrunner/internal/task"
 )
 
+// retentionChunk bounds the batches, or tasks, of one transaction to some 10 ms: nobody else writes meanwhile.
+const retentionChunk = 250
+
 // Expire is as in store.Store. What is over stays over, but for what [Store.RetryDeliveries] makes pending again, and that
 // keeps the batch alive; so batches are looked at beside who writes, however long it takes.
 func (s *Store) Expire(ctx context.Context, keep time.Duration, limit int) (store.Removed, error) {
+	limit = min(limit, retentionChunk)
 	aged, err := s.aged(ctx, keep, limit)
 	if err != nil {
 		return store.Removed{}, fmt.Errorf("find old batches: %w", err)
@@ -89,6 +93,7 @@ func (t *tx) deleteDeliveries(sources []task.ID) {
 
 // Purge is as in store.Store.
 func (s *Store) Purge(ctx context.Context, limit int) (store.Removed, error) {
+	limit = min(limit, retentionChunk)
 	var removed store.Removed
 	if idle, err := s.nothingExpired(ctx); err != nil || idle {
 		return removed, err

@@ -1,5 +1,6 @@
 -- There are no foreign keys: each would cost a look-up a row, and rows that belong together are written by one
--- transaction.
+-- transaction. The tables that grow with every task are vacuumed as soon as a twentieth of them is dead, so that the space of
+-- what retention deletes is used again.
 
 -- Facts of a batch.
 CREATE TABLE batch (
@@ -11,7 +12,7 @@ CREATE TABLE batch (
     on_complete json, -- null: none
     key         text, -- the idempotency key with which it was created; null: none
     alive_at    timestamptz NOT NULL -- when it was still needed, as far as retention knows: its age is no greater
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX batch_scope ON batch (scope, id) WHERE scope <> '';
 CREATE INDEX batch_alive ON batch (alive_at);
 
@@ -34,7 +35,7 @@ CREATE TABLE batch_kind (
     kind     text NOT NULL,
     batch_id uuid NOT NULL,
     PRIMARY KEY (kind, batch_id)
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
 
 -- Facts of a task. The hot path reads this table and never updates it.
 CREATE TABLE task (
@@ -54,7 +55,7 @@ CREATE TABLE task (
     on_failure       json,
     on_cancel        json,
     created_at       timestamptz NOT NULL
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX task_batch ON task (batch_id, id);
 CREATE INDEX task_kind ON task (kind, id);
 
@@ -86,14 +87,14 @@ CREATE TABLE task_state (
     CHECK ((status IN (6, 7, 8)) = (ended_at IS NOT NULL)),   -- an end has its time
     CHECK (status NOT IN (3, 4) OR claimed_at IS NOT NULL),
     CHECK (status <> 4 OR started_at IS NOT NULL)
-) WITH (fillfactor = 50);
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
 
 -- Tasks that ended otherwise than by Success, for lists: an end is final, so a row is written once.
 CREATE TABLE unsuccessful (
     status  smallint NOT NULL CHECK (status IN (7, 8)),
     task_id uuid NOT NULL,
     PRIMARY KEY (status, task_id)
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
 
 -- A child waits for its parent.
 CREATE TABLE link (
@@ -102,7 +103,7 @@ CREATE TABLE link (
     requires_success boolean NOT NULL,
     settled          boolean NOT NULL, -- the child knows of the parent's end since it was created
     PRIMARY KEY (parent_id, child_id)
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX link_child ON link (child_id);
 
 -- The places of live tasks.
@@ -224,7 +225,7 @@ CREATE TABLE delivery (
     last_status      smallint NOT NULL DEFAULT 0,
     last_error       text NOT NULL DEFAULT '',
     created_at       timestamptz NOT NULL
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
 CREATE UNIQUE INDEX delivery_source ON delivery (source_id, trigger, place);
 CREATE INDEX delivery_due ON delivery (host, next_at) WHERE state = 1;
 -- For lists. One for all states would be written by every claim and every end.
@@ -241,7 +242,7 @@ CREATE TABLE delivery_attempt (
     error       text NOT NULL,     -- empty: none
     answer      text NOT NULL,     -- how its body begins
     PRIMARY KEY (delivery_id, seq)
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
 
 -- Transitions of tasks that no time in their state tells of.
 CREATE TABLE history (
@@ -251,7 +252,7 @@ CREATE TABLE history (
     cause   text NOT NULL,     -- a task.Cause
     status  smallint NOT NULL, -- where it led
     PRIMARY KEY (task_id, seq)
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
 
 -- Processes that claim; one whose lease has run out is dead.
 CREATE TABLE process (
