@@ -13,6 +13,9 @@ import (
 type Shapes struct {
 	// Version is that of the newest one known.
 	Version int64
+	// Epoch counts the deletions of shapes up to which these are known; others make them worth nothing. For drivers whose
+	// database other processes change.
+	Epoch int
 	// Dirty is the dirty gate behind which the next tick looks on, so that all have their turn. It is no more than a
 	// hint, and need not be remembered. DirtyBehind: there is one up to there at which something is to do by now.
 	Dirty       task.GateID

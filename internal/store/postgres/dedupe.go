@@ -91,6 +91,11 @@ func (t *tx) findDuplicates(ctx context.Context, d *store.Dedupe) error {
 	if len(unknown) == 0 {
 		return nil
 	}
+	for _, id := range ids {
+		if !known[id] {
+			t.s.lookups.Delete(id) // retention may have deleted it
+		}
+	}
 	t.rows("of_kinds", []any{unknown, statuses}, found)
 	return t.flush(ctx)
 }

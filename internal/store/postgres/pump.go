@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -17,9 +18,14 @@ func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, err
 	defer s.pumping.Unlock()
 	var tick *store.Tick
 	var learned shapesRead
+	epoch := s.shapes.Epoch
 	err := s.run(ctx, func(ctx context.Context, t *tx) error {
+		if epoch != s.shapes.Epoch {
+			s.shapes = store.NewShapes()
+			s.shapes.Epoch = epoch
+		}
 		tick, learned = store.NewTick(p, s.shapes), shapesRead{}
-		if err := t.fold(ctx, tick, &learned); err != nil {
+		if err := t.fold(ctx, tick, &learned, &epoch); err != nil {
 			return err
 		}
 		if tick.Result.Busy {
@@ -43,6 +49,9 @@ func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, err
 	return tick.Result, nil
 }
 
+// errEpoch: what is known of shapes is of another time.
+var errEpoch = errors.New("shapes have been deleted")
+
 // shapesRead are shapes with the versions they came with.
 type shapesRead struct {
 	shapes  []task.Shape
@@ -52,11 +61,12 @@ type shapesRead struct {
 
 // fold locks the pump, and loads what has happened and the heads of ready. It is one round trip: those statements that
 // lock or delete do nothing unless the first one got the lock; what the others give counts for nothing then.
-func (t *tx) fold(ctx context.Context, tick *store.Tick, learned *shapesRead) error {
+// Where shapes have been deleted, epoch says so, and it is to be done again from the beginning.
+func (t *tx) fold(ctx context.Context, tick *store.Tick, learned *shapesRead, epoch *int) error {
 	locked, leased := false, false
 	t.rows("lock_pump", []any{tick.Params.Owner}, func(rows pgx.Rows) error {
 		locked = true
-		return rows.Scan(nil, &leased)
+		return rows.Scan(nil, &leased, epoch)
 	})
 	t.readShapes(tick, learned)
 	var deltas []store.GateDelta
@@ -97,6 +107,8 @@ func (t *tx) fold(ctx context.Context, tick *store.Tick, learned *shapesRead) er
 		return nil
 	case !leased:
 		return errNoLease
+	case *epoch != t.s.shapes.Epoch:
+		return &connError{errEpoch}
 	}
 	tick.Now = t.now
 	tick.FoldGates(deltas, dirty, taken)

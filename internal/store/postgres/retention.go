@@ -148,7 +148,38 @@ func (s *Store) Purge(ctx context.Context, limit int) (store.Removed, error) {
 		return store.Removed{}, fmt.Errorf("purge tasks: %w", err)
 	}
 	s.deletions.add(removed.Tasks) // of expired, at most
-	return removed, nil
+	if removed.Tasks > 0 && !removed.More {
+		err = s.deleteLookups(ctx)
+	}
+	return removed, err
+}
+
+// deleteLookups deletes shapes by which nothing can be found any more. Whoever looks by them again makes them known again.
+func (s *Store) deleteLookups(ctx context.Context) error {
+	err := s.run(ctx, func(ctx context.Context, t *tx) error {
+		var idle []int64
+		t.rows("idle_lookups", nil, func(rows pgx.Rows) error {
+			var id int64
+			err := rows.Scan(&id)
+			idle = append(idle, id)
+			return err
+		})
+		if err := t.flush(ctx); err != nil {
+			return err
+		}
+		if len(idle) == 0 {
+			return errNothing
+		}
+		t.rows("lock_lookups", []any{idle}, ignore)
+		t.exec("next_epoch")
+		t.exec("delete_lookups", idle)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("delete shapes: %w", err)
+	}
+	s.lookups.Clear() // other processes notice when one of theirs is not known
+	return nil
 }
 
 // unlink locks tasks, leaves tally events for those that are tallied, and deletes links of them. It flushes, too.

@@ -110,6 +110,9 @@ func (s *Store) Purge(ctx context.Context, limit int) (store.Removed, error) {
 		removed.Tasks = len(tasks)
 		t.deleteTasks(tasks)
 		t.put("delete_expired", givenIDs(batches))
+		if !removed.More {
+			t.deleteLookups()
+		}
 		return t.err
 	})
 	if err != nil {
@@ -150,6 +153,18 @@ func (t *tx) unlink(tasks []task.ID) (links int) {
 		return nil
 	}, int64(store.MaxPurgedLinks))
 	return links
+}
+
+// deleteLookups deletes shapes by which nothing can be found any more. Whoever looks by them again makes them known again.
+func (t *tx) deleteLookups() {
+	deleted := false
+	t.rows("delete_lookups", func(*row) error {
+		deleted = true
+		return nil
+	})
+	if deleted {
+		t.committed = func() { t.s.shapes = store.NewShapes() }
+	}
 }
 
 func (t *tx) deleteTasks(ids []task.ID) {

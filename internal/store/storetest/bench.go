@@ -58,6 +58,19 @@ func Bench(b *testing.B, open Open) {
 			})
 		})
 	}
+	b.Run("expire-and-purge/tasks=1000", func(b *testing.B) {
+		e := newEnv(b, open)
+		measure(b, 1000, func() {
+			b.StopTimer()
+			e.create(typical(1000)...)
+			e.startAndEnd(e.claimN(1000))
+			e.clock.Advance(kept)
+			b.StartTimer()
+			e.expire()
+			for e.purge(1000).More {
+			}
+		})
+	})
 	b.Run("life-under-a-rule/tasks=1000", func(b *testing.B) {
 		e := newEnv(b, open)
 		measure(b, 1000, func() {

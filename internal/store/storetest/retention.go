@@ -26,6 +26,7 @@ var retentionTests = []conformance{
 	{"no reader sees a part of a batch", testRetentionReaders},
 	{"a task with very many dependencies", testRetentionManyLinks},
 	{"what was counted is no more", testRetentionTallies},
+	{"shapes that find nothing", testRetentionLookups},
 	{"a key goes with its batch", testRetentionKey},
 	{"duplicates of what is being deleted", testRetentionDuplicates},
 	{"by several processes at once", testRetentionProcesses},
@@ -432,6 +433,57 @@ func testRetentionTallies(t *testing.T, e *env) {
 	for e.purge(1).More {
 	}
 	e.wantClaims(held)
+}
+
+// Kinds that come and go leave no shapes, and duplicates of those that come again are found, whichever process pumps.
+func testRetentionLookups(t *testing.T, e *env) {
+	lookups := func() int {
+		t.Helper()
+		rows, err := e.Store.(Rows).Rows(e.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rows["shape"]
+	}
+	other, owner := e.another(), e.process()
+	pumpOther := func() {
+		t.Helper()
+		for more := true; more; {
+			pumped, err := other.Pump(e.ctx, store.PumpParams{Owner: owner})
+			if err != nil {
+				t.Fatal(err)
+			}
+			more = pumped.More || pumped.Uncounted
+		}
+	}
+	for range 3 {
+		there := newTask(unless(task.Success), unless(task.Running))
+		e.keep([]*task.Task{there}, there)
+		stays := newTask(kind("stays"))
+		stays.Dedupe = []task.Matcher{{Kind: "stays", Status: task.Waiting}}
+		e.keep([]*task.Task{stays}, stays)
+		e.run()
+		pumpOther()
+		e.keep([]*task.Task{newTask(unless(task.Running))})
+		if got := lookups(); got != 3 {
+			t.Fatalf("%d shapes", got)
+		}
+		e.finish(task.Success, there)
+		e.claim()
+		e.keep([]*task.Task{newTask(unless(task.Success))})
+		e.clock.Advance(kept)
+		e.retain(1)
+		if got := lookups(); got != 1 {
+			t.Fatalf("%d shapes are left", got)
+		}
+		pumpOther()
+		e.settle(cancel(stays))
+		e.clock.Advance(kept)
+		e.retain(1)
+		if rows := e.rows(); lookups() != 0 || rows["tally"]+rows["tally_event"] != 0 {
+			t.Fatalf("%d shapes are left, and %v", lookups(), rows)
+		}
+	}
 }
 
 func testRetentionKey(t *testing.T, e *env) {

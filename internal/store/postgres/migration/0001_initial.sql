@@ -273,6 +273,7 @@ CREATE TABLE mark (
 
 -- The lock of the pump, one row a shard.
 CREATE TABLE pump (
-    shard integer PRIMARY KEY
+    shard integer PRIMARY KEY,
+    epoch integer NOT NULL DEFAULT 0 -- grows when shapes are deleted, which processes remember
 );
 INSERT INTO pump VALUES (0);

@@ -6,8 +6,8 @@
 -- noticed. The setting must not be made before the row is locked, so this cannot be one SELECT.
 -- name: lock_pump
 SELECT set_config('taskrunner.pump', 'locked', true),
-       EXISTS (SELECT FROM process WHERE id = $1 FOR KEY SHARE)
-FROM (SELECT shard FROM pump WHERE shard = 0 FOR UPDATE SKIP LOCKED) l;
+       EXISTS (SELECT FROM process WHERE id = $1 FOR KEY SHARE), l.epoch
+FROM (SELECT epoch FROM pump WHERE shard = 0 FOR UPDATE SKIP LOCKED) l;
 
 -- name: unknown_shapes
 SELECT id, type, kind, status, fields, version, coalesce(horizon > '0'::xid8, false),

@@ -101,6 +101,19 @@ DELETE FROM task WHERE id = ANY($1::uuid[]);
 DELETE FROM expired WHERE batch_id = ANY($1::uuid[])
                       AND NOT EXISTS (SELECT FROM (SELECT FROM task WHERE batch_id = expired.batch_id OFFSET 0) t);
 
+-- Shapes of the type Lookup that have no task to find. So they have no tallies either. Index task_kind.
+-- name: idle_lookups
+SELECT id FROM shape
+WHERE type = 2 AND version > 0 AND NOT EXISTS (SELECT FROM (SELECT FROM task WHERE kind = shape.kind OFFSET 0) t);
+
+-- Behind the pump, and under the locks of the creates that look by them: none goes by a shape that the pump has forgotten.
+-- name: next_epoch
+UPDATE pump SET epoch = epoch + 1 WHERE shard = 0;
+
+-- name: delete_lookups
+DELETE FROM shape
+WHERE id = ANY($1::bigint[]) AND NOT EXISTS (SELECT FROM (SELECT FROM task WHERE kind = shape.kind OFFSET 0) t);
+
 -- Keeps the batches of deliveries from retention, and gives those deliveries that are not on their way out already. In the
 -- order of the ids of batches, before the locks on deliveries.
 -- name: keep_batches

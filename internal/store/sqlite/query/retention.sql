@@ -85,6 +85,10 @@ DELETE FROM task WHERE id IN (SELECT id FROM given_id);
 DELETE FROM expired WHERE batch_id IN (SELECT id FROM given_id)
                       AND NOT EXISTS (SELECT 1 FROM task WHERE batch_id = expired.batch_id);
 
+-- Shapes of the type Lookup that have no task to find. So they have no tallies either. Index task_kind.
+-- name: delete_lookups
+DELETE FROM shape WHERE type = 2 AND version > 0 AND NOT EXISTS (SELECT 1 FROM task t WHERE t.kind = shape.kind) RETURNING id;
+
 -- Keeps the batches of deliveries from retention.
 -- name: keep_batches
 UPDATE batch SET alive_at = max(alive_at, ?1)
