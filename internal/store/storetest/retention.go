@@ -457,7 +457,7 @@ func testRetentionLookups(t *testing.T, e *env) {
 		}
 	}
 	for range 3 {
-		there := newTask(unless(task.Success), unless(task.Running))
+		there := newTask(unless(task.Success), unless(task.Running), unless(task.Pending))
 		e.keep([]*task.Task{there}, there)
 		stays := newTask(kind("stays"))
 		stays.Dedupe = []task.Matcher{{Kind: "stays", Status: task.Waiting}}
@@ -465,7 +465,7 @@ func testRetentionLookups(t *testing.T, e *env) {
 		e.run()
 		pumpOther()
 		e.keep([]*task.Task{newTask(unless(task.Running))})
-		if got := lookups(); got != 3 {
+		if got := lookups(); got != 4 {
 			t.Fatalf("%d shapes", got)
 		}
 		e.finish(task.Success, there)
@@ -476,10 +476,21 @@ func testRetentionLookups(t *testing.T, e *env) {
 		if got := lookups(); got != 1 {
 			t.Fatalf("%d shapes are left", got)
 		}
-		pumpOther()
+		for _, pump := range []func(){func() { e.claim() }, pumpOther} { // neither tallies by what it remembers
+			parent, child := newTask(kind("parent")), newTask()
+			child.Dependencies = []task.Dependency{{Parent: parent.ID}}
+			e.create(parent, child)
+			e.run()
+			e.finish(task.Success, parent)
+			pump()
+			if n := e.rows()["tally"]; n != 0 {
+				t.Fatalf("%d tallies of shapes that are not there", n)
+			}
+			e.settle(cancel(child))
+		}
 		e.settle(cancel(stays))
 		e.clock.Advance(kept)
-		e.retain(1)
+		e.retain(3)
 		if rows := e.rows(); lookups() != 0 || rows["tally"]+rows["tally_event"] != 0 {
 			t.Fatalf("%d shapes are left, and %v", lookups(), rows)
 		}
