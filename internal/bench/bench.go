@@ -156,7 +156,7 @@ func (b *bench) run(ctx context.Context, v variant) (_ []Figure, err error) {
 func choose(names []string, database string, own bool) ([]variant, error) {
 	var all, chosen []variant
 	for _, v := range variants() {
-		if !v.postgres || own && database == "postgres" {
+		if (own || !v.own) && (!v.postgres || database == "postgres") {
 			all = append(all, v)
 		}
 	}

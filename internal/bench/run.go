@@ -66,7 +66,7 @@ func (r *run) measured(ctx context.Context, v variant) (err error) {
 		r.urls = []string{r.URL}
 	} else {
 		defer func() { err = errors.Join(err, r.stop()) }()
-		if err := r.start(ctx, max(v.replicas, 1)); err != nil {
+		if err := r.start(ctx, v); err != nil {
 			return err
 		}
 	}
@@ -99,8 +99,8 @@ func (r *run) measured(ctx context.Context, v variant) (err error) {
 	return nil
 }
 
-// start starts a service of so many replicas on an empty database and waits until all are ready.
-func (r *run) start(ctx context.Context, replicas int) error {
+// start starts a service as v wants it on an empty database, and waits until it is ready.
+func (r *run) start(ctx context.Context, v variant) error {
 	var err error
 	if r.db, err = r.newDatabase(ctx); err != nil {
 		return err
@@ -115,25 +115,29 @@ func (r *run) start(ctx context.Context, replicas int) error {
 		}
 		_, _, r.postgres = cpuTime(backend)
 	}
-	for range replicas {
-		if err := r.startReplica(ctx); err != nil {
+	var settings []string
+	if v.settings != nil {
+		settings = v.settings(r.bench)
+	}
+	for range max(v.replicas, 1) {
+		if err := r.startReplica(ctx, settings); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (r *run) startReplica(ctx context.Context) error {
+func (r *run) startReplica(ctx context.Context, settings []string) error {
 	address, err := freeAddress(ctx)
 	if err != nil {
 		return err
 	}
 	url := "http://" + address
-	server, err := spawn(r.Program, []string{"serve"}, []string{
-		"DATABASE_URL=" + r.db, "LISTEN_ADDR=" + address, "HOST_URL=" + url, "WEBHOOK_ALLOWED_NETWORKS=loopback", "WEBHOOK_ALLOWED_PORTS=any",
+	server, err := spawn(r.Program, []string{"serve"}, append(settings[:len(settings):len(settings)],
+		"DATABASE_URL="+r.db, "LISTEN_ADDR="+address, "HOST_URL="+url, "WEBHOOK_ALLOWED_NETWORKS=loopback", "WEBHOOK_ALLOWED_PORTS=any",
 		"LOG_LEVEL=warn",
-		"MAX_TASKS_PER_BATCH=1000000", "MAX_BODY_BYTES=1000000000", "WEBHOOK_TIMEOUT=60s", "AUTH_TOKEN=" + r.Token,
-	})
+		"MAX_TASKS_PER_BATCH=1000000", "MAX_BODY_BYTES=1000000000", "WEBHOOK_TIMEOUT=60s", "AUTH_TOKEN="+r.Token,
+	))
 	if err != nil {
 		return err
 	}

@@ -12,8 +12,11 @@ type variant struct {
 	name     string // workload/variant
 	unit     string
 	floor    floorShape
-	postgres bool // only on a PostgreSQL of ours
+	own      bool // only on a service of ours
+	postgres bool // only on PostgreSQL
 	replicas int  // that the service has; 0: 1
+	// settings are those of the service that the workload needs, as NAME=value; nil: none.
+	settings func(b *bench) []string
 	run      func(ctx context.Context, r *run) error
 }
 
@@ -63,17 +66,21 @@ func variants() []variant {
 	add("snapshot/chain", alone, func(ctx context.Context, r *run) error {
 		return withSnapshot(ctx, r, func() error { return chains(ctx, r, 1, 10_000, 1) })
 	})
+	add("soak", crowd, soak)
+	all[len(all)-1].settings = soakSettings
 	single := all
 	for _, n := range []int{1, 2, 4} {
 		for _, v := range single {
 			if slices.Contains([]string{"flat/1000", "chain/20x50", "limits/100-keys-max-1", "limits/handoff"}, v.name) {
-				v.name, v.postgres, v.replicas = fmt.Sprintf("replicas/%d/%s", n, v.name), true, n
+				v.name, v.replicas = fmt.Sprintf("replicas/%d/%s", n, v.name), n
 				all = append(all, v)
 			}
 		}
 	}
 	for i := range all {
-		all[i].postgres = all[i].replicas > 0 || strings.HasPrefix(all[i].name, "snapshot/")
+		v := &all[i]
+		v.postgres = v.replicas > 0 || strings.HasPrefix(v.name, "snapshot/")
+		v.own = v.postgres || v.settings != nil
 	}
 	return all
 }
