@@ -24,12 +24,23 @@ func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400) // the heap is small, and most of it short-lived: a fifth less CPU for some tens of MB
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	if err := root().ExecuteContext(ctx); err != nil {
+	if err := root().ExecuteContext(untilSignal()); err != nil {
 		fmt.Fprintln(os.Stderr, "taskrunner:", err)
 		os.Exit(1)
 	}
+}
+
+// untilSignal ends with the first signal. By then, not a moment later, a second one ends the process at once.
+func untilSignal() context.Context {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		first := <-signals
+		signal.Stop(signals)
+		cancel(fmt.Errorf("%s signal received", first))
+	}()
+	return ctx
 }
 
 func root() *cobra.Command {
