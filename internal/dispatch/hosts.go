@@ -99,7 +99,7 @@ func (h *hosts) admit(name string) (changed <-chan struct{}) {
 		h.idle.Remove(k.idle)
 		k.idle = nil
 	}
-	h.limit(k)
+	h.updateShut(k)
 	return nil
 }
 
@@ -119,7 +119,7 @@ func (h *hosts) report(name string, p presence, a *answer) (down bool) {
 		k.timer = nil
 	}
 	k.inFlight--
-	h.limit(k)
+	h.updateShut(k)
 	if k.inFlight == 0 {
 		k.idle = h.idle.PushFront(k)
 		h.forget()
@@ -160,8 +160,8 @@ func (k *host) more() int {
 	return k.room()
 }
 
-// limit keeps shut.
-func (h *hosts) limit(k *host) {
+// updateShut is called when what k.more says may have changed.
+func (h *hosts) updateShut(k *host) {
 	if k.more() < 0 {
 		delete(h.shut, k.name)
 	} else {
