@@ -78,21 +78,21 @@ func (t *tx) updateStates(states []task.State) {
 	if n == 0 {
 		return
 	}
-	ids, statuses, unmet := make(uuids, n), make([]int16, n), make([]int32, n)
+	places, statuses, unmet := make(tids, n), make([]int16, n), make([]int32, n)
 	success, failures, attempts := make([]int64, n), make([]int64, n), make([]int32, n)
 	startFailures, startStatuses, startErrors := make([]int32, n), make([]int16, n), make([]string, n)
 	claimed, started, ended := make([]pgtype.Timestamptz, n), make([]pgtype.Timestamptz, n), make([]pgtype.Timestamptz, n)
 	updated, reasons := make([]pgtype.Timestamptz, n), make([]string, n)
 	for i := range states {
 		s := &states[i]
-		ids[i], statuses[i], unmet[i] = s.ID, int16(s.Status), int32(s.Unmet)
+		places[i], statuses[i], unmet[i] = t.places[s.ID], int16(s.Status), int32(s.Unmet)
 		success[i], failures[i], attempts[i] = s.Success, s.Failures, int32(s.Attempt)
 		startFailures[i], startStatuses[i], startErrors[i] = int32(s.StartFailures), int16(s.StartStatus), s.StartError
 		claimed[i], started[i], ended[i] = nullTime(s.ClaimedAt), nullTime(s.StartedAt), nullTime(s.EndedAt)
 		updated[i], reasons[i] = nullTime(s.LastUpdated), s.FailureReason
 	}
-	t.exec("update_states", ids, statuses, unmet, success, failures, attempts, startFailures, startStatuses, startErrors,
-		claimed, started, ended, updated, reasons)
+	t.execEach("update_states", n, places, statuses, unmet, success, failures, attempts, startFailures, startStatuses,
+		startErrors, claimed, started, ended, updated, reasons)
 }
 
 func (t *tx) editTasks(tasks []*task.Task) {

@@ -23,6 +23,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"taskrunner/internal/store"
@@ -186,6 +187,9 @@ type tx struct {
 	batch *pgx.Batch
 	token task.ID
 	now   time.Time
+	// places are those of the state rows that it has locked, and lined those of such tasks in ready. Nobody else can move
+	// them, and each is written once.
+	places, lined map[task.ID]pgtype.TID
 }
 
 // errNothing is for a transaction that has found nothing to do: it is undone, so that no disk waits for it.
@@ -226,7 +230,10 @@ func (s *Store) try(ctx context.Context, pool *pgxpool.Pool, fn func(ctx context
 	}
 	release := sync.OnceFunc(conn.Release)
 	defer release()
-	t := &tx{s: s, conn: conn, batch: &pgx.Batch{}, token: uuid.Must(uuid.NewV7())}
+	t := &tx{
+		s: s, conn: conn, batch: &pgx.Batch{}, token: uuid.Must(uuid.NewV7()),
+		places: map[task.ID]pgtype.TID{}, lined: map[task.ID]pgtype.TID{},
+	}
 	t.batch.Queue("begin")
 	t.exec("open", t.token)
 	if err := fn(ctx, t); err != nil {
@@ -263,6 +270,16 @@ func (t *tx) rollback(ctx context.Context) {
 
 // exec queues a statement.
 func (t *tx) exec(name string, args ...any) { t.batch.Queue(t.s.queries.Get(name), args...) }
+
+// execEach queues a statement that has to change n rows: it finds them by places that were told before.
+func (t *tx) execEach(name string, n int, args ...any) {
+	t.batch.Queue(t.s.queries.Get(name), args...).Exec(func(tag pgconn.CommandTag) error {
+		if changed := tag.RowsAffected(); changed != int64(n) {
+			return fmt.Errorf("%s: %d rows instead of %d", name, changed, n)
+		}
+		return nil
+	})
+}
 
 // rows queues a statement and calls each for every row of its answer.
 func (t *tx) rows(name string, args []any, each func(rows pgx.Rows) error) {

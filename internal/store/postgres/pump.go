@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"taskrunner/internal/store"
 	"taskrunner/internal/task"
@@ -137,9 +138,9 @@ func (t *tx) foldBatches(limit int, into *[]store.CompleteBatch, told *int) {
 func (t *tx) events(limit int, into *[]store.EventRow) {
 	t.rows("events", []any{limit}, func(rows pgx.Rows) error {
 		var e store.EventRow
-		var scan stateScan
+		var scan lockedScan
 		err := rows.Scan(append([]any{&e.Seq, (*[16]byte)(&e.Parent), &e.Succeeded, &e.RequiresSuccess}, scan.into()...)...)
-		e.Child = scan.maybe()
+		e.Child = scan.maybe(t)
 		*into = append(*into, e)
 		return err
 	})
@@ -155,7 +156,9 @@ func (t *tx) ready(tick *store.Tick, into *[]store.Found) {
 		limits[host] = tick.ReadyLimit(host)
 	}
 	t.rows("ready", []any{tick.ReadyLimit(""), limits, tick.ReadyTotal()}, func(rows pgx.Rows) error {
-		f, err := found(rows)
+		var place pgtype.TID
+		f, err := t.found(rows, &place)
+		t.lined[f.Facts.ID] = place
 		*into = append(*into, f)
 		return err
 	})
@@ -247,7 +250,7 @@ func (t *tx) woken(wakes []store.Wake, room task.Room, into *[]store.WokenRow) {
 	t.rows("woken", []any{gates, lanes, counts, room.Host(""), room.ByHost()}, func(rows pgx.Rows) error {
 		var w store.WokenRow
 		var err error
-		w.Found, err = found(rows, (*int64)(&w.Gate), &w.Lane)
+		w.Found, err = t.found(rows, (*int64)(&w.Gate), &w.Lane)
 		*into = append(*into, w)
 		return err
 	})
@@ -258,11 +261,11 @@ func intoFacts(f *store.Facts) []any {
 }
 
 // found reads the columns of more, and then those of a task that was found and perhaps locked.
-func found(rows pgx.Rows, more ...any) (store.Found, error) {
+func (t *tx) found(rows pgx.Rows, more ...any) (store.Found, error) {
 	var f store.Found
-	var scan stateScan
+	var scan lockedScan
 	err := rows.Scan(append(append(more, intoFacts(&f.Facts)...), scan.into()...)...)
-	f.State = scan.maybe()
+	f.State = scan.maybe(t)
 	return f, err
 }
 
@@ -304,11 +307,11 @@ func (t *tx) admit(ctx context.Context, tick *store.Tick, owner task.ID, learned
 
 func (t *tx) writePlaces(tick *store.Tick, owner task.ID) {
 	if n := len(tick.Unready); n > 0 {
-		hosts, ranks, ids := make([]string, n), make([]int16, n), make(uuids, n)
+		places := make(tids, n)
 		for i, r := range tick.Unready {
-			hosts[i], ranks[i], ids[i] = r.Host, int16(-r.Priority), r.ID
+			places[i] = t.lined[r.ID]
 		}
-		t.exec("delete_ready", hosts, ranks, ids)
+		t.execEach("delete_ready", n, places)
 	}
 	if len(tick.Unpark) > 0 {
 		t.exec("unqueue_parked", uuids(tick.Unpark))

@@ -72,15 +72,32 @@ func nullJSON(raw []byte) *string {
 	return &s
 }
 
+// lockedScan reads the columns of a state row that the statement locks, and behind them its place.
+type lockedScan struct {
+	stateScan
+	place pgtype.TID
+}
+
+func (c *lockedScan) into() []any { return append(c.stateScan.into(), &c.place) }
+
+// maybe is nil for a row that is not there. It remembers the place of the row in t.
+func (c *lockedScan) maybe(t *tx) *task.State {
+	state := c.stateScan.maybe()
+	if state != nil {
+		t.places[state.ID] = c.place
+	}
+	return state
+}
+
 // lockStates queues the locking of state rows, waiting for who has them; each gets them when the batch is flushed.
 func (t *tx) lockStates(ids []task.ID, each func(task.State)) {
-	var scan stateScan
+	var scan lockedScan
 	into := scan.into()
 	t.rows("lock_states", []any{uuids(ids)}, func(rows pgx.Rows) error {
 		if err := rows.Scan(into...); err != nil {
 			return err
 		}
-		each(scan.get())
+		each(*scan.maybe(t))
 		return nil
 	})
 }

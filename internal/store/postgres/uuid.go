@@ -29,3 +29,17 @@ type uuidValue task.ID
 func (u *uuidValue) UUIDValue() (pgtype.UUID, error) {
 	return pgtype.UUID{Bytes: *u, Valid: u != nil}, nil
 }
+
+// tids does the same for places of rows.
+type tids []pgtype.TID
+
+// Dimensions is for pgtype.ArrayGetter.
+func (a tids) Dimensions() []pgtype.ArrayDimension {
+	return []pgtype.ArrayDimension{{Length: int32(len(a)), LowerBound: 1}}
+}
+
+// Index is for pgtype.ArrayGetter.
+func (a tids) Index(i int) any { return &a[i] }
+
+// IndexType is for pgtype.ArrayGetter.
+func (a tids) IndexType() any { return (*pgtype.TID)(nil) }

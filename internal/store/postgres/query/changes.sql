@@ -4,6 +4,8 @@
 -- that are given. So rows are looked up where it has no choice: in a subquery for each that is given, or by = ANY. Where
 -- that finds the place of a row (ctid), nobody else may be able to move it.
 
+-- By their places, which the statements that locked the rows have told. (In the select list unnest hands on row by row; in
+-- FROM it would first write each of the arrays down.)
 -- name: update_states
 UPDATE task_state s
 SET status = u.status, unmet = u.unmet, success = u.success, failures = u.failures, attempt = u.attempt,
@@ -11,15 +13,15 @@ SET status = u.status, unmet = u.unmet, success = u.success, failures = u.failur
     claimed_at = u.claimed_at, started_at = u.started_at, ended_at = u.ended_at, last_updated = u.last_updated,
     failure_reason = u.failure_reason
 FROM (
-    SELECT u.*, (SELECT ctid FROM task_state WHERE id = u.id) AS at
-    FROM unnest($1::uuid[], $2::smallint[], $3::integer[], $4::bigint[], $5::bigint[], $6::integer[], $7::integer[],
-                $8::smallint[], $9::text[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[],
-                $13::timestamptz[], $14::text[])
-      AS u(id, status, unmet, success, failures, attempt, start_failures, start_status, start_error, claimed_at,
-           started_at, ended_at, last_updated, failure_reason)
+    SELECT unnest($1::tid[]) AS place, unnest($2::smallint[]) AS status, unnest($3::integer[]) AS unmet,
+           unnest($4::bigint[]) AS success, unnest($5::bigint[]) AS failures, unnest($6::integer[]) AS attempt,
+           unnest($7::integer[]) AS start_failures, unnest($8::smallint[]) AS start_status, unnest($9::text[]) AS start_error,
+           unnest($10::timestamptz[]) AS claimed_at, unnest($11::timestamptz[]) AS started_at,
+           unnest($12::timestamptz[]) AS ended_at, unnest($13::timestamptz[]) AS last_updated,
+           unnest($14::text[]) AS failure_reason
     OFFSET 0
 ) u
-WHERE s.ctid = u.at;
+WHERE s.ctid = u.place;
 
 -- name: edit_tasks
 UPDATE task t

@@ -8,25 +8,25 @@ INSERT INTO batch_progress (batch_id, remaining) VALUES ($1, $2);
 -- name: insert_kinds
 INSERT INTO batch_kind (kind, batch_id) SELECT k, $1 FROM unnest($2::text[]) AS k;
 
+-- (In the select list unnest hands on row by row; in FROM it would first write each of the arrays down.)
 -- name: insert_tasks
-INSERT INTO task (id, batch_id, local_id, name, kind, host, priority, expected_count, dead_end_barrier,
-                  metadata, rules, on_start, on_success, on_failure, created_at)
-SELECT u.id, $1, u.local_id, u.name, u.kind, u.host, u.priority, u.expected_count, u.dead_end_barrier,
-       u.metadata::json, u.rules::json, u.on_start::json, u.on_success::json, u.on_failure::json, $2
-FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::smallint[], $9::bigint[], $10::boolean[],
-            $11::text[], $12::text[], $13::text[], $14::text[], $15::text[])
-  AS u(id, local_id, name, kind, host, priority, expected_count, dead_end_barrier,
-       metadata, rules, on_start, on_success, on_failure);
+INSERT INTO task (batch_id, created_at, id, local_id, name, kind, host, priority, expected_count, dead_end_barrier,
+                  metadata, rules, on_start, on_success, on_failure)
+SELECT $1, $2, unnest($3::uuid[]), unnest($4::text[]), unnest($5::text[]), unnest($6::text[]), unnest($7::text[]),
+       unnest($8::smallint[]), unnest($9::bigint[]), unnest($10::boolean[]), unnest($11::text[])::json,
+       unnest($12::text[])::json, unnest($13::text[])::json, unnest($14::text[])::json, unnest($15::text[])::json;
 
 -- One that depends on a task that has failed already fails at once.
 -- name: insert_states
-INSERT INTO task_state (id, status, unmet, last_updated, ended_at, failure_reason, kind, timeout, has_children, end_actions,
+INSERT INTO task_state (last_updated, id, status, unmet, ended_at, failure_reason, kind, timeout, has_children, end_actions,
                         tells_batch)
-SELECT u.id, u.status, u.unmet, $1::timestamptz, CASE WHEN u.status = 7 THEN $1::timestamptz END, u.failure_reason, u.kind, u.timeout, u.has_children,
-       u.end_actions, u.tells_batch
-FROM unnest($2::uuid[], $3::smallint[], $4::integer[], $5::text[], $6::text[], $7::integer[], $8::boolean[], $9::boolean[],
-            $10::boolean[])
-  AS u(id, status, unmet, failure_reason, kind, timeout, has_children, end_actions, tells_batch);
+SELECT $1::timestamptz, u.id, u.status, u.unmet, CASE WHEN u.status = 7 THEN $1::timestamptz END, u.failure_reason, u.kind,
+       u.timeout, u.has_children, u.end_actions, u.tells_batch
+FROM (
+    SELECT unnest($2::uuid[]) AS id, unnest($3::smallint[]) AS status, unnest($4::integer[]) AS unmet,
+           unnest($5::text[]) AS failure_reason, unnest($6::text[]) AS kind, unnest($7::integer[]) AS timeout,
+           unnest($8::boolean[]) AS has_children, unnest($9::boolean[]) AS end_actions, unnest($10::boolean[]) AS tells_batch
+) u;
 
 -- name: insert_links
 INSERT INTO link (parent_id, child_id, requires_success, settled)

@@ -121,7 +121,7 @@ SELECT id, shape_id, vals, used, lanes, dirty FROM gate WHERE id = ANY($1::bigin
 -- name: events
 SELECT c.seq, c.parent_id, c.succeeded, c.requires_success, s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
-       s.end_actions, s.tells_batch
+       s.end_actions, s.tells_batch, s.ctid
 FROM (
     SELECT * FROM (
         SELECT e.seq, e.parent_id, e.succeeded, l.child_id, coalesce(l.requires_success, false) AS requires_success
@@ -133,7 +133,7 @@ FROM (
         WHERE current_setting('taskrunner.pump', true) = 'locked'
         ORDER BY e.seq, l.child_id LIMIT $1
     ) l ORDER BY child_id LIMIT $1
-) c LEFT JOIN LATERAL (SELECT * FROM task_state WHERE id = c.child_id FOR UPDATE) s ON true
+) c LEFT JOIN LATERAL (SELECT *, ctid FROM task_state WHERE id = c.child_id FOR UPDATE) s ON true
 ORDER BY c.seq, s.id;
 
 -- The first $3 by priority and age, of the heads of every host's lane: $1 for a host, but what $2 says for those in it, an
@@ -151,21 +151,21 @@ WITH RECURSIVE hosts AS (
 ), lanes AS (
     SELECT hosts.host, coalesce(($2::jsonb ->> hosts.host)::integer, $1) AS n FROM hosts WHERE hosts.host IS NOT NULL
 )
-SELECT t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.expected_count,
+SELECT r.place, t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.expected_count,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
-       s.end_actions, s.tells_batch
+       s.end_actions, s.tells_batch, s.ctid
 FROM (
-    SELECT r.task_id
+    SELECT r.task_id, r.place
     FROM lanes
     CROSS JOIN LATERAL (
-        SELECT rank, task_id FROM ready WHERE ready.host = lanes.host ORDER BY rank, task_id LIMIT lanes.n
+        SELECT rank, task_id, ctid AS place FROM ready WHERE ready.host = lanes.host ORDER BY rank, task_id LIMIT lanes.n
     ) r
     ORDER BY r.rank, r.task_id LIMIT $3
 ) r
 CROSS JOIN LATERAL (SELECT * FROM task WHERE id = r.task_id OFFSET 0) t
-CROSS JOIN LATERAL (SELECT xmin FROM task_state WHERE id = r.task_id OFFSET 0) seen
-LEFT JOIN LATERAL (SELECT *, xmin AS version FROM task_state WHERE id = r.task_id FOR UPDATE SKIP LOCKED) s
+CROSS JOIN LATERAL (SELECT ctid, xmin FROM task_state WHERE id = r.task_id OFFSET 0) seen
+LEFT JOIN LATERAL (SELECT *, ctid, xmin AS version FROM task_state WHERE ctid = seen.ctid FOR UPDATE SKIP LOCKED) s
        ON s.version = seen.xmin;
 
 -- name: pump_facts
@@ -178,7 +178,7 @@ SELECT id, kind, priority, host, metadata, rules, on_start, expected_count, on_f
 SELECT w.gate_id, w.lane, t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.expected_count,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
-       s.end_actions, s.tells_batch
+       s.end_actions, s.tells_batch, s.ctid
 FROM unnest($1::bigint[], $2::bigint[], $3::integer[]) AS w(gate_id, lane, n)
 CROSS JOIN LATERAL (
     WITH RECURSIVE hosts AS (
@@ -201,8 +201,8 @@ CROSS JOIN LATERAL (
     ORDER BY lanes.room = 0, q.rank, q.task_id LIMIT w.n
 ) p
 CROSS JOIN LATERAL (SELECT * FROM task WHERE id = p.task_id OFFSET 0) t
-CROSS JOIN LATERAL (SELECT xmin FROM task_state WHERE id = p.task_id OFFSET 0) seen
-LEFT JOIN LATERAL (SELECT *, xmin AS version FROM task_state WHERE id = p.task_id FOR UPDATE SKIP LOCKED) s
+CROSS JOIN LATERAL (SELECT ctid, xmin FROM task_state WHERE id = p.task_id OFFSET 0) seen
+LEFT JOIN LATERAL (SELECT *, ctid, xmin AS version FROM task_state WHERE ctid = seen.ctid FOR UPDATE SKIP LOCKED) s
        ON s.version = seen.xmin;
 
 -- name: delete_events
@@ -218,10 +218,7 @@ SELECT u.id, $1, u.gates::bigint[], u.check_at
 FROM unnest($2::uuid[], $3::text[], $4::timestamptz[]) AS u(id, gates, check_at);
 
 -- name: delete_ready
-DELETE FROM ready WHERE ctid = ANY(ARRAY(
-    SELECT (SELECT r.ctid FROM ready r WHERE r.host = u.host AND r.rank = u.rank AND r.task_id = u.id)
-    FROM unnest($1::text[], $2::smallint[], $3::uuid[]) AS u(host, rank, id)
-));
+DELETE FROM ready WHERE ctid = ANY($1::tid[]);
 
 -- name: upsert_parked
 INSERT INTO parked (task_id, gate_id, lane, host, rank)

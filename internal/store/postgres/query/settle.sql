@@ -46,7 +46,8 @@ WHERE EXISTS (SELECT FROM shape WHERE kind = k.kind AND (type <> 0 OR status <> 
 -- In id order: whoever waits for several rows waits in the same order as everybody.
 -- name: lock_states
 SELECT id, status, unmet, success, failures, attempt, start_failures, start_status, start_error, claimed_at, started_at,
-       ended_at, last_updated, failure_reason, kind, timeout, has_children, end_actions, tells_batch
+       ended_at, last_updated, failure_reason, kind, timeout, has_children, end_actions, tells_batch,
+       ctid
 FROM task_state WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE;
 
 -- name: facts
