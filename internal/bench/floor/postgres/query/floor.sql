@@ -13,7 +13,7 @@ CREATE TABLE ready (task_id uuid PRIMARY KEY);
 CREATE TABLE running (task_id uuid PRIMARY KEY);
 
 -- name: insert_tasks
-INSERT INTO task SELECT u.id, 'floor', 'Task', u.metadata, u.on_start FROM unnest($1::uuid[], $2::json[], $3::json[]) AS u(id, metadata, on_start);
+INSERT INTO task SELECT unnest($1::uuid[]), 'floor', 'Task', unnest($2::json[]), unnest($3::json[]);
 -- name: insert_states
 INSERT INTO task_state (id, status) SELECT u.id, 2 FROM unnest($1::uuid[]) AS u(id);
 -- name: insert_ready
