@@ -16,8 +16,9 @@ import (
 	"taskrunner/internal/task"
 )
 
-// maxGroup bounds the outcomes of one transaction, so that a crowd is not answered all at once and late.
-const maxGroup = 1000
+// maxGroup bounds the outcomes of one transaction, so that a crowd is not answered all at once and late. It is as many as one
+// request may bring: arrays share transactions, too, and so the rows of tasks that are in more than one of them.
+const maxGroup = 10_000
 
 // maxWait is how long an outcome waits for the one before: while the database is away that may be for as long as it
 // takes, since the fate of a commit has to be known.

@@ -3,7 +3,9 @@ package settle_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
+	"testing/synctest"
 
 	"taskrunner/internal/settle"
 	"taskrunner/internal/store"
@@ -69,4 +71,44 @@ func TestSettle(t *testing.T) {
 			}
 		})
 	}
+}
+
+// countingStore notes how many outcomes each transaction has. The first one takes until it is released.
+type countingStore struct {
+	fakeStore
+	begun    chan int
+	released chan struct{}
+}
+
+func (c *countingStore) Settle(ctx context.Context, outcomes []task.Outcome) (store.Settled, error) {
+	c.begun <- len(outcomes)
+	<-c.released
+	return c.fakeStore.Settle(ctx, outcomes)
+}
+
+// Arrays that come while another is committed share the next transaction, as single outcomes do.
+func TestArraysShareATransaction(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := &countingStore{begun: make(chan int, 5), released: make(chan struct{})}
+		s := settle.New(settle.Options{Store: c, WakePump: func() {}, WakeOutbox: func() {}})
+		ctx, cancel := context.WithCancel(t.Context())
+		var running, calls sync.WaitGroup
+		running.Go(func() { _ = s.Run(ctx) })
+		for range 5 {
+			calls.Go(func() {
+				if results, err := s.Settle(t.Context(), make([]task.Outcome, 1000)...); err != nil || len(results) != 1000 {
+					t.Errorf("%d results, error %v", len(results), err)
+				}
+			})
+			synctest.Wait() // the first is being committed, the others wait
+		}
+		close(c.released)
+		calls.Wait()
+		cancel()
+		running.Wait()
+		if first, then := <-c.begun, <-c.begun; first != 1000 || then != 4000 {
+			t.Errorf("transactions of %d and %d outcomes, want 1000 and 4000", first, then)
+		}
+	})
 }
