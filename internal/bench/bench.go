@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -49,7 +48,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	b := &bench{Options: o, transport: &http.Transport{MaxIdleConnsPerHost: 1024, IdleConnTimeout: 10 * time.Second}}
+	b := &bench{Options: o}
 	b.progress.out, b.progress.terminal = o.Log, o.Terminal
 	if err := b.open(ctx); err != nil {
 		return err
@@ -91,8 +90,8 @@ func (b *bench) turns(ctx context.Context, variants []variant, rep *results) (wr
 // bench is what all runs share.
 type bench struct {
 	Options
-	transport *http.Transport
-	progress  progress
+	client   client
+	progress progress
 
 	dir             string // for databases and logs
 	postgresURL     string // of the server's own database
@@ -120,7 +119,7 @@ func (b *bench) open(ctx context.Context) (err error) {
 }
 
 func (b *bench) close() error {
-	b.transport.CloseIdleConnections()
+	b.client.closeIdle()
 	return errors.Join(b.closePostgres(), os.RemoveAll(b.dir))
 }
 

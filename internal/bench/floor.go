@@ -108,7 +108,7 @@ func (b *bench) httpFloor(ctx context.Context, receiver *receiver, shape floorSh
 		return floor{}, err
 	}
 	defer func() {
-		b.transport.CloseIdleConnections()
+		b.client.closeIdle()
 		err = errors.Join(err, p.in.Close()) // which ends it
 		p.watch()
 		<-p.ended

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -182,14 +181,9 @@ func (l *load) patch(ctx context.Context, handle, body string) error {
 		req.Header.Set("Authorization", "Bearer "+r.bench.Token)
 	}
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := l.receiver.bench.transport.RoundTrip(req)
-	if err != nil {
-		return err
-	}
-	text, err := io.ReadAll(resp.Body)
-	_ = resp.Body.Close()
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("PATCH %s: %s %.300s", handle, resp.Status, text)
+	a, err := l.receiver.bench.client.exchange(req)
+	if err == nil && a.code != http.StatusOK {
+		err = fmt.Errorf("PATCH %s: %s %.300s", handle, a.status, a.body)
 	}
 	return err
 }

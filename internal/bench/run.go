@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -157,7 +156,7 @@ func (r *run) startReplica(ctx context.Context, settings []string) error {
 }
 
 func (r *run) stop() error {
-	r.transport.CloseIdleConnections() // one that was never used would hold up the stop
+	r.client.closeIdle() // one that was never used would hold up the stop
 	var errs []error
 	for _, server := range r.servers {
 		errs = append(errs, server.stop())
@@ -202,26 +201,21 @@ func (r *run) do(ctx context.Context, q request) error {
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Prefer", "return=minimal")
-	resp, err := r.transport.RoundTrip(req)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = resp.Body.Close() }() // read whole
-	raw, err := io.ReadAll(resp.Body)
+	a, err := r.client.exchange(req)
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", q.method, q.path, err)
 	}
-	if resp.StatusCode != q.want {
-		return fmt.Errorf("%s %s: %s, want %d: %.300s", q.method, q.path, resp.Status, q.want, raw)
+	if a.code != q.want {
+		return fmt.Errorf("%s %s: %s, want %d: %.300s", q.method, q.path, a.status, q.want, a.body)
 	}
 	if q.batch != nil {
-		*q.batch = resp.Header.Get("X-Batch-ID")
+		*q.batch = a.header.Get("X-Batch-ID")
 	}
 	if q.next != nil {
-		*q.next, _ = strings.CutSuffix(strings.TrimPrefix(resp.Header.Get("Link"), "<"), `>; rel="next"`)
+		*q.next, _ = strings.CutSuffix(strings.TrimPrefix(a.header.Get("Link"), "<"), `>; rel="next"`)
 	}
 	if q.into != nil {
-		if err := json.Unmarshal(raw, q.into); err != nil {
+		if err := json.Unmarshal(a.body, q.into); err != nil {
 			return fmt.Errorf("%s %s: %w", q.method, q.path, err)
 		}
 	}
