@@ -3,8 +3,6 @@ package postgres
 import (
 	"time"
 
-	"github.com/jackc/pgx/v5/pgtype"
-
 	"taskrunner/internal/store"
 	"taskrunner/internal/task"
 )
@@ -63,7 +61,7 @@ func (t *tx) insertHistory(c *store.Changes) {
 	if n == 0 {
 		return
 	}
-	ids, at, causes, statuses := make(uuids, n), make([]pgtype.Timestamptz, n), make([]string, n), make([]int16, n)
+	ids, at, causes, statuses := make(uuids, n), make(times, n), make([]string, n), make([]int16, n)
 	for i, h := range c.History {
 		ids[i], at[i], causes[i], statuses[i] = h.Task, nullTime(h.At), string(h.Cause), int16(h.To)
 	}
@@ -81,8 +79,8 @@ func (t *tx) updateStates(states []task.State) {
 	places, statuses, unmet := make(tids, n), make([]int16, n), make([]int32, n)
 	success, failures, attempts := make([]int64, n), make([]int64, n), make([]int32, n)
 	startFailures, startStatuses, startErrors := make([]int32, n), make([]int16, n), make([]string, n)
-	claimed, started, ended := make([]pgtype.Timestamptz, n), make([]pgtype.Timestamptz, n), make([]pgtype.Timestamptz, n)
-	updated, reasons := make([]pgtype.Timestamptz, n), make([]string, n)
+	claimed, started, ended := make(times, n), make(times, n), make(times, n)
+	updated, reasons := make(times, n), make([]string, n)
 	for i := range states {
 		s := &states[i]
 		places[i], statuses[i], unmet[i] = t.places[s.ID], int16(s.Status), int32(s.Unmet)
@@ -115,7 +113,7 @@ func (t *tx) setChecks(checks []store.Check) {
 	if n == 0 {
 		return
 	}
-	ids, at := make(uuids, n), make([]pgtype.Timestamptz, n)
+	ids, at := make(uuids, n), make(times, n)
 	for i, c := range checks {
 		ids[i], at[i] = c.ID, nullTime(c.At)
 	}

@@ -63,6 +63,20 @@ func timeOf(t pgtype.Timestamptz) time.Time {
 // nullTime is null for the zero time.
 func nullTime(t time.Time) pgtype.Timestamptz { return pgtype.Timestamptz{Time: t, Valid: !t.IsZero()} }
 
+// times hands times to pgx as an array, as uuids does ids. Made by nullTime, the zero time is null.
+type times []pgtype.Timestamptz
+
+// Dimensions is for pgtype.ArrayGetter.
+func (a times) Dimensions() []pgtype.ArrayDimension {
+	return []pgtype.ArrayDimension{{Length: int32(len(a)), LowerBound: 1}}
+}
+
+// Index is for pgtype.ArrayGetter.
+func (a times) Index(i int) any { return &a[i] }
+
+// IndexType is for pgtype.ArrayGetter.
+func (a times) IndexType() any { return (*pgtype.Timestamptz)(nil) }
+
 // nullJSON is null for nothing.
 func nullJSON(raw []byte) *string {
 	if len(raw) == 0 {
