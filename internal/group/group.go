@@ -156,7 +156,11 @@ func (g *Group[In, Out]) take(n int) []*call[In, Out] {
 func (g *Group[In, Out]) carryOut(ctx context.Context, calls []*call[In, Out]) {
 	items := calls[0].items
 	if len(calls) > 1 {
-		items = nil
+		n := 0
+		for _, c := range calls {
+			n += len(c.items)
+		}
+		items = make([]In, 0, n)
 		for _, c := range calls {
 			items = append(items, c.items...)
 		}

@@ -57,16 +57,17 @@ func parseOutcomes(body []byte, read readOutcome) (outcomes []task.Outcome, toke
 	if !r.Array("", v) {
 		return nil, nil, r.Err()
 	}
+	n := v.Len()
+	if n > maxElements {
+		return nil, nil, &failure{code: tooLarge, message: fmt.Sprintf("more than %d updates in one request", maxElements)}
+	}
+	outcomes, tokens = make([]task.Outcome, n), make([]string, n)
 	for i, element := range v.Elements {
-		if i == maxElements {
-			return nil, nil, &failure{code: tooLarge, message: fmt.Sprintf("more than %d updates in one request", maxElements)}
-		}
 		r.EnterIndex(i)
-		o, token := read(r, element, task.ID{})
-		outcomes, tokens = append(outcomes, o), append(tokens, token)
+		outcomes[i], tokens[i] = read(r, element, task.ID{})
 		r.Leave()
 	}
-	if len(outcomes) == 0 {
+	if n == 0 {
 		r.Addf("", "must not be empty")
 	}
 	return outcomes, tokens, r.Err()

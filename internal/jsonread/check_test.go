@@ -169,6 +169,9 @@ func walk(v jsonread.Value) any {
 		for _, value := range v.Elements {
 			elements = append(elements, walk(value))
 		}
+		if n := v.Len(); n != len(elements) {
+			panic(fmt.Sprintf("an array of %d elements has %d", n, len(elements)))
+		}
 		return elements
 	case jsonread.String:
 		return v.Text()

@@ -138,6 +138,15 @@ func (v Value) Elements(yield func(i int, value Value) bool) {
 	}
 }
 
+// Len is how many elements an array has.
+func (v Value) Len() int {
+	n := 0
+	for range v.Elements {
+		n++
+	}
+	return n
+}
+
 // inside are the spans of the containers in v.
 func (v Value) inside() []span {
 	if len(v.spans) == 0 {

@@ -15,10 +15,11 @@ func (s *Store) Settle(ctx context.Context, outcomes []task.Outcome) (store.Sett
 	var settled store.Settled
 	released := 0
 	err := s.run(ctx, func(ctx context.Context, t *tx) error {
-		rows := make(map[task.ID]*store.Row, len(outcomes))
-		t.lockStates(store.IDs(outcomes), func(state task.State) { rows[state.ID] = &store.Row{State: state} })
+		ids := store.IDs(outcomes)
+		rows := make(map[task.ID]*store.Row, len(ids))
+		t.lockStates(ids, func(state task.State) { rows[state.ID] = &store.Row{State: state} })
 		tallied := store.Tallied{}
-		t.tallied("tallied_kinds_of", uuids(store.IDs(outcomes)), tallied)
+		t.tallied("tallied_kinds_of", uuids(ids), tallied)
 		t.clock()
 		if err := t.flush(ctx); err != nil {
 			return err

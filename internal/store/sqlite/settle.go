@@ -14,8 +14,9 @@ import (
 func (s *Store) Settle(ctx context.Context, outcomes []task.Outcome) (store.Settled, error) {
 	var settled store.Settled
 	err := s.write(ctx, func(t *tx) error {
-		rows := make(map[task.ID]*store.Row, len(outcomes))
-		t.lockStates(store.IDs(outcomes), func(state task.State) { rows[state.ID] = &store.Row{State: state} })
+		ids := store.IDs(outcomes)
+		rows := make(map[task.ID]*store.Row, len(ids))
+		t.lockStates(ids, func(state task.State) { rows[state.ID] = &store.Row{State: state} })
 		t.find("dead_ends", store.DeadEndsOf(outcomes), func(r *row) error {
 			rows[r.id()].DeadEnd = true
 			return nil
