@@ -266,7 +266,7 @@ func (s *Store) deliveriesQuery(walk walk, f *store.Filter) (sql string, args []
 	}
 	w.between("d.id", f)
 	w.notBehind("d.id", walk)
-	return s.queries.Get("delivery_items") + "\n" + from + w.sql() + w.page("d.id", f), args
+	return s.queries.Get("delivery_items") + "\n" + from + w.sql() + w.page("d.id DESC", f), args
 }
 
 func deliveryStates(states []store.DeliveryState) []int16 {

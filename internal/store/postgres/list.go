@@ -136,6 +136,8 @@ func (t *tx) row(name string, args []any, scan func(row pgx.Row) error) {
 type where struct {
 	conditions []string
 	args       *[]any
+	// state and facts are whether there are conditions on those.
+	state, facts bool
 }
 
 // arg is the place of an argument.
@@ -149,6 +151,17 @@ func (w *where) add(condition string, arg any) {
 	w.conditions = append(w.conditions, fmt.Sprintf(condition, w.arg(arg)))
 }
 
+// ofState and ofFacts are as add.
+func (w *where) ofState(condition string, arg any) {
+	w.state = true
+	w.add(condition, arg)
+}
+
+func (w *where) ofFacts(condition string, arg any) {
+	w.facts = true
+	w.add(condition, arg)
+}
+
 func (w *where) sql() string {
 	if len(w.conditions) == 0 {
 		return ""
@@ -160,7 +173,7 @@ func (w *where) all() string { return strings.Join(w.conditions, " AND ") }
 
 // page adds the order and the part of the list that f wants.
 func (w *where) page(order string, f *store.Filter) string {
-	return "\nORDER BY " + order + " DESC LIMIT " + w.arg(f.Limit) + " OFFSET " + w.arg(f.Offset)
+	return "\nORDER BY " + order + " LIMIT " + w.arg(f.Limit) + " OFFSET " + w.arg(f.Offset)
 }
 
 // Where a list is walked from the newest on.
@@ -217,7 +230,7 @@ func (s *Store) tasksFrom(ctx context.Context, f *store.Filter) (walk, error) {
 			return walk{from: inPlace, place: s.queries.Get("place_live")}, err
 		}
 	}
-	if f.Kind == "" && (len(f.Statuses) > 0 || f.Timeout != 0) {
+	if f.Kind == "" && (len(f.Statuses) > 0 || f.Timeout != 0 || f.KindPrefix != "") {
 		return walk{from: byState}, nil
 	}
 	return walk{from: byFacts}, nil
@@ -250,22 +263,35 @@ func (s *Store) tasksQuery(walk walk, f *store.Filter) (sql string, args []any) 
 	if f.IDs != nil {
 		args = append(args, f.IDs)
 	}
-	id := map[string]string{byFacts: "t.id", byIDs: "t.id", byState: "s.id", inPlace: "p.task_id"}[walk.from]
-	w := &where{args: &args}
+	id := walk.id()
+	w := &where{args: &args, state: walk.from == byIDs} // whether there is such a task
 	w.between(id, f)
 	w.notBehind(id, walk)
 	w.tasks(walk.from, f)
 	if !f.CreatedAfter.IsZero() {
-		w.add("t.created_at > %s", f.CreatedAfter)
+		w.ofFacts("t.created_at > %s", f.CreatedAfter)
 	}
 	if !f.CreatedBefore.IsZero() {
-		w.add("t.created_at < %s", f.CreatedBefore)
+		w.ofFacts("t.created_at < %s", f.CreatedBefore)
 	}
-	order := id
+	order := "%s DESC"
 	if f.Sort == store.SortUpdated {
-		order = "s.last_updated DESC, " + id
+		w.state, order = true, "s.last_updated DESC, %s DESC"
 	}
-	return s.queries.Get("tasks") + "\n" + s.source(walk.from, walk) + w.sql() + w.page(order, f), args
+	picked := s.source(walk.from, walk)
+	if w.state && walk.from != byState {
+		picked += "\n" + fmt.Sprintf(s.queries.Get("tasks_with_state"), id)
+	}
+	if w.facts && walk.from != byFacts {
+		picked += "\n" + fmt.Sprintf(s.queries.Get("tasks_with_facts"), id)
+	}
+	picked += w.sql() + w.page(fmt.Sprintf(order, id), f)
+	return fmt.Sprintf(s.queries.Get("tasks"), picked) + "\nORDER BY " + fmt.Sprintf(order, "picked.id"), args
+}
+
+// id is what the statement of a walk calls the id of a task.
+func (w walk) id() string {
+	return map[string]string{byFacts: "t.id", byState: "s.id", byIDs: "p.task_id", inPlace: "p.task_id"}[w.from]
 }
 
 // source is the statement name, in the place of the walk if it has any.
@@ -276,21 +302,22 @@ func (s *Store) source(name string, walk walk) string {
 	return fmt.Sprintf(s.queries.Get(name), walk.place)
 }
 
-// tasksEnd asks for the end of a walk of f.Walk tasks.
+// tasksEnd asks for the end of a walk of f.Walk tasks: of those that follow in its order, of any kind or of one. An index
+// alone has them.
 func (s *Store) tasksEnd(walk walk, f *store.Filter) (sql string, args []any) {
-	id, from := "t.id", "walk_facts"
-	if walk.from == inPlace {
-		id, from = "p.task_id", "walk_place"
+	if walk.from != inPlace {
+		walk.from = byFacts
 	}
+	id := walk.id()
 	w := &where{args: &args}
 	w.between(id, f)
-	if walk.from != inPlace && f.Kind != "" {
+	if walk.from == byFacts && f.Kind != "" {
 		w.add("t.kind = %s", f.Kind)
 	}
-	if walk.from != inPlace && f.Batch != (task.ID{}) {
+	if walk.from == byFacts && f.Batch != (task.ID{}) {
 		w.add("t.batch_id = %s", f.Batch)
 	}
-	return s.source(from, walk) + w.sql() + w.last(id, f), args
+	return s.source(walk.from, walk) + w.sql() + w.last(id, f), args
 }
 
 // last is the last one of a walk.
@@ -325,31 +352,31 @@ func (w *where) between(id string, f *store.Filter) {
 
 // tasks adds what f says of tasks, where it is found first.
 func (w *where) tasks(from string, f *store.Filter) {
-	kind := "s.kind"
+	kind, ofKind := "s.kind", w.ofState
 	if from == byFacts {
-		kind = "t.kind"
+		kind, ofKind = "t.kind", w.ofFacts
 	}
 	if len(f.Statuses) > 0 {
-		w.add("s.status = ANY(%s::smallint[])", numbers(f.Statuses))
+		w.ofState("s.status = ANY(%s::smallint[])", numbers(f.Statuses))
+	}
+	if f.Timeout != 0 {
+		w.ofState("s.timeout = %s", int(f.Timeout.Seconds()))
 	}
 	if f.Kind != "" {
-		w.add(kind+" = %s", f.Kind)
+		ofKind(kind+" = %s", f.Kind)
 	}
 	if f.KindPrefix != "" {
-		w.add("starts_with("+kind+", %s)", f.KindPrefix)
+		ofKind("starts_with("+kind+", %s)", f.KindPrefix)
 	}
 	if f.NamePart != "" {
-		w.add("strpos(t.name, %s) > 0", f.NamePart)
+		w.ofFacts("strpos(t.name, %s) > 0", f.NamePart)
 	}
 	if f.Batch != (task.ID{}) {
-		w.add("t.batch_id = %s", f.Batch)
+		w.ofFacts("t.batch_id = %s", f.Batch)
 		w.here(f.Batch)
 	}
 	if f.Metadata != nil {
-		w.add("t.metadata::jsonb @> %s::text::jsonb", string(f.Metadata))
-	}
-	if f.Timeout != 0 {
-		w.add("s.timeout = %s", int(f.Timeout.Seconds()))
+		w.ofFacts("t.metadata::jsonb @> %s::text::jsonb", string(f.Metadata))
 	}
 }
 
@@ -483,7 +510,7 @@ func (s *Store) batchesQuery(walk walk, f *store.Filter) (sql string, args []any
 	if !f.CreatedBefore.IsZero() {
 		w.add("b.created_at < %s", f.CreatedBefore)
 	}
-	page += w.sql() + w.page(id, f)
+	page += w.sql() + w.page(id+" DESC", f)
 	return fmt.Sprintf(s.queries.Get("batches"), page), args
 }
 
@@ -583,7 +610,8 @@ func (s *Store) DAG(ctx context.Context, batch task.ID) (*store.DAG, error) {
 	dag := &store.DAG{}
 	err := s.read(ctx, func(t *tx) {
 		t.batchFacts(batch, &store.BatchSummary{})
-		sql := s.queries.Get("tasks") + "\n" + s.queries.Get("tasks_by_facts") + "\nWHERE t.batch_id = $1 ORDER BY t.id"
+		picked := s.queries.Get(byFacts) + "\nWHERE t.batch_id = $1"
+		sql := fmt.Sprintf(s.queries.Get("tasks"), picked) + "\nORDER BY t.id"
 		t.batch.Queue(sql, batch).Query(func(rows pgx.Rows) error {
 			var err error
 			dag.Items, err = pgx.CollectRows(rows, scanItem)

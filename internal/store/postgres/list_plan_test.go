@@ -71,6 +71,17 @@ func (w *work) sum() (read, sorted float64) {
 	return read, sorted
 }
 
+// facts is how many rows of task were read, other than from an index alone.
+func (w *work) facts() (read float64) {
+	if w.Type == "Index Scan" && w.Table == "task" {
+		read = (w.Rows + w.Removed) * w.Loops
+	}
+	for i := range w.Plans {
+		read += w.Plans[i].facts()
+	}
+	return read
+}
+
 func (w *work) seqScans() (tables []string) {
 	if w.Type == "Seq Scan" && w.Table != "" {
 		tables = append(tables, w.Table)
@@ -129,12 +140,12 @@ func lists(t *testing.T, s *Store) {
 		{"deep cursor", store.Filter{Before: id(3, 0)}, 200, 2_000},
 		{"status Success", store.Filter{Statuses: []task.Status{task.Success}}, 200, 20_000},
 		{"status Failure", store.Filter{Statuses: []task.Status{task.Failure}}, 6_000, 30_000},
-		{"status Running", store.Filter{Statuses: []task.Status{task.Running}}, 200, 30_000},
+		{"status Running", store.Filter{Statuses: []task.Status{task.Running}}, 300, 30_000},
 		{"status Pending", store.Filter{Statuses: []task.Status{task.Pending, task.Claimed}}, 4_000, 40_000},
 		{"status Pending, deep cursor", store.Filter{Statuses: []task.Status{task.Pending, task.Claimed}, Before: id(3, 0)}, 4_000, 40_000},
 		{"kind and status Running", store.Filter{Kind: "kind-3", Statuses: []task.Status{task.Running}}, 2_000, 30_000},
 		{"kind and status Pending", store.Filter{Kind: "kind-2", Statuses: []task.Status{task.Pending}}, 4_000, 40_000},
-		{"kind and status Success", store.Filter{Kind: "kind-7", Statuses: []task.Status{task.Success}}, 200, 30_000},
+		{"kind and status Success", store.Filter{Kind: "kind-7", Statuses: []task.Status{task.Success}}, 300, 30_000},
 		{"kind", store.Filter{Kind: "kind-7"}, 200, 20_000},
 		{"kind, deep cursor", store.Filter{Kind: "kind-7", Before: id(1, 0)}, 200, 2_000},
 		{"rare kind", store.Filter{Kind: "rare"}, 10, 500},
@@ -155,6 +166,16 @@ func lists(t *testing.T, s *Store) {
 		{"created after", store.Filter{CreatedAfter: middle}, 200, 20_000},
 		{"created before", store.Filter{CreatedBefore: middle}, few, few},
 		{"created in an hour long past", store.Filter{CreatedAfter: middle.AddDate(-1, 0, 0), CreatedBefore: middle.AddDate(-1, 0, 1)}, 0, 0},
+		// These count over what is before them.
+		{"deep page", store.Filter{Offset: 100_000}, 100_300, 0},
+		{"deep page of a kind", store.Filter{Kind: "kind-7", Offset: 1_000}, 1_300, 0},
+		{"deep page of a kind and status Success", store.Filter{Kind: "kind-7", Statuses: []task.Status{task.Success}, Offset: 1_000}, 2_300, 0},
+		{"deep page of a batch", store.Filter{Batch: id(100, 0), Offset: 50}, 500, 0},
+		{"deep page of status Success", store.Filter{Statuses: []task.Status{task.Success}, Offset: 100_000}, 106_000, 0},
+		{"deep page of status Failure", store.Filter{Statuses: []task.Status{task.Failure}, Offset: 1_000}, 6_000, 0},
+		{"deep page of status Running", store.Filter{Statuses: []task.Status{task.Running}, Offset: 100}, 600, 0},
+		{"deep page of a kind prefix", store.Filter{KindPrefix: "kind-1", Offset: 10_000}, 150_000, 0},
+		{"deep page of a timeout", store.Filter{Timeout: time.Minute, Offset: 100_000}, 100_300, 0},
 		// These walk.
 		{"status that nothing has", store.Filter{Statuses: []task.Status{task.Canceled}}, all + 10, 3 * all},
 		{"status Waiting", store.Filter{Statuses: []task.Status{task.Waiting}}, all + 10, 3 * all},
@@ -171,9 +192,13 @@ func lists(t *testing.T, s *Store) {
 			t.Fatal(err)
 		}
 		sql, args := s.tasksQuery(walk, &c.f)
-		s.checkWork(t, "tasks by "+c.name, "open_list", c.tasks, sql, args)
+		plan := s.checkWork(t, "tasks by "+c.name, "open_list", c.tasks, sql, args)
+		asked := c.f.NamePart != "" || c.f.Metadata != nil || !c.f.CreatedAfter.IsZero() || !c.f.CreatedBefore.IsZero()
+		if read := plan.facts(); read > float64(c.f.Limit) && !asked {
+			t.Errorf("tasks by %s: the facts of %.0f are read for a page of %d", c.name, read, c.f.Limit)
+		}
 		s.checkWalk(t, c.name, walk, c.f)
-		if c.f.Sort != store.SortCreated {
+		if c.f.Sort != store.SortCreated || c.f.Offset > 0 {
 			continue
 		}
 		if walk, err = s.batchesFrom(t.Context(), &c.f); err != nil {
@@ -329,7 +354,7 @@ func TestLimitsAtSize(t *testing.T) {
 }
 
 // checkWork runs the statement of a list and looks at what it did.
-func (s *Store) checkWork(t *testing.T, name, settings string, most float64, sql string, args []any) {
+func (s *Store) checkWork(t *testing.T, name, settings string, most float64, sql string, args []any) work {
 	t.Helper()
 	const mostSorted = 5_000 // what is in the places
 	conn, err := s.pool.Acquire(t.Context())
@@ -361,4 +386,5 @@ func (s *Store) checkWork(t *testing.T, name, settings string, most float64, sql
 			t.Errorf("%s walks the table %s", name, table)
 		}
 	}
+	return plans[0].Plan
 }

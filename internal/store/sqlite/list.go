@@ -100,6 +100,8 @@ func (s *Store) ToEdit(ctx context.Context, batch task.ID, kind string, rules []
 type where struct {
 	conditions []string
 	args       *[]driver.Value
+	// state and facts are whether there are conditions on those.
+	state, facts bool
 }
 
 // arg is the place of an argument.
@@ -111,6 +113,17 @@ func (w *where) arg(value driver.Value) string {
 // add takes a condition with one %s for the place of its argument.
 func (w *where) add(condition string, arg driver.Value) {
 	w.conditions = append(w.conditions, fmt.Sprintf(condition, w.arg(arg)))
+}
+
+// ofState and ofFacts are as add.
+func (w *where) ofState(condition string, arg driver.Value) {
+	w.state = true
+	w.add(condition, arg)
+}
+
+func (w *where) ofFacts(condition string, arg driver.Value) {
+	w.facts = true
+	w.add(condition, arg)
 }
 
 func (w *where) sql() string {
@@ -200,7 +213,7 @@ func (t *tx) from(f *store.Filter) walk {
 		return walk{from: inPlace, place: "place_rest"}
 	case f.Only(task.Pending, task.Claimed, task.Running) && t.few("few_ready"):
 		return walk{from: inPlace, place: "place_live"}
-	case f.Kind == "" && (len(f.Statuses) > 0 || f.Timeout != 0):
+	case f.Kind == "" && (len(f.Statuses) > 0 || f.Timeout != 0 || f.KindPrefix != ""):
 		return walk{from: byState}
 	}
 	return walk{from: byFacts}
@@ -216,13 +229,38 @@ func (t *tx) few(name string, args ...driver.Value) bool {
 	return few
 }
 
+// tasksQuery sorts its page again: so the first step, the only one that can be interrupted, finds all of it.
 func (s *Store) tasksQuery(walk walk, f *store.Filter) (sql string, args []driver.Value) {
-	w := &where{args: &args}
-	order := w.begin(walk, f)
+	id := walk.id()
+	w := &where{args: &args, state: walk.from == byIDs} // whether there is such a task
+	w.begin(walk, f)
 	w.tasks(walk.from, f)
 	w.created("t", f)
-	sql = s.queries.Get("tasks") + "\n" + s.source(walk.from, walk) + w.sql() + order + w.page(f)
-	return sql, args
+	order, again := "\nORDER BY "+id+" DESC", "\nORDER BY +picked.id DESC"
+	switch {
+	case f.Sort == store.SortUpdated:
+		w.state = true
+		order, again = "\nORDER BY s.last_updated DESC, "+id+" DESC", "\nORDER BY s.last_updated DESC, picked.id DESC"
+		if f.Before != (task.ID{}) {
+			w.add("(s.last_updated, "+id+") < ("+w.arg(micros(f.BeforeUpdate))+", %s)", f.Before.String())
+		}
+	case walk.from == inPlace:
+		order = "" // the place has one
+	}
+	picked := s.source(walk.from, walk)
+	if w.state && walk.from != byState {
+		picked += "\n" + fmt.Sprintf(s.queries.Get("tasks_with_state"), id)
+	}
+	if w.facts && walk.from != byFacts {
+		picked += "\n" + fmt.Sprintf(s.queries.Get("tasks_with_facts"), id)
+	}
+	picked += w.sql() + order + w.page(f)
+	return fmt.Sprintf(s.queries.Get("tasks"), picked) + again, args
+}
+
+// id is what the statement of a walk calls the id of a task.
+func (w walk) id() string {
+	return map[string]string{byFacts: "t.id", byState: "s.id", byIDs: "p.task_id", inPlace: "p.task_id"}[w.from]
 }
 
 // source is the statement name, in the place of the walk if it has any.
@@ -233,12 +271,13 @@ func (s *Store) source(name string, walk walk) string {
 	return fmt.Sprintf(s.queries.Get(name), s.queries.Get(walk.place))
 }
 
-// tasksEnd asks for the end of a walk of f.Walk tasks.
+// tasksEnd asks for the end of a walk of f.Walk tasks: of those that follow in its order, of any kind or of one. An index
+// alone has them.
 func (s *Store) tasksEnd(walk walk, f *store.Filter) (sql string, args []driver.Value) {
 	w := &where{args: &args}
 	if walk.from == inPlace {
-		order := w.begin(walk, f)
-		return s.source("walk_place", walk) + w.sql() + order + w.last(f), args
+		w.begin(walk, f)
+		return s.source(walk.from, walk) + w.sql() + w.last(f), args
 	}
 	w.between("t.id", f)
 	if f.Kind != "" {
@@ -247,42 +286,27 @@ func (s *Store) tasksEnd(walk walk, f *store.Filter) (sql string, args []driver.
 	if f.Batch != (task.ID{}) {
 		w.add("t.batch_id = %s", f.Batch.String())
 	}
-	return s.queries.Get("walk_facts") + w.sql() + "\nORDER BY t.id DESC" + w.last(f), args
+	return s.queries.Get(byFacts) + w.sql() + "\nORDER BY t.id DESC" + w.last(f), args
 }
 
 // last is the last one of a walk.
 func (w *where) last(f *store.Filter) string { return "\nLIMIT 1 OFFSET " + w.arg(int64(f.Walk-1)) }
 
-// begin adds where to begin and to end, and returns the order.
-func (w *where) begin(walk walk, f *store.Filter) string {
-	id := "t.id"
-	switch walk.from {
-	case inPlace:
+// begin adds where to begin and to end.
+func (w *where) begin(walk walk, f *store.Filter) {
+	if walk.from == inPlace {
 		after, before := idBounds(f)
 		*w.args = append(*w.args, before, max(after, walk.last), array(f.Statuses))
 		if after != "" {
 			w.add("p.task_id > %s", after)
 		}
-		if f.Sort == store.SortCreated {
-			return ""
-		}
-		id = "p.task_id"
-	case byState:
-		id = "s.id"
-	case byIDs:
+		return
+	}
+	if walk.from == byIDs {
 		*w.args = append(*w.args, array(f.IDs))
 	}
-	if walk.from != inPlace {
-		w.between(id, f)
-		w.notBehind(id, walk)
-	}
-	if f.Sort == store.SortUpdated {
-		if f.Before != (task.ID{}) {
-			w.add("(s.last_updated, "+id+") < ("+w.arg(micros(f.BeforeUpdate))+", %s)", f.Before.String())
-		}
-		return "\nORDER BY s.last_updated DESC, " + id + " DESC"
-	}
-	return "\nORDER BY " + id + " DESC"
+	w.between(walk.id(), f)
+	w.notBehind(walk.id(), walk)
 }
 
 // notBehind ends the walk.
@@ -325,40 +349,40 @@ func (w *where) here(batch task.ID) {
 // created adds the bounds of times, of which those of ids are only an estimate.
 func (w *where) created(table string, f *store.Filter) {
 	if !f.CreatedAfter.IsZero() {
-		w.add(table+".created_at > %s", micros(f.CreatedAfter))
+		w.ofFacts(table+".created_at > %s", micros(f.CreatedAfter))
 	}
 	if !f.CreatedBefore.IsZero() {
-		w.add(table+".created_at < %s", micros(f.CreatedBefore))
+		w.ofFacts(table+".created_at < %s", micros(f.CreatedBefore))
 	}
 }
 
-// tasks adds what f says of tasks.
+// tasks adds what f says of tasks, where it is found first.
 func (w *where) tasks(from string, f *store.Filter) {
-	kind := "s.kind"
+	kind, ofKind := "s.kind", w.ofState
 	if from == byFacts {
-		kind = "t.kind"
+		kind, ofKind = "t.kind", w.ofFacts
 	}
 	if len(f.Statuses) > 0 {
-		w.add("s.status IN (SELECT value FROM json_each(%s))", array(f.Statuses))
+		w.ofState("s.status IN (SELECT value FROM json_each(%s))", array(f.Statuses))
+	}
+	if f.Timeout != 0 {
+		w.ofState("s.timeout = %s", int64(f.Timeout.Seconds()))
 	}
 	if f.Kind != "" {
-		w.add(kind+" = %s", f.Kind)
+		ofKind(kind+" = %s", f.Kind)
 	}
 	if f.KindPrefix != "" {
-		w.add("instr("+kind+", %s) = 1", f.KindPrefix)
+		ofKind("instr("+kind+", %s) = 1", f.KindPrefix)
 	}
 	if f.NamePart != "" {
-		w.add("instr(t.name, %s) > 0", f.NamePart)
+		w.ofFacts("instr(t.name, %s) > 0", f.NamePart)
 	}
 	if f.Batch != (task.ID{}) {
-		w.add("t.batch_id = %s", f.Batch.String())
+		w.ofFacts("t.batch_id = %s", f.Batch.String())
 		w.here(f.Batch)
 	}
 	if f.Metadata != nil {
-		w.add("metadata_contains(t.metadata, %s)", string(f.Metadata))
-	}
-	if f.Timeout != 0 {
-		w.add("s.timeout = %s", int64(f.Timeout.Seconds()))
+		w.ofFacts("metadata_contains(t.metadata, %s)", string(f.Metadata))
 	}
 }
 
@@ -564,7 +588,8 @@ func (s *Store) DAG(ctx context.Context, batch task.ID) (*store.DAG, error) {
 		if b := t.batch(batch); t.err == nil && b == nil {
 			return store.ErrNotFound
 		}
-		sql := t.s.queries.Get("tasks") + "\n" + t.s.queries.Get("tasks_by_facts") + "\nWHERE t.batch_id = ? ORDER BY t.id"
+		picked := t.s.queries.Get(byFacts) + "\nWHERE t.batch_id = ? ORDER BY t.id"
+		sql := fmt.Sprintf(t.s.queries.Get("tasks"), picked) + "\nORDER BY picked.id"
 		t.query("tasks", sql, appendItems(&dag.Items), batch.String())
 		t.rows("dag_links", func(r *row) error {
 			dag.Links = append(dag.Links, store.Link{Parent: r.id(), Child: r.id(), RequiresSuccess: r.bool()})

@@ -294,10 +294,10 @@ func planOf(t *testing.T, s *Store, sql string) []string {
 func testListPlans(t *testing.T, s *Store) {
 	t.Helper()
 	for from, want := range map[string]string{
-		"tasks_by_facts\nWHERE t.id < ?1 ORDER BY t.id DESC":                     "SEARCH t USING INDEX sqlite_autoindex_task_1",
-		"tasks_by_facts\nWHERE t.id < ?1 AND t.kind = ?2 ORDER BY t.id DESC":     "SEARCH t USING INDEX task_kind (kind=? AND id<?)",
-		"tasks_by_facts\nWHERE t.id < ?1 AND t.batch_id = ?2 ORDER BY t.id DESC": "SEARCH t USING INDEX task_batch (batch_id=? AND id<?)",
-		"tasks_by_ids\nWHERE t.id < ?2 ORDER BY t.id DESC":                       "SEARCH t USING INDEX sqlite_autoindex_task_1 (id=?)",
+		"tasks_by_facts\nWHERE t.id < ?1 ORDER BY t.id DESC":                     "SEARCH t USING COVERING INDEX sqlite_autoindex_task_1",
+		"tasks_by_facts\nWHERE t.id < ?1 AND t.kind = ?2 ORDER BY t.id DESC":     "SEARCH t USING COVERING INDEX task_kind (kind=? AND id<?)",
+		"tasks_by_facts\nWHERE t.id < ?1 AND t.batch_id = ?2 ORDER BY t.id DESC": "SEARCH t USING COVERING INDEX task_batch (batch_id=? AND id<?)",
+		"tasks_by_ids\nWHERE p.task_id < ?2 ORDER BY p.task_id DESC":             "SEARCH t USING INDEX sqlite_autoindex_task_1 (id=?)",
 		"tasks_by_state\nWHERE s.id < ?1 ORDER BY s.id DESC":                     "SEARCH s USING PRIMARY KEY (id<?)",
 		"place_running\n": "SEARCH running USING PRIMARY KEY (task_id>? AND task_id<?)",
 		"place_rest\n":    "SEARCH task_state USING COVERING INDEX task_state_rest (status=? AND id>? AND id<?)",
@@ -308,7 +308,7 @@ func testListPlans(t *testing.T, s *Store) {
 		if strings.HasPrefix(name, "place") {
 			source = fmt.Sprintf(s.queries.Get("tasks_in_place"), source)
 		}
-		steps := planOf(t, s, s.queries.Get("tasks")+"\n"+source+"\n"+rest+" LIMIT 50")
+		steps := planOf(t, s, fmt.Sprintf(s.queries.Get("tasks"), source+"\n"+rest+" LIMIT 50"))
 		if !slices.ContainsFunc(steps, func(step string) bool { return strings.HasPrefix(step, want) }) {
 			t.Errorf("%s: %q", from, steps)
 		}

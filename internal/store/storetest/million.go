@@ -71,7 +71,7 @@ func MeasureLists(t *testing.T, s store.Store) {
 		{"ids= (100)", store.Filter{IDs: hundred()}, true},
 	}
 	for _, c := range filters {
-		for page, f := range pagesOf(c.f, store.MaxWalk, MillionID(90_000), 50_000) {
+		for page, f := range pagesOf(c.f, store.MaxWalk, MillionID(90_000), 500_000) {
 			timed(t, "GET /task "+c.name, page, func() (int, bool, error) {
 				p, err := s.Tasks(t.Context(), f)
 				return len(p.Items), p.Walked != task.ID{}, err

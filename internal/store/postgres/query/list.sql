@@ -33,37 +33,44 @@ SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan'
        set_config('enable_sort', 'off', true), set_config('max_parallel_workers_per_gather', '0', true),
        set_config('jit', 'off', true);
 
--- The lists begin like this; one of those that follow, their conditions and order are added. OFFSET 0 keeps the planner from
--- beginning at the other end.
+-- The tasks of a list, which one of those that follow picks, with what its conditions need, the conditions and the order. So
+-- what a page passes over costs an entry of an index, and more only where a condition asks for it. OFFSET 0 keeps the planner
+-- from beginning at the other end.
 -- name: tasks
 SELECT t.id, t.batch_id, t.local_id, t.name, t.priority, t.expected_count, t.dead_end_barrier, t.created_at,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
        s.end_actions, s.tells_batch
+FROM (
+%s
+) picked
+CROSS JOIN LATERAL (SELECT * FROM task_state WHERE id = picked.id OFFSET 0) s
+CROSS JOIN LATERAL (SELECT * FROM task WHERE id = picked.id OFFSET 0) t
 
--- By the facts: the newest, those of a batch or a kind (indexes task_batch, task_kind).
+-- The newest, those of a batch or a kind (indexes task_batch, task_kind).
 -- name: tasks_by_facts
-FROM task t
-CROSS JOIN LATERAL (SELECT * FROM task_state WHERE id = t.id OFFSET 0) s
+SELECT t.id FROM task t
 
--- Those that are named, each looked up by the primary keys whatever the planner takes the tables for (see changes.sql).
--- name: tasks_by_ids
-FROM (SELECT DISTINCT id FROM unnest($1::uuid[]) AS given(id)) given
-     CROSS JOIN LATERAL (SELECT * FROM task WHERE id = given.id OFFSET 0) t
-     CROSS JOIN LATERAL (SELECT * FROM task_state WHERE id = given.id OFFSET 0) s
-
--- When only the state decides: its rows are much smaller.
+-- Where the state decides: its rows are much smaller.
 -- name: tasks_by_state
-FROM task_state s
-CROSS JOIN LATERAL (SELECT * FROM task WHERE id = s.id OFFSET 0) t
+SELECT s.id FROM task_state s
+
+-- Those that are named.
+-- name: tasks_by_ids
+SELECT p.task_id AS id FROM (SELECT DISTINCT id FROM unnest($1::uuid[]) AS given(id)) p(task_id)
 
 -- Those in one of the places that follow.
 -- name: tasks_in_place
-FROM (
+SELECT p.task_id AS id FROM (
 %s
 ) p
-CROSS JOIN LATERAL (SELECT * FROM task_state WHERE id = p.task_id OFFSET 0) s
-CROSS JOIN LATERAL (SELECT * FROM task WHERE id = p.task_id OFFSET 0) t
+
+-- What conditions need, looked up by the primary keys whatever the planner takes the tables for (see changes.sql).
+-- name: tasks_with_state
+CROSS JOIN LATERAL (SELECT * FROM task_state WHERE id = %s OFFSET 0) s
+
+-- name: tasks_with_facts
+CROSS JOIN LATERAL (SELECT * FROM task WHERE id = %s OFFSET 0) t
 
 -- name: place_running
 SELECT task_id FROM running
@@ -76,17 +83,7 @@ SELECT task_id FROM running UNION ALL SELECT task_id FROM parked UNION ALL SELEC
 -- name: place_unsuccessful
 SELECT task_id FROM unsuccessful WHERE status = %d
 
--- How far a list that passes over tasks goes for one page: it looks at those that follow in its order, of any kind or of one,
--- as far as this one. An index alone has them.
--- name: walk_facts
-SELECT t.id FROM task t
-
--- name: walk_place
-SELECT p.task_id FROM (
-%s
-) p
-
--- Batch by batch, for the tasks in them.
+-- How far a list of batches that passes over some goes for one page: batch by batch, for the tasks in them.
 -- name: walk_tasks_of_batches
 SELECT t.batch_id AS id FROM task t
 

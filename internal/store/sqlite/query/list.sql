@@ -28,30 +28,41 @@ FROM task t CROSS JOIN task_state s ON s.id = t.id WHERE t.id = ?1 AND EXISTS (S
 -- name: history
 SELECT at, cause, status FROM history WHERE task_id = ?1 ORDER BY seq;
 
--- The lists begin like this; one of those that follow, their conditions and order are added.
+-- The tasks of a list, which one of those that follow picks, with what its conditions need, the conditions and the order. So
+-- what a page passes over costs an entry of an index, and more only where a condition asks for it.
 -- name: tasks
 SELECT t.id, t.batch_id, t.local_id, t.name, t.priority, t.expected_count, t.dead_end_barrier, t.created_at,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
        s.end_actions, s.tells_batch
+FROM (
+%s
+) picked CROSS JOIN task_state s ON s.id = picked.id CROSS JOIN task t ON t.id = picked.id
 
--- By the facts: the newest, those of a batch or a kind (indexes task_batch, task_kind).
+-- The newest, those of a batch or a kind (indexes task_batch, task_kind).
 -- name: tasks_by_facts
-FROM task t CROSS JOIN task_state s ON s.id = t.id
+SELECT t.id FROM task t
 
--- Those that are named as ?1, each looked up by the primary keys.
--- name: tasks_by_ids
-FROM (SELECT DISTINCT value AS id FROM json_each(?1)) p CROSS JOIN task t ON t.id = p.id CROSS JOIN task_state s ON s.id = p.id
-
--- When only the state decides: its rows are much smaller.
+-- Where the state decides: its rows are much smaller.
 -- name: tasks_by_state
-FROM task_state s CROSS JOIN task t ON t.id = s.id
+SELECT s.id FROM task_state s
+
+-- Those that are named as ?1.
+-- name: tasks_by_ids
+SELECT p.task_id AS id FROM (SELECT DISTINCT value AS task_id FROM json_each(?1)) p
 
 -- Those in one of the places that follow.
 -- name: tasks_in_place
-FROM (
+SELECT p.task_id AS id FROM (
 %s
-) p CROSS JOIN task_state s ON s.id = p.task_id CROSS JOIN task t ON t.id = p.task_id
+) p
+
+-- What conditions need, looked up by the primary keys.
+-- name: tasks_with_state
+CROSS JOIN task_state s ON s.id = %s
+
+-- name: tasks_with_facts
+CROSS JOIN task t ON t.id = %s
 
 -- The places begin behind ?1, end at ?2 and know the statuses as ?3. Their parts are merged, each in order but ready. The
 -- limit is none; it keeps the order from being given up for one of the whole, which would read everything.
@@ -78,17 +89,7 @@ UNION ALL SELECT id FROM task_state INDEXED BY task_state_rest
 WHERE status IN (1, 5, 7, 8) AND status = 8 AND 8 IN (SELECT value FROM json_each(?3)) AND id < ?1 AND id >= ?2
 ORDER BY task_id DESC LIMIT -1
 
--- How far a list that passes over tasks goes for one page: it looks at those that follow in its order, of any kind or of one,
--- as far as this one. An index alone has them.
--- name: walk_facts
-SELECT t.id FROM task t
-
--- name: walk_place
-SELECT p.task_id FROM (
-%s
-) p
-
--- Batch by batch, for the tasks in them.
+-- How far a list of batches that passes over some goes for one page: batch by batch, for the tasks in them.
 -- name: walk_tasks_of_batches
 SELECT t.batch_id AS id FROM task t
 
