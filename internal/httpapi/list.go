@@ -4,11 +4,15 @@ import (
 	"context"
 	"maps"
 	"net/http"
+	"time"
 
 	"taskrunner/api"
 	"taskrunner/internal/store"
 	"taskrunner/internal/task"
 )
+
+// listTime is how long the search for one page may hold a connection to the database: some ten million tasks.
+const listTime = 10 * time.Second
 
 // listTasks is GET /task.
 func (s *server) listTasks(w http.ResponseWriter, r *http.Request) error {
@@ -44,6 +48,10 @@ func (s *server) listBatches(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, batches)
 }
 
+var errLongSearch = &failure{
+	code: longSearch, message: "the page was not found within " + listTime.String() + "; begin with cursor= and follow Link, or narrow the filter",
+}
+
 // readPage reads the page of a list that r asks for, and links to the next one: the same filters, continued after the
 // last item, or where the walk over what it does not show ended. A page's number would count twice. One item more than asked
 // for is read, to know whether there is a next.
@@ -60,10 +68,14 @@ func readPage[T any](
 	if l.linked {
 		l.filter.Walk = walk
 	}
-	page, err := read(r.Context(), l.filter)
+	ctx, cancel := context.WithTimeout(r.Context(), listTime)
+	defer cancel()
+	page, err := read(ctx, l.filter)
 	items := page.Items
 	query := maps.Clone(l.known)
 	switch {
+	case err != nil && ctx.Err() != nil && r.Context().Err() == nil:
+		return nil, errLongSearch
 	case err != nil:
 		return nil, err
 	case len(items) > size:

@@ -1,12 +1,15 @@
 package httpapi
 
 import (
+	"context"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -385,4 +388,33 @@ func TestListClaimedIsPending(t *testing.T) {
 			}
 		}
 	}
+}
+
+// endless is a store that finds no page.
+type endless struct{ *fake }
+
+func (endless) Tasks(ctx context.Context, _ store.Filter) (store.Page[store.Item], error) {
+	<-ctx.Done()
+	return store.Page[store.Item]{}, ctx.Err()
+}
+
+// A search that takes too long is given up, so that it keeps no connection from others.
+func TestLongSearch(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newService(t, func(o *Options) { o.Store = endless{newFake()} })
+		began := time.Now()
+		w := s.do("GET", "/task?name=nothing&page=9", "")
+		checkProblem(t, w.Header(), w.Code, w.Body.Bytes())
+		if p := decode[api.Problem](t, w); w.Code != 504 || !strings.Contains(p.Error, "cursor=") || time.Since(began) != listTime || s.log.Len() > 0 {
+			t.Errorf("after %v: %d %+v; logged %s", time.Since(began), w.Code, p, s.log)
+		}
+		gone, leave := context.WithCancel(t.Context())
+		leave()
+		left := httptest.NewRecorder()
+		s.handler.ServeHTTP(left, httptest.NewRequestWithContext(gone, "GET", "/task?name=nothing", nil))
+		if left.Code != 499 {
+			t.Errorf("who left: %d", left.Code)
+		}
+	})
 }

@@ -28,6 +28,7 @@ const (
 	internal                     // our own mistake
 	unavailable                  // the database could not be asked
 	unauthorized                 // without the token
+	longSearch                   // the database did not find it in time
 )
 
 // answers is the one map from codes to HTTP.
@@ -48,6 +49,7 @@ var answers = map[code]struct {
 	internal:     {http.StatusInternalServerError, "Internal error"},
 	unavailable:  {http.StatusServiceUnavailable, "Service unavailable"},
 	unauthorized: {http.StatusUnauthorized, "Unauthorized"},
+	longSearch:   {http.StatusGatewayTimeout, "Search took too long"},
 }
 
 // refusals has the code for what the domain refuses.
