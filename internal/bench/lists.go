@@ -114,10 +114,11 @@ func (r *run) list(ctx context.Context, l listed, n int) error {
 	return err
 }
 
-// page asks for a page again and again. It returns the target of its link.
+// page asks for a page again and again, less often where that takes long. It returns the target of its link.
 func (r *run) page(ctx context.Context, l listed, path, depth string) (next string, err error) {
 	took := newLatencies()
-	for range r.count(100, 3) {
+	const longest = 3 * time.Second
+	for i, first := 0, time.Now(); i < r.count(100, 3) && time.Since(first) < longest; i++ {
 		var tasks []api.TaskSummary
 		next = ""
 		begun := time.Now()
