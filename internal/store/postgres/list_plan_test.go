@@ -174,6 +174,7 @@ func lists(t *testing.T, s *Store) {
 		{"deep page of status Success", store.Filter{Statuses: []task.Status{task.Success}, Offset: 100_000}, 106_000, 0},
 		{"deep page of status Failure", store.Filter{Statuses: []task.Status{task.Failure}, Offset: 1_000}, 6_000, 0},
 		{"deep page of status Running", store.Filter{Statuses: []task.Status{task.Running}, Offset: 100}, 600, 0},
+		{"deep page of status Pending", store.Filter{Statuses: []task.Status{task.Pending, task.Claimed}, Offset: 2_000}, 8_000, 0},
 		{"deep page of a kind prefix", store.Filter{KindPrefix: "kind-1", Offset: 10_000}, 150_000, 0},
 		{"deep page of a timeout", store.Filter{Timeout: time.Minute, Offset: 100_000}, 100_300, 0},
 		// These walk.

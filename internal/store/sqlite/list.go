@@ -159,6 +159,8 @@ const (
 type walk struct {
 	from  string
 	place string // the statement of inPlace
+	// exact: the place has nothing but what is of the statuses that are wanted.
+	exact bool
 	// last is where it ends; empty: it goes on to the end.
 	last string
 }
@@ -210,9 +212,9 @@ func (t *tx) from(f *store.Filter) walk {
 	case f.Batch != (task.ID{}):
 		return walk{from: byFacts}
 	case f.Only(task.Waiting, task.Paused, task.Failure, task.Canceled):
-		return walk{from: inPlace, place: "place_rest"}
+		return walk{from: inPlace, place: "place_rest", exact: true}
 	case f.Only(task.Pending, task.Claimed, task.Running) && t.few("few_ready"):
-		return walk{from: inPlace, place: "place_live"}
+		return walk{from: inPlace, place: "place_live", exact: true}
 	case f.Kind == "" && (len(f.Statuses) > 0 || f.Timeout != 0 || f.KindPrefix != ""):
 		return walk{from: byState}
 	}
@@ -234,7 +236,11 @@ func (s *Store) tasksQuery(walk walk, f *store.Filter) (sql string, args []drive
 	id := walk.id()
 	w := &where{args: &args, state: walk.from == byIDs} // whether there is such a task
 	w.begin(walk, f)
-	w.tasks(walk.from, f)
+	unknown := *f
+	if walk.exact {
+		unknown.Statuses = nil
+	}
+	w.tasks(walk.from, &unknown)
 	w.created("t", f)
 	order, again := "\nORDER BY "+id+" DESC", "\nORDER BY +picked.id DESC"
 	switch {

@@ -95,6 +95,15 @@ func testFilters(t *testing.T, e *env) {
 		if got, _ := walkAlong(e, e.Tasks, f, func(i *store.Item) task.ID { return i.Task.ID }); !slices.Equal(got, want) {
 			t.Errorf("%+v: %d tasks in short walks, want %d, newest first", f, len(got), len(want))
 		}
+		got, f.Offset = nil, rand.IntN(len(want)+2)
+		f.Limit = 1 + rand.IntN(5)
+		want = want[min(f.Offset, len(want)):]
+		for _, item := range e.list(f) {
+			got = append(got, item.Task.ID)
+		}
+		if !slices.Equal(got, want[:min(f.Limit, len(want))]) {
+			t.Errorf("%+v: not the page of the whole list", f)
+		}
 	}
 	choices := []func(f *store.Filter){
 		func(f *store.Filter) {

@@ -70,9 +70,10 @@ CROSS JOIN task t ON t.id = %s
 -- name: place_running
 SELECT task_id FROM running WHERE task_id < ?1 AND task_id >= ?2 AND ?3 IS NOT NULL ORDER BY task_id DESC LIMIT -1
 
+-- Who is at work may be Paused, all others are Pending.
 -- name: place_live
-SELECT task_id FROM running WHERE task_id < ?1 AND task_id >= ?2 AND (3 IN (SELECT value FROM json_each(?3))
-                                                                      OR 4 IN (SELECT value FROM json_each(?3)))
+SELECT r.task_id FROM running r CROSS JOIN task_state s ON s.id = r.task_id
+WHERE r.task_id < ?1 AND r.task_id >= ?2 AND s.status IN (SELECT value FROM json_each(?3))
 UNION ALL SELECT task_id FROM parked WHERE task_id < ?1 AND task_id >= ?2
 UNION ALL SELECT task_id FROM ready WHERE task_id < ?1 AND task_id >= ?2
 ORDER BY task_id DESC LIMIT -1
