@@ -16,14 +16,27 @@ var (
 	ErrBusy = errors.New("busy for too long")
 )
 
+// Options of [New]. Limit, Do and Split are needed.
+type Options[In, Out any] struct {
+	// Do carries out the items of one or more callers, in the order of their calls, and answers every item in its place.
+	Do func(ctx context.Context, items []In) ([]Out, error)
+	// Split says whether an error of Do may be one caller's. Each caller's items are then carried out on their own, so that
+	// nobody fails for another's.
+	Split func(error) bool
+	// Limit is how much the items of a group weigh together at most, unless one caller alone brings more. Weigh weighs an
+	// item; nil: each weighs 1.
+	Limit int
+	Weigh func(In) int
+	// Wait bounds how long a call waits for other groups: one that is not begun by then fails with ErrBusy. 0: it waits
+	// for as long as it takes.
+	Wait time.Duration
+}
+
 // Group carries out items of type In, many at a time, and answers each caller with its own results. Safe for
 // concurrent use. One goroutine must run [Group.Run].
 type Group[In, Out any] struct {
-	do    func(ctx context.Context, items []In) ([]Out, error)
-	split func(error) bool
-	limit int
-	wait  time.Duration
-	added chan struct{} // there are calls
+	options Options[In, Out]
+	added   chan struct{} // there are calls
 
 	mu      sync.Mutex
 	calls   []*call[In, Out] // that are not begun, in the order in which they came
@@ -31,22 +44,17 @@ type Group[In, Out any] struct {
 }
 
 type call[In, Out any] struct {
-	items []In
-	came  time.Time
-	out   []Out
-	err   error
-	done  chan struct{} // closed when out and err are there
+	items  []In
+	weight int
+	came   time.Time
+	out    []Out
+	err    error
+	done   chan struct{} // closed when out and err are there
 }
 
-// New makes a group that hands do the items of one or more callers, in the order of their calls, together no more than limit
-// unless one caller alone brings more. do answers every item in its place. When it fails for a whole group and split says
-// that the error may be one caller's, each caller's items are carried out on their own, so that nobody fails for another's.
-// A call that has to wait for other groups, and is not begun within wait, fails with ErrBusy; 0: it waits for as long as it
-// takes.
-func New[In, Out any](
-	limit int, wait time.Duration, do func(ctx context.Context, items []In) ([]Out, error), split func(error) bool,
-) *Group[In, Out] {
-	return &Group[In, Out]{do: do, split: split, limit: limit, wait: wait, added: make(chan struct{}, 1)}
+// New makes a group.
+func New[In, Out any](o Options[In, Out]) *Group[In, Out] {
+	return &Group[In, Out]{options: o, added: make(chan struct{}, 1)}
 }
 
 // Do has items carried out and waits for it. A ctx that ends does not undo them: their fate is then not known.
@@ -54,7 +62,7 @@ func (g *Group[In, Out]) Do(ctx context.Context, items ...In) ([]Out, error) {
 	if len(items) == 0 {
 		return nil, nil
 	}
-	c := &call[In, Out]{items: items, came: time.Now(), done: make(chan struct{})}
+	c := &call[In, Out]{items: items, weight: g.weight(items), came: time.Now(), done: make(chan struct{})}
 	if !g.add(c) {
 		return nil, ErrStopped
 	}
@@ -64,6 +72,17 @@ func (g *Group[In, Out]) Do(ctx context.Context, items ...In) ([]Out, error) {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
+}
+
+func (g *Group[In, Out]) weight(items []In) int {
+	if g.options.Weigh == nil {
+		return len(items)
+	}
+	weight := 0
+	for _, item := range items {
+		weight += g.options.Weigh(item)
+	}
+	return weight
 }
 
 // add is false when the group has stopped.
@@ -90,7 +109,7 @@ func (g *Group[In, Out]) Run(ctx context.Context) error {
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })()
-	if g.wait > 0 {
+	if g.options.Wait > 0 {
 		go g.refuseLate(work)
 	}
 	for {
@@ -114,9 +133,9 @@ func (g *Group[In, Out]) Run(ctx context.Context) error {
 func (g *Group[In, Out]) refuseLate(ctx context.Context) {
 	for ctx.Err() == nil {
 		g.mu.Lock()
-		next := g.wait // nobody who comes later is late before that
+		next := g.options.Wait // nobody who comes later is late before that
 		for len(g.calls) > 0 {
-			if next = time.Until(g.calls[0].came.Add(g.wait)); next > 0 {
+			if next = time.Until(g.calls[0].came.Add(g.options.Wait)); next > 0 {
 				break
 			}
 			c := g.take(1)[0]
@@ -135,9 +154,9 @@ func (g *Group[In, Out]) refuseLate(ctx context.Context) {
 func (g *Group[In, Out]) gather(last bool) []*call[In, Out] {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	n, items := 0, 0
-	for n < len(g.calls) && (n == 0 || items+len(g.calls[n].items) <= g.limit) {
-		items += len(g.calls[n].items)
+	n, weight := 0, 0
+	for n < len(g.calls) && (n == 0 || weight+g.calls[n].weight <= g.options.Limit) {
+		weight += g.calls[n].weight
 		n++
 	}
 	g.stopped = last && n == 0
@@ -165,8 +184,8 @@ func (g *Group[In, Out]) carryOut(ctx context.Context, calls []*call[In, Out]) {
 			items = append(items, c.items...)
 		}
 	}
-	out, err := g.do(ctx, items)
-	if err != nil && len(calls) > 1 && g.split(err) {
+	out, err := g.options.Do(ctx, items)
+	if err != nil && len(calls) > 1 && g.options.Split(err) {
 		for _, c := range calls {
 			g.carryOut(ctx, []*call[In, Out]{c})
 		}

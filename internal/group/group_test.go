@@ -61,7 +61,7 @@ func TestCrowdSharesOneCommit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := &recorder{takes: time.Millisecond}
-		g := group.New(1000, 0, r.do, always)
+		g := group.New(group.Options[int, int]{Limit: 1000, Do: r.do, Split: always})
 		defer start(t, g)()
 		var callers sync.WaitGroup
 		for i := range 100 {
@@ -82,7 +82,7 @@ func TestCrowdSharesOneCommit(t *testing.T) {
 func TestLoneCallerDoesNotWait(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := group.New(1000, 0, (&recorder{takes: time.Millisecond}).do, always)
+		g := group.New(group.Options[int, int]{Limit: 1000, Do: (&recorder{takes: time.Millisecond}).do, Split: always})
 		defer start(t, g)()
 		begun := time.Now()
 		if _, err := g.Do(t.Context(), 1); err != nil {
@@ -98,7 +98,7 @@ func TestLimitBoundsGroups(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := &recorder{takes: time.Millisecond}
-		g := group.New(10, 0, r.do, always)
+		g := group.New(group.Options[int, int]{Limit: 10, Do: r.do, Split: always})
 		defer start(t, g)()
 		var callers sync.WaitGroup
 		for i := range 100 {
@@ -113,6 +113,29 @@ func TestLimitBoundsGroups(t *testing.T) {
 			if len(items) > 10 {
 				t.Errorf("a group of %d", len(items))
 			}
+		}
+	})
+}
+
+func TestWeightBoundsGroups(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := &recorder{takes: time.Millisecond}
+		weigh := func(item int) int { return item }
+		g := group.New(group.Options[int, int]{Limit: 10, Weigh: weigh, Do: r.do, Split: always})
+		var callers sync.WaitGroup
+		for _, items := range [][]int{{4}, {1, 5}, {1}, {30}, {9}} {
+			callers.Go(func() {
+				if _, err := g.Do(t.Context(), items...); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		defer start(t, g)()
+		callers.Wait()
+		if want := [][]int{{4, 1, 5}, {1}, {30}, {9}}; !slices.EqualFunc(r.groups, want, slices.Equal) {
+			t.Errorf("groups %v, want %v", r.groups, want)
 		}
 	})
 }
@@ -134,7 +157,7 @@ func TestOneCallersFaultIsItsOwn(t *testing.T) {
 					}
 					return nil
 				}}
-				g := group.New(1000, 0, r.do, test.split)
+				g := group.New(group.Options[int, int]{Limit: 1000, Do: r.do, Split: test.split})
 				defer start(t, g)()
 				go func() { _, _ = g.Do(t.Context(), 0) }() // keeps the group busy while the others gather
 				synctest.Wait()
@@ -156,7 +179,7 @@ func TestOneCallersFaultIsItsOwn(t *testing.T) {
 func TestWhatWasAcceptedIsCarriedOut(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := group.New(10, 0, (&recorder{takes: time.Second}).do, always)
+		g := group.New(group.Options[int, int]{Limit: 10, Do: (&recorder{takes: time.Second}).do, Split: always})
 		stop := start(t, g)
 		var callers sync.WaitGroup
 		for i := range 5 {
@@ -178,7 +201,7 @@ func TestWhatWasAcceptedIsCarriedOut(t *testing.T) {
 func TestStopEndsWhatHangs(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := group.New(10, 0, (&recorder{takes: time.Hour}).do, always)
+		g := group.New(group.Options[int, int]{Limit: 10, Do: (&recorder{takes: time.Hour}).do, Split: always})
 		stop := start(t, g)
 		answered := make(chan error, 1)
 		go func() {
@@ -196,7 +219,7 @@ func TestStopEndsWhatHangs(t *testing.T) {
 func TestCallerMayLeave(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := group.New(10, 0, (&recorder{takes: time.Hour}).do, always)
+		g := group.New(group.Options[int, int]{Limit: 10, Do: (&recorder{takes: time.Hour}).do, Split: always})
 		defer start(t, g)()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -210,7 +233,7 @@ func TestWaitForAHangingGroupIsBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := &recorder{takes: time.Minute}
-		g := group.New(10, 10*time.Second, r.do, always)
+		g := group.New(group.Options[int, int]{Limit: 10, Wait: 10 * time.Second, Do: r.do, Split: always})
 		stop := start(t, g)
 		var callers sync.WaitGroup
 		callers.Go(func() {

@@ -47,7 +47,9 @@ type Settler struct {
 // New makes a settler; [Settler.Run] must run for it to answer.
 func New(o Options) *Settler {
 	s := &Settler{options: o}
-	s.group = group.New(maxGroup, maxWait, s.commit, func(err error) bool { return !errors.Is(err, store.ErrUnavailable) })
+	s.group = group.New(group.Options[task.Outcome, store.Result]{
+		Do: s.commit, Split: func(err error) bool { return !errors.Is(err, store.ErrUnavailable) }, Limit: maxGroup, Wait: maxWait,
+	})
 	return s
 }
 
