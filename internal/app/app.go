@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"taskrunner/internal/config"
+	"taskrunner/internal/create"
 	"taskrunner/internal/dispatch"
 	"taskrunner/internal/failpoint"
 	"taskrunner/internal/httpapi"
@@ -40,6 +41,7 @@ type App struct {
 	listener net.Listener
 	server   *http.Server
 
+	creator    *create.Creator
 	settler    *settle.Settler
 	pump       *schedule.Pump
 	dispatcher *dispatch.Dispatcher
@@ -94,6 +96,11 @@ func (a *App) wire(s store.Store, guard *dispatch.Guard) {
 	}
 	a.log.Info("retention of batches after their end", "keep", keep)
 
+	a.creator = create.New(create.Options{
+		Store:      a.store,
+		WakePump:   func() { a.pump.Wake() },
+		WakeOutbox: func() { a.dispatcher.WakeOutbox() },
+	})
 	a.settler = settle.New(settle.Options{
 		Store:      a.store,
 		WakePump:   func() { a.pump.Wake() },
@@ -114,7 +121,7 @@ func (a *App) wire(s store.Store, guard *dispatch.Guard) {
 	})
 	a.server = &http.Server{
 		Handler: httpapi.New(httpapi.Options{
-			Store: a.store, Settler: a.settler, NewID: store.NewID, CheckURL: guard.CheckURL, OnCreated: a.created, OnRetried: a.dispatcher.WakeOutbox,
+			Store: a.store, Creator: a.creator, Settler: a.settler, NewID: store.NewID, CheckURL: guard.CheckURL, OnRetried: a.dispatcher.WakeOutbox,
 			AuthToken: c.AuthToken, Handles: c.HandleSecrets, HandleGrace: c.HandleGrace, Starts: a.dispatcher, Ready: a.ready, MaxTasksPerBatch: c.MaxTasks, MaxBodyBytes: c.MaxBody, BodyWindowBytes: c.BodyWindow, Registry: registry, Log: a.log,
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
@@ -123,14 +130,6 @@ func (a *App) wire(s store.Store, guard *dispatch.Guard) {
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
-	}
-}
-
-// created is told of tasks that were created.
-func (a *App) created(outbox bool) {
-	a.pump.Wake()
-	if outbox {
-		a.dispatcher.WakeOutbox()
 	}
 }
 
@@ -189,9 +188,11 @@ func (w *worker) stop() {
 // unfinished is finished by another process or after the next start. It closes everything New opened.
 func (a *App) Run(ctx context.Context) error {
 	failed := make(chan error, 1)
+	creator := spawn(failed, a.creator.Run)
 	settler := spawn(failed, a.settler.Run)
 	registered := a.reaper.Register(ctx)
 	if registered != nil {
+		creator.stop()
 		settler.stop()
 		return errors.Join(fmt.Errorf("register this process: %w", registered), a.listener.Close(), a.store.Close())
 	}
@@ -223,7 +224,7 @@ func (a *App) Run(ctx context.Context) error {
 		a.log.Error("a part of the service failed; stopping", "error", cause)
 	}
 	stopped := make(chan error, 1)
-	go func() { stopped <- a.stop(claiming, server, settler, reaper) }()
+	go func() { stopped <- a.stop(claiming, server, creator, settler, reaper) }()
 	select {
 	case err := <-stopped:
 		return errors.Join(cause, err)
@@ -232,7 +233,7 @@ func (a *App) Run(ctx context.Context) error {
 	}
 }
 
-func (a *App) stop(claiming []*worker, server, settler, reaper *worker) error {
+func (a *App) stop(claiming []*worker, server, creator, settler, reaper *worker) error {
 	a.stopping.Store(true)
 	deadline, cancel := context.WithTimeout(context.Background(), a.config.ShutdownTimeout)
 	defer cancel()
@@ -252,6 +253,7 @@ func (a *App) stop(claiming []*worker, server, settler, reaper *worker) error {
 		_ = a.server.Close() // they get no answer; nothing acknowledged is lost
 	}
 	<-server.done
+	creator.stop()
 	reaper.stop()
 	settler.stop()
 	leaving, cancelLeaving := context.WithTimeout(context.Background(), 2*time.Second)

@@ -52,8 +52,8 @@ func (f *failing) hit(point string, matters bool) {
 }
 
 // Create has "created", when nobody has been answered yet.
-func (f *failing) Create(ctx context.Context, b *task.Batch, key *store.Idempotency) (store.Created, error) {
-	created, err := f.Store.Create(ctx, b, key)
+func (f *failing) Create(ctx context.Context, creates []store.Create) ([]store.Created, error) {
+	created, err := f.Store.Create(ctx, creates)
 	f.hit("created", err == nil)
 	return created, err
 }

@@ -53,7 +53,7 @@ func BenchmarkHandler(b *testing.B) {
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			f := newFake()
-			handler := New(Options{Store: bare{f}, Settler: quickSettler{}, NewID: f.newID})
+			handler := New(Options{Store: f, Creator: bare{f}, Settler: quickSettler{}, NewID: f.newID})
 			r := httptest.NewRequest(c.method, c.path, nil)
 			r.Header.Set("Content-Type", "application/json")
 			r.ContentLength = int64(len(c.body))
@@ -90,7 +90,7 @@ func (bare) Create(_ context.Context, batch *task.Batch, _ *store.Idempotency) (
 // BenchmarkServer has net/http on both sides, for comparison with a handler that does nothing.
 func BenchmarkServer(b *testing.B) {
 	for name, handler := range map[string]http.Handler{
-		"PATCH": New(Options{Store: newFake(), Settler: quickSettler{}, NewID: newFake().newID}),
+		"PATCH": New(Options{Store: newFake(), Creator: newFake(), Settler: quickSettler{}, NewID: newFake().newID}),
 		"nothing": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
 			_, _ = fmt.Fprint(w, "{}")

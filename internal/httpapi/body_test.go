@@ -49,7 +49,7 @@ func newCrowd() *crowd {
 	g := &gated{fake: newFake(), release: make(chan struct{})}
 	tasks := manyTasks(300)
 	return &crowd{gated: g, body: tasks + strings.Repeat(" ", 90<<10-len(tasks)), handler: New(Options{
-		Store: g, Settler: g.fake, NewID: g.newID, BodyWindowBytes: 200 << 10, MaxBodyBytes: 1 << 20,
+		Store: g.fake, Creator: g, Settler: g.fake, NewID: g.newID, BodyWindowBytes: 200 << 10, MaxBodyBytes: 1 << 20,
 	})}
 }
 

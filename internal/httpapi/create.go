@@ -34,18 +34,19 @@ func (s *server) createTasks(w http.ResponseWriter, r *http.Request) error {
 	}
 	created := store.Created{Batch: batch.ID}
 	if len(batch.Tasks) > 0 || key != nil { // a key stands for nothing created, too
-		if created, err = s.Store.Create(r.Context(), batch, key); err != nil {
+		if created, err = s.Creator.Create(r.Context(), batch, key); err != nil {
 			return s.refuseBatch(r, batch.ID, err)
 		}
 	}
-	if len(created.States) > 0 {
-		s.OnCreated(created.Outbox)
-	}
-	w.Header().Set("X-Batch-ID", created.Batch.String())
+	var known []store.Detail
 	if created.Replayed {
+		if known, err = s.Store.Details(r.Context(), created.Batch); err != nil {
+			return err
+		}
 		w.Header().Set("Idempotent-Replayed", "true")
 	}
-	writeCreated(w, &created, wantsMinimal(r.Header))
+	w.Header().Set("X-Batch-ID", created.Batch.String())
+	writeCreated(w, &created, known, wantsMinimal(r.Header))
 	return nil
 }
 
@@ -91,13 +92,14 @@ func (s *server) refuseBatch(r *http.Request, id task.ID, err error) error {
 	return f
 }
 
-// writeCreated answers with the tasks that are there now: those that were created, or were created before with its key.
-func writeCreated(w http.ResponseWriter, created *store.Created, minimal bool) {
+// writeCreated answers with the tasks that are there now: those that were created, or known, that were created before with its
+// key.
+func writeCreated(w http.ResponseWriter, created *store.Created, known []store.Detail, minimal bool) {
 	n, status := len(created.Kept), http.StatusCreated
 	facts := func(i int) *task.Task { return created.Kept[i] }
 	if created.Replayed {
-		n, status = len(created.Tasks), http.StatusOK
-		facts = func(i int) *task.Task { return &created.Tasks[i].Task }
+		n, status = len(known), http.StatusOK
+		facts = func(i int) *task.Task { return &known[i].Task }
 	}
 	if n == 0 {
 		w.WriteHeader(http.StatusNoContent)
@@ -116,7 +118,7 @@ func writeCreated(w http.ResponseWriter, created *store.Created, minimal bool) {
 	}
 	writeArray(out, n, func(i int) *api.Task {
 		if created.Replayed {
-			d := &created.Tasks[i]
+			d := &known[i]
 			return new(fullTask(&d.Task, &d.State, d.Deliveries, func(p int) task.Status { return d.Parents[p] }))
 		}
 		t := created.Kept[i]

@@ -30,7 +30,7 @@ func wantsDryRun(rawQuery string) (bool, error) {
 
 // withoutDuplicates is b but for what duplicates something of the same request. With an error it is b.
 func withoutDuplicates(b *task.Batch) (*task.Batch, error) {
-	d := store.NewDedupe(b)
+	d := store.NewDedupe([]store.Create{{Batch: b}})
 	if d == nil {
 		return b, nil
 	}
@@ -38,7 +38,7 @@ func withoutDuplicates(b *task.Batch) (*task.Batch, error) {
 	if err != nil {
 		return b, err
 	}
-	return left.Batch, nil
+	return left.Creates[0].Batch, nil
 }
 
 func dryRun(b *task.Batch) *api.DryRun {

@@ -117,7 +117,7 @@ func TestPanics(t *testing.T) {
 func TestBrokenStreamIsCut(t *testing.T) {
 	t.Parallel()
 	s := withDiamond(t)
-	handler := New(Options{Store: corrupt{s.fake}, Settler: s.fake, NewID: s.newID})
+	handler := New(Options{Store: s.fake, Creator: corrupt{s.fake}, Settler: s.fake, NewID: s.newID})
 	server := httptest.NewServer(handler)
 	defer server.Close()
 	r, err := http.NewRequestWithContext(t.Context(), "POST", server.URL+"/task", strings.NewReader(diamond))

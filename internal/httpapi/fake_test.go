@@ -24,7 +24,7 @@ import (
 
 var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// fake is a store and a settler in memory, with the domain's own decisions about outcomes.
+// fake is a store, a creator and a settler in memory, with the domain's own decisions about outcomes.
 type fake struct {
 	mu     sync.Mutex
 	now    time.Time // when outcomes are applied
@@ -39,7 +39,7 @@ type fake struct {
 	outbox     []store.DeliveryDetail // oldest first
 	relapse    bool                   // what is retried is dead again at once
 	retries    int
-	keys       map[string]fakeKey
+	keys       map[string]store.StoredKey
 	limits     store.LimitFilter
 	gates      []store.LimitSituation
 	err        error // what every method fails with
@@ -47,14 +47,8 @@ type fake struct {
 	seen       []task.Outcome
 }
 
-// fakeKey is what an idempotency key stands for.
-type fakeKey struct {
-	digest [32]byte
-	batch  task.ID
-}
-
 func newFake() *fake {
-	return &fake{now: start.Add(time.Second), tasks: map[task.ID]*store.Detail{}, batch: map[task.ID]*task.Batch{}, keys: map[string]fakeKey{}}
+	return &fake{now: start.Add(time.Second), tasks: map[task.ID]*store.Detail{}, batch: map[task.ID]*task.Batch{}, keys: map[string]store.StoredKey{}}
 }
 
 // testID is the n-th id that a fake gives out.
@@ -82,10 +76,12 @@ func (f *fake) Create(_ context.Context, b *task.Batch, key *store.Idempotency) 
 		return store.Created{}, f.err
 	}
 	if key != nil {
-		if known, ok := f.keys[key.Key]; ok {
-			return f.replay(known, key)
+		if _, ok := f.keys[key.Key]; !ok {
+			f.keys[key.Key] = store.StoredKey{Digest: key.Digest[:], Batch: b.ID}
 		}
-		f.keys[key.Key] = fakeKey{key.Digest, b.ID}
+		if known := store.Replay([]store.Create{{Batch: b, Key: key}}, f.keys)[0]; !known.Fresh() {
+			return known, known.Err
+		}
 	}
 	f.batch[b.ID] = b
 	states := make([]task.State, len(b.Tasks))
@@ -103,19 +99,18 @@ func (f *fake) Create(_ context.Context, b *task.Batch, key *store.Idempotency) 
 	return store.Created{Batch: b.ID, Kept: b.Tasks, States: states}, nil
 }
 
-func (f *fake) replay(known fakeKey, key *store.Idempotency) (store.Created, error) {
-	created, err := store.StoredKey{Digest: known.digest[:], Batch: known.batch}.Replay(key)
-	if err != nil {
-		return created, err
-	}
-	for _, t := range f.batch[known.batch].Tasks {
+func (f *fake) Details(_ context.Context, batch task.ID) ([]store.Detail, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var tasks []store.Detail
+	for _, t := range f.batch[batch].Tasks {
 		d := *f.tasks[t.ID]
 		for _, p := range d.Task.Dependencies {
 			d.Parents = append(d.Parents, f.tasks[p.Parent].State.Status)
 		}
-		created.Tasks = append(created.Tasks, d)
+		tasks = append(tasks, d)
 	}
-	return created, nil
+	return tasks, f.err
 }
 
 func (f *fake) History(ctx context.Context, id task.ID) ([]task.Step, error) {
@@ -379,8 +374,7 @@ func newService(t testing.TB, change ...func(o *Options)) *service {
 	t.Helper()
 	s := &service{fake: newFake(), log: &bytes.Buffer{}}
 	o := Options{
-		Store: s.fake, Settler: s.fake, NewID: s.newID,
-		OnCreated: func(bool) { s.woken++ },
+		Store: s.fake, Creator: s.fake, Settler: s.fake, NewID: s.newID,
 		OnRetried: func() { s.woken++ },
 		Log:       slog.New(slog.NewTextHandler(s.log, nil)),
 	}

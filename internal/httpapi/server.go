@@ -16,18 +16,24 @@ import (
 // Store is what the handlers need of store.Store, whose comments hold here.
 type Store interface {
 	Health(ctx context.Context) (store.Health, error)
-	Create(ctx context.Context, b *task.Batch, key *store.Idempotency) (store.Created, error)
 	Task(ctx context.Context, id task.ID) (*store.Detail, error)
 	History(ctx context.Context, id task.ID) ([]task.Step, error)
 	Tasks(ctx context.Context, f store.Filter) (store.Page[store.Item], error)
 	Batches(ctx context.Context, f store.Filter) (store.Page[store.BatchItem], error)
 	Batch(ctx context.Context, id task.ID) (*store.BatchSummary, error)
+	Details(ctx context.Context, batch task.ID) ([]store.Detail, error)
 	DAG(ctx context.Context, batch task.ID) (*store.DAG, error)
 	Explain(ctx context.Context, id task.ID) (*store.Situation, error)
 	Limits(ctx context.Context, f store.LimitFilter) (*store.Limits, error)
 	Deliveries(ctx context.Context, f store.Filter) (store.Page[store.DeliveryItem], error)
 	Delivery(ctx context.Context, id task.ID) (*store.DeliveryDetail, error)
 	RetryDeliveries(ctx context.Context, ids []task.ID) (map[task.ID]store.DeliveryState, error)
+}
+
+// Creator creates a batch and returns once it is durable; a key that is not nil may stand for an earlier one. It answers
+// store.ErrKeyReused, or task.Problems about duplicates. Safe for concurrent use.
+type Creator interface {
+	Create(ctx context.Context, b *task.Batch, key *store.Idempotency) (store.Created, error)
 }
 
 // Settler takes outcomes in and returns once they are durable, with a result for each in its place. An error means that
@@ -49,9 +55,10 @@ const (
 	DefaultBodyWindowBytes  = 64 << 20
 )
 
-// Options are what the handlers work with. Store, Settler and NewID are required.
+// Options are what the handlers work with. Store, Creator, Settler and NewID are required.
 type Options struct {
 	Store   Store
+	Creator Creator
 	Settler Settler
 	// NewID makes UUIDv7, each greater than those before. Safe for concurrent use.
 	NewID func() task.ID
@@ -63,9 +70,6 @@ type Options struct {
 	HandleGrace time.Duration
 	// CheckURL refuses addresses that must not be called; its error is shown to the client. Nil refuses none.
 	CheckURL func(rawURL string) error
-	// OnCreated is told after tasks were created, so that the pump looks at them, and whether there is work for the outbox.
-	// It must not block. Nil: nobody is.
-	OnCreated func(outbox bool)
 	// OnRetried is told that there are deliveries to send again. It must not block. Nil: nobody is.
 	OnRetried func()
 	// Starts explains why a task is not started. Nil: this process sends nothing.
@@ -85,9 +89,6 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	if o.OnCreated == nil {
-		o.OnCreated = func(bool) {}
-	}
 	if o.OnRetried == nil {
 		o.OnRetried = func() {}
 	}

@@ -3,7 +3,7 @@
 //
 // A driver decides nothing. Each of its methods is one transaction that loads rows under lock, has a plan of this
 // package turn them into [Changes], and writes those set-based: the number of statements does not depend on how many
-// tasks there are. [PlanSettle] plans outcomes, [Tick] plans the pump. So the drivers cannot differ in behavior, and
+// tasks there are. [PlanCreate] plans batches, [PlanSettle] outcomes, [Tick] the pump. So the drivers cannot differ in behavior, and
 // the suite in storetest runs whole on each.
 //
 // # Places
@@ -36,7 +36,8 @@
 // pauses their tasks, and, all of them, when a new shape is counted: should these two meet the wrong way round,
 // PostgreSQL undoes one and it is run again. SQLite: one writer.
 // A method that returns nil has committed durably. One that returns an error has changed nothing, also when the
-// connection was lost at COMMIT: the driver asks the database what became of the transaction. A create with an
-// [Idempotency] takes its key before any other lock, so that those with the same key wait for one another there.
+// connection was lost at COMMIT: the driver asks the database what became of the transaction. Creates with
+// an [Idempotency] take their keys before any other lock and in one order, so that those with the same key wait for one another
+// there, and never in a circle.
 // Times come from the database's own clock.
 package store

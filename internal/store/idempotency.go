@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"errors"
 	"time"
@@ -31,49 +30,6 @@ func (i *Idempotency) Name() *string {
 		return nil
 	}
 	return &i.Key
-}
-
-// Created is what came of a create.
-type Created struct {
-	// Batch is the id of the batch that is there now: the one that was passed, or that of the first create with the key.
-	Batch task.ID
-	// Kept are the tasks that were created, in request order, with their dependencies as they are: those of the batch but
-	// for duplicates. States are theirs. Nil when Replayed.
-	Kept   []*task.Task
-	States []task.State
-	// Parents are the states of the tasks of other batches on which they depend.
-	Parents map[task.ID]task.Status
-	// Outbox: there is work for it now.
-	Outbox bool
-	// Replayed: nothing was created, since an earlier create had the same key and digest.
-	Replayed bool
-	// Tasks are what the earlier create made, as they are now, in request order. Nil unless Replayed.
-	Tasks []Detail
-}
-
-// Finish takes what a create has made.
-func (c *Created) Finish(plan *CreatePlan, parents map[task.ID]task.State) {
-	c.States, c.Outbox = plan.States, len(plan.Changes.Deliveries) > 0
-	if len(parents) > 0 {
-		c.Parents = make(map[task.ID]task.Status, len(parents))
-	}
-	for id, s := range parents {
-		c.Parents[id] = s.Status
-	}
-}
-
-// StoredKey is what a driver finds under a key.
-type StoredKey struct {
-	Digest []byte
-	Batch  task.ID
-}
-
-// Replay is what a create with key comes to that finds k: the batch, whose Tasks are still to be read, or ErrKeyReused.
-func (k StoredKey) Replay(key *Idempotency) (Created, error) {
-	if !bytes.Equal(k.Digest, key.Digest[:]) {
-		return Created{}, ErrKeyReused
-	}
-	return Created{Batch: k.Batch, Replayed: true}, nil
 }
 
 // Related is what a driver reads of a batch besides its tasks.

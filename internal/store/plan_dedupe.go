@@ -18,20 +18,24 @@ type Dedupe struct {
 	Shapes []task.Shape
 	Gates  []task.GateID
 
-	batch  *task.Batch
+	create Create
 	byKind map[string][]task.Shape
 	gates  [][]task.Gate             // of each task of the batch
 	found  map[task.Gate]task.ID     // the newest one; zero: none
 	status map[task.Gate]task.Status // of those who are found there
 }
 
-// NewDedupe says what has to be found for b; nil: nothing.
-func NewDedupe(b *task.Batch) *Dedupe {
-	if !slices.ContainsFunc(b.Tasks, func(t *task.Task) bool { return len(t.Dedupe) > 0 }) {
+// NewDedupe says what has to be found for creates; nil: nothing. One whose tasks have Dedupe comes alone.
+func NewDedupe(creates []Create) *Dedupe {
+	if !slices.ContainsFunc(creates, func(c Create) bool { return c.Batch.Dedupes() }) {
 		return nil
 	}
+	if len(creates) > 1 {
+		panic("store: a create that looks for duplicates is not alone")
+	}
+	b := creates[0].Batch
 	d := &Dedupe{
-		batch: b, byKind: map[string][]task.Shape{}, gates: make([][]task.Gate, len(b.Tasks)),
+		create: creates[0], byKind: map[string][]task.Shape{}, gates: make([][]task.Gate, len(b.Tasks)),
 		found: map[task.Gate]task.ID{}, status: map[task.Gate]task.Status{},
 	}
 	for i, t := range b.Tasks {
@@ -106,8 +110,8 @@ func (d *Dedupe) Found(id task.ID, status task.Status, kind string, metadata []b
 
 // Deduped is what is left of a batch.
 type Deduped struct {
-	// Batch has the tasks that are no duplicates. Their dependencies are on those that are there.
-	Batch *task.Batch
+	// Creates is the create with a batch of the tasks that are no duplicates. Their dependencies are on those that are there.
+	Creates []Create
 	// Parents are the tasks of other batches on which they depend, sorted.
 	Parents []task.ID
 }
@@ -115,10 +119,10 @@ type Deduped struct {
 // Decide takes the tasks in request order; each sees those before it that are no duplicates. The error is
 // [task.Problems]: with the duplicates replaced by what they duplicate, tasks would wait for each other in a circle.
 func (d *Dedupe) Decide() (Deduped, error) {
-	batch := *d.batch
+	batch := *d.create.Batch
 	batch.Tasks = nil
 	instead := map[task.ID]task.ID{}
-	for i, t := range d.batch.Tasks {
+	for i, t := range d.create.Batch.Tasks {
 		if other, ok := d.duplicate(i); ok {
 			instead[t.ID] = other
 			continue
@@ -151,7 +155,7 @@ func (d *Dedupe) duplicate(i int) (best task.ID, ok bool) {
 
 // rewire makes the tasks of b depend on what is there instead of duplicates.
 func (d *Dedupe) rewire(b *task.Batch, instead map[task.ID]task.ID) (Deduped, error) {
-	left := Deduped{Batch: b}
+	left := Deduped{Creates: []Create{{Batch: b, Key: d.create.Key}}}
 	places := make(map[task.ID]int, len(b.Tasks))
 	for i, t := range b.Tasks {
 		places[t.ID] = i
@@ -179,7 +183,7 @@ func (d *Dedupe) rewire(b *task.Batch, instead map[task.ID]task.ID) (Deduped, er
 	var problems task.Problems
 	for _, cycle := range graph.Cycles(shown) {
 		first := b.Tasks[cycle[0]].ID
-		place := slices.IndexFunc(d.batch.Tasks, func(t *task.Task) bool { return t.ID == first })
+		place := slices.IndexFunc(d.create.Batch.Tasks, func(t *task.Task) bool { return t.ID == first })
 		problems = append(problems, task.Problem{
 			Path:    fmt.Sprintf("tasks[%d].dependencies", place),
 			Message: "cycle " + task.CycleText(b.Tasks, cycle) + ", with duplicates replaced by what they duplicate",

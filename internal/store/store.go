@@ -27,11 +27,14 @@ type Store interface {
 	// Close ends every connection.
 	Close() error
 
-	// Create stores b and everything in it but duplicates ([task.Task].Dedupe), and sets CreatedAt of its tasks; if all are
-	// duplicates, nothing. With a key (nil: none) that stands for an earlier create it stores nothing and returns what that
-	// one made, or ErrKeyReused. A create that fails leaves no key. The error is [task.Problems] if without the duplicates
-	// tasks would wait for each other in a circle.
-	Create(ctx context.Context, b *task.Batch, key *Idempotency) (Created, error)
+	// Create stores batches and everything in them but duplicates ([task.Task].Dedupe), and sets CreatedAt of their tasks; of a
+	// batch of duplicates alone, nothing. It answers each create in its place. One with a key that stands for an earlier one, be
+	// it of the same call, stores nothing and is answered with the batch that there is, or ErrKeyReused. An error means that
+	// nothing is stored, nor any key.
+	//
+	// A create whose tasks have Dedupe comes alone. The error is [task.Problems] if without the duplicates tasks would wait for
+	// each other in a circle.
+	Create(ctx context.Context, creates []Create) ([]Created, error)
 	// Settle applies outcomes in their order and answers each in its own place. One task may have several.
 	Settle(ctx context.Context, outcomes []task.Outcome) (Settled, error)
 
@@ -82,6 +85,8 @@ type Store interface {
 	// ToStop lists the tasks of a batch that have not ended, or answers ErrNotFound. They stand in the order of
 	// [StopOrder].
 	ToStop(ctx context.Context, batch task.ID) (*ToStop, error)
+	// Details returns everything about the tasks of a batch, in request order; none if there is no such batch.
+	Details(ctx context.Context, batch task.ID) ([]Detail, error)
 	// DAG returns the tasks of a batch in request order and the dependencies between them, or ErrNotFound.
 	DAG(ctx context.Context, batch task.ID) (*DAG, error)
 	// Explain returns what decides whether a task may start, or ErrNotFound.

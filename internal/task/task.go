@@ -3,6 +3,7 @@ package task
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -49,6 +50,11 @@ type Batch struct {
 	Tasks []*Task
 }
 
+// Dedupes reports whether some of the tasks may be duplicates.
+func (b *Batch) Dedupes() bool {
+	return slices.ContainsFunc(b.Tasks, func(t *Task) bool { return len(t.Dedupe) > 0 })
+}
+
 // Task holds the facts of a task: what its client sent. What changes while it runs is its [State].
 type Task struct {
 	ID      ID
@@ -77,6 +83,17 @@ type Task struct {
 	// Dedupe: the task is not created if one of these matches a task that is there. It matters only then, and is not kept.
 	Dedupe    []Matcher
 	CreatedAt time.Time
+}
+
+// Size is the bytes of metadata and bodies, which are as long as the client likes.
+func (t *Task) Size() int {
+	n := len(t.Metadata)
+	for trigger := TriggerStart; trigger <= TriggerFailure; trigger++ {
+		for _, a := range t.Actions(trigger) {
+			n += len(a.Body)
+		}
+	}
+	return n
 }
 
 // Dependency says that a task waits for its parent.

@@ -47,6 +47,14 @@ func Instrument(s store.Store, registry prometheus.Registerer) store.Store {
 			Name: "settle_duration_seconds", Help: "Duration of a transaction that settles outcomes.",
 			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 14),
 		}),
+		createSize: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "create_batch_size", Help: "Batches that shared a transaction.",
+			Buckets: prometheus.ExponentialBuckets(1, 2, 11),
+		}),
+		createDuration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "create_duration_seconds", Help: "Duration of a transaction that creates batches.",
+			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 14),
+		}),
 		removedBatches: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "batches_removed_total", Help: "Batches that are gone because they were old.",
 		}),
@@ -59,7 +67,7 @@ func Instrument(s store.Store, registry prometheus.Registerer) store.Store {
 		}),
 	}
 	registry.MustRegister(i.created, i.completed, i.transitions, i.blocked, i.propagations, i.loop, i.admissions,
-		i.settleSize, i.settleDuration, i.removedBatches, i.removedTasks, i.removal)
+		i.settleSize, i.settleDuration, i.createSize, i.createDuration, i.removedBatches, i.removedTasks, i.removal)
 	return i
 }
 
@@ -71,18 +79,24 @@ type instrumented struct {
 	propagations               *prometheus.CounterVec
 	loop, admissions           prometheus.Histogram
 	settleSize, settleDuration prometheus.Histogram
+	createSize, createDuration prometheus.Histogram
 
 	removedBatches, removedTasks prometheus.Counter
 	removal                      prometheus.Histogram
 }
 
 // Create is as in store.Store.
-func (i *instrumented) Create(ctx context.Context, b *task.Batch, key *store.Idempotency) (store.Created, error) {
-	created, err := i.Store.Create(ctx, b, key)
-	i.created.Add(float64(len(created.States))) // none of a replay
-	for k := range created.States {
-		if s := &created.States[k]; s.Status.Terminal() { // a parent of it had failed before
-			i.moved(store.Transition{From: task.Waiting, To: s.Status, Kind: s.Kind}, 1)
+func (i *instrumented) Create(ctx context.Context, creates []store.Create) ([]store.Created, error) {
+	begun := time.Now()
+	created, err := i.Store.Create(ctx, creates)
+	i.createDuration.Observe(time.Since(begun).Seconds())
+	i.createSize.Observe(float64(len(creates)))
+	for _, c := range created {
+		i.created.Add(float64(len(c.States))) // none of a replay
+		for k := range c.States {
+			if s := &c.States[k]; s.Status.Terminal() { // a parent of it had failed before
+				i.moved(store.Transition{From: task.Waiting, To: s.Status, Kind: s.Kind}, 1)
+			}
 		}
 	}
 	return created, err

@@ -23,11 +23,14 @@ type fakeStore struct {
 	err     error
 }
 
-func (f *fakeStore) Create(_ context.Context, b *task.Batch, key *store.Idempotency) (store.Created, error) {
-	if key != nil {
-		return store.Created{Replayed: true, Tasks: make([]store.Detail, len(b.Tasks))}, f.err
+func (f *fakeStore) Create(_ context.Context, creates []store.Create) ([]store.Created, error) {
+	created := make([]store.Created, len(creates))
+	for i, c := range creates {
+		if created[i].Replayed = c.Key != nil; c.Key == nil {
+			created[i].States = make([]task.State, len(c.Batch.Tasks))
+		}
 	}
-	return store.Created{States: make([]task.State, len(b.Tasks))}, f.err
+	return created, f.err
 }
 
 func (f *fakeStore) Settle(context.Context, []task.Outcome) (store.Settled, error) {
@@ -57,10 +60,9 @@ func TestMetricsOfTheOriginal(t *testing.T) {
 		},
 	}
 	s := telemetry.Instrument(fake, registry)
-	for _, key := range []*store.Idempotency{nil, {Key: "a replay"}} {
-		if _, err := s.Create(t.Context(), &task.Batch{Tasks: make([]*task.Task, 7)}, key); err != nil {
-			t.Fatal(err)
-		}
+	batch := &task.Batch{Tasks: make([]*task.Task, 7)}
+	if _, err := s.Create(t.Context(), []store.Create{{Batch: batch}, {Batch: batch, Key: &store.Idempotency{Key: "a replay"}}}); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := s.Settle(t.Context(), nil); err != nil {
 		t.Fatal(err)

@@ -18,41 +18,32 @@ const (
 )
 
 // Create is as in store.Store.
-func (s *Store) Create(ctx context.Context, b *task.Batch, key *store.Idempotency) (store.Created, error) {
-	var created store.Created
-	if err := s.registerLookups(ctx, b); err != nil {
-		return created, fmt.Errorf("create batch: %w", err)
+func (s *Store) Create(ctx context.Context, creates []store.Create) ([]store.Created, error) {
+	var created []store.Created
+	if err := s.registerLookups(ctx, creates); err != nil {
+		return nil, fmt.Errorf("create batches: %w", err)
 	}
 	err := s.runOn(ctx, s.pool, func(ctx context.Context, t *tx) error {
-		taken := t.takeKey(key, b.ID)
+		keys := t.takeKeys(creates)
 		tallied := store.Tallied{}
-		t.tallied("tallied_kinds", store.Kinds(b), tallied)
+		t.tallied("tallied_kinds", store.Kinds(creates), tallied)
 		t.clock()
 		if err := t.flush(ctx); err != nil {
 			return err
 		}
-		if !*taken {
-			var err error
-			if created, err = t.replay(ctx, key); err != nil {
-				return err
-			}
+		if created = store.Replay(creates, keys); !store.AnyFresh(created) {
 			return errNothing
 		}
-		b, parents, err := t.dedupe(ctx, b)
+		creates, parents, err := t.dedupe(ctx, creates)
 		if err != nil {
 			return err
 		}
-		if created = (store.Created{Batch: b.ID, Kept: b.Tasks}); len(b.Tasks) == 0 {
+		plan := store.PlanCreate(creates, created, store.CreateParams{Now: t.now, Tallied: tallied, Parents: parents})
+		if len(plan.Tasks) == 0 {
 			return nil
 		}
-		plan := store.PlanCreate(b, store.CreateParams{Now: t.now, Tallied: tallied, Parents: parents})
-		created.Finish(&plan, parents)
-		t.exec("insert_batch", b.ID, b.Requester, t.now, b.Scope, string(b.Metadata), actionsJSON(b.OnComplete), key.Name())
-		if plan.Awaited > 0 {
-			t.exec("insert_progress", b.ID, plan.Awaited)
-		}
-		t.exec("insert_kinds", b.ID, plan.Kinds)
-		if err := t.insertRows(ctx, b, &plan); err != nil {
+		t.insertBatches(&plan)
+		if err := t.insertRows(ctx, &plan); err != nil {
 			return err
 		}
 		t.insertShapes(plan.Shapes)
@@ -66,16 +57,40 @@ func (s *Store) Create(ctx context.Context, b *task.Batch, key *store.Idempotenc
 		return nil
 	})
 	if err != nil {
-		return store.Created{}, fmt.Errorf("create batch: %w", err)
+		return nil, fmt.Errorf("create batches: %w", err)
 	}
 	return created, nil
 }
 
+func (t *tx) insertBatches(plan *store.CreatePlan) {
+	n := len(plan.Batches)
+	ids, requesters, scopes := make(uuids, n), make([]string, n), make([]string, n)
+	metadata, actions, keys := make([]string, n), make([]*string, n), make([]*string, n)
+	for i, c := range plan.Batches {
+		b := c.Batch
+		ids[i], requesters[i], scopes[i] = b.ID, b.Requester, b.Scope
+		metadata[i], actions[i], keys[i] = string(b.Metadata), actionsJSON(b.OnComplete), c.Key.Name()
+	}
+	t.exec("insert_batches", t.now, ids, requesters, scopes, metadata, actions, keys)
+	if n := len(plan.Awaited); n > 0 {
+		ids, remaining := make(uuids, n), make([]int32, n)
+		for i, a := range plan.Awaited {
+			ids[i], remaining[i] = a.Batch, int32(a.Tasks)
+		}
+		t.exec("insert_progress", ids, remaining)
+	}
+	ids, kinds := make(uuids, len(plan.Kinds)), make([]string, len(plan.Kinds))
+	for i, k := range plan.Kinds {
+		ids[i], kinds[i] = k.Batch, k.Kind
+	}
+	t.exec("insert_kinds", ids, kinds)
+}
+
 // insertRows queues the rows of the tasks and sends all but the last chunk.
-func (t *tx) insertRows(ctx context.Context, b *task.Batch, plan *store.CreatePlan) error {
-	for tasks, states := b.Tasks, plan.States; len(tasks) > 0; {
+func (t *tx) insertRows(ctx context.Context, plan *store.CreatePlan) error {
+	for tasks, states := plan.Tasks, plan.States; len(tasks) > 0; {
 		n := chunk(tasks)
-		t.insertTasks(b.ID, tasks[:n])
+		t.insertTasks(tasks[:n])
 		t.insertStates(states[:n])
 		if tasks, states = tasks[n:], states[n:]; len(tasks) == 0 {
 			break
@@ -94,12 +109,7 @@ func (t *tx) insertRows(ctx context.Context, b *task.Batch, plan *store.CreatePl
 func chunk(tasks []*task.Task) int {
 	bytes := 0
 	for i, t := range tasks {
-		bytes += len(t.Metadata)
-		for trigger := task.TriggerStart; trigger <= task.TriggerFailure; trigger++ {
-			for _, a := range t.Actions(trigger) {
-				bytes += len(a.Body)
-			}
-		}
+		bytes += t.Size()
 		if i+1 == createChunk || bytes > createChunkBytes {
 			return i + 1
 		}
@@ -107,21 +117,22 @@ func chunk(tasks []*task.Task) int {
 	return len(tasks)
 }
 
-func (t *tx) insertTasks(batch task.ID, tasks []*task.Task) {
+func (t *tx) insertTasks(tasks []*task.Task) {
 	n := len(tasks)
-	ids := make(uuids, n)
+	ids, batches := make(uuids, n), make(uuids, n)
 	localIDs, names, kinds, hosts := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	priorities, expected, barriers := make([]int16, n), make([]*int64, n), make([]bool, n)
 	metadata, starts := make([]string, n), make([]string, n)
 	rules, successes, failures := make([]*string, n), make([]*string, n), make([]*string, n)
 	for i, k := range tasks {
-		ids[i], localIDs[i], names[i], kinds[i], hosts[i] = k.ID, k.LocalID, k.Name, k.Kind, store.Host(k.OnStart)
+		ids[i], batches[i] = k.ID, k.BatchID
+		localIDs[i], names[i], kinds[i], hosts[i] = k.LocalID, k.Name, k.Kind, store.Host(k.OnStart)
 		priorities[i], expected[i], barriers[i] = int16(k.Priority), k.ExpectedCount, k.DeadEndBarrier
 		metadata[i], starts[i] = string(k.Metadata), string(task.MarshalActions([]task.Action{k.OnStart}))
 		rules[i] = rulesJSON(k.Rules)
 		successes[i], failures[i] = actionsJSON(k.OnSuccess), actionsJSON(k.OnFailure)
 	}
-	t.exec("insert_tasks", batch, t.now, ids, localIDs, names, kinds, hosts, priorities, expected, barriers,
+	t.exec("insert_tasks", t.now, ids, batches, localIDs, names, kinds, hosts, priorities, expected, barriers,
 		metadata, rules, starts, successes, failures)
 }
 

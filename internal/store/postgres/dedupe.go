@@ -10,34 +10,34 @@ import (
 	"taskrunner/internal/task"
 )
 
-// dedupe takes the duplicates out of b, and locks the tasks of other batches on which the rest depends.
-func (t *tx) dedupe(ctx context.Context, b *task.Batch) (*task.Batch, map[task.ID]task.State, error) {
+// dedupe takes the duplicates out of creates, and locks the tasks of other batches on which the rest depends.
+func (t *tx) dedupe(ctx context.Context, creates []store.Create) ([]store.Create, map[task.ID]task.State, error) {
 	for {
-		d := store.NewDedupe(b)
+		d := store.NewDedupe(creates)
 		if d == nil {
-			return b, nil, nil
+			return creates, nil, nil
 		}
 		if err := t.findDuplicates(ctx, d); err != nil {
 			return nil, nil, err
 		}
 		left, err := d.Decide()
 		if err != nil || len(left.Parents) == 0 {
-			return left.Batch, nil, err
+			return left.Creates, nil, err
 		}
 		parents := map[task.ID]task.State{}
 		t.lockStates(left.Parents, func(s task.State) { parents[s.ID] = s })
 		t.clock()
 		if err := t.flush(ctx); err != nil || len(parents) == len(left.Parents) {
-			return left.Batch, parents, err
+			return left.Creates, parents, err
 		}
 		// Retention has deleted some that were found.
 	}
 }
 
-// registerLookups makes the shapes known by which duplicates of b are looked for, so that the pump learns them, whatever
+// registerLookups makes the shapes known by which duplicates are looked for, so that the pump learns them, whatever
 // becomes of the create.
-func (s *Store) registerLookups(ctx context.Context, b *task.Batch) error {
-	d := store.NewDedupe(b)
+func (s *Store) registerLookups(ctx context.Context, creates []store.Create) error {
+	d := store.NewDedupe(creates)
 	if d == nil {
 		return nil
 	}

@@ -11,56 +11,64 @@ import (
 	"taskrunner/internal/task"
 )
 
-// takeKey queues the taking of key for batch, before any other lock is waited for. The answer is whether the batch is to
-// be created; it holds once the statement has run. No key is always free.
-func (t *tx) takeKey(key *store.Idempotency, batch task.ID) *bool {
-	taken := new(key == nil)
-	if key != nil {
-		args := []any{key.Key, key.Digest[:], batch, t.s.skew(), store.KeyLife}
-		t.rows("take_key", args, func(rows pgx.Rows) error { return rows.Scan(taken) })
+// takeKeys queues the taking of the keys of creates, before any other lock is waited for. The answer is what they stand
+// for then, once the statements have run.
+func (t *tx) takeKeys(creates []store.Create) map[string]store.StoredKey {
+	keyed := store.Keyed(creates)
+	n := len(keyed)
+	if n == 0 {
+		return nil
 	}
-	return taken
+	keys, digests, batches := make([]string, n), make([][]byte, n), make(uuids, n)
+	for i, c := range keyed {
+		keys[i], digests[i], batches[i] = c.Key.Key, c.Key.Digest[:], c.Batch.ID
+	}
+	t.exec("take_keys", keys, digests, batches, t.s.skew(), store.KeyLife)
+	stored := make(map[string]store.StoredKey, n)
+	t.rows("keys", []any{keys}, func(rows pgx.Rows) error {
+		var key string
+		var k store.StoredKey
+		err := rows.Scan(&key, &k.Digest, (*[16]byte)(&k.Batch))
+		stored[key] = k
+		return err
+	})
+	return stored
 }
 
-// replay reads what the create made that has taken key. The transaction holds the lock on the key.
-func (t *tx) replay(ctx context.Context, key *store.Idempotency) (store.Created, error) {
-	var found store.StoredKey
-	t.row("key", []any{key.Key}, func(row pgx.Row) error { return row.Scan(&found.Digest, (*[16]byte)(&found.Batch)) })
-	if err := t.flush(ctx); err != nil {
-		return store.Created{}, err
-	}
-	created, err := found.Replay(key)
-	if err != nil {
-		return store.Created{}, err
-	}
+// Details is as in store.Store.
+func (s *Store) Details(ctx context.Context, batch task.ID) ([]store.Detail, error) {
+	var tasks []store.Detail
 	var related store.Related
-	batch := []any{created.Batch}
-	t.rows("batch_tasks", batch, func(rows pgx.Rows) error {
-		d, err := scanDetail(rows)
-		created.Tasks = append(created.Tasks, d)
-		return err
+	args := []any{batch}
+	err := s.read(ctx, func(t *tx) {
+		t.exec("open_list")
+		t.rows("batch_tasks", args, func(rows pgx.Rows) error {
+			d, err := scanDetail(rows)
+			tasks = append(tasks, d)
+			return err
+		})
+		t.rows("batch_parents", args, func(rows pgx.Rows) error {
+			var p store.RelatedParent
+			var status int16
+			err := rows.Scan((*[16]byte)(&p.Child), (*[16]byte)(&p.Parent), &p.RequiresSuccess, &status)
+			p.Status = task.Status(status)
+			related.Parents = append(related.Parents, p)
+			return err
+		})
+		t.rows("batch_deliveries", args, func(rows pgx.Rows) error {
+			var d store.RelatedDelivery
+			var scan deliveryScan
+			err := rows.Scan(append([]any{(*[16]byte)(&d.Task)}, scan.into()...)...)
+			d.DeliveryRecord = scan.get()
+			related.Deliveries = append(related.Deliveries, d)
+			return err
+		})
 	})
-	t.rows("batch_parents", batch, func(rows pgx.Rows) error {
-		var p store.RelatedParent
-		var status int16
-		err := rows.Scan((*[16]byte)(&p.Child), (*[16]byte)(&p.Parent), &p.RequiresSuccess, &status)
-		p.Status = task.Status(status)
-		related.Parents = append(related.Parents, p)
-		return err
-	})
-	t.rows("batch_deliveries", batch, func(rows pgx.Rows) error {
-		var d store.RelatedDelivery
-		var scan deliveryScan
-		err := rows.Scan(append([]any{(*[16]byte)(&d.Task)}, scan.into()...)...)
-		d.DeliveryRecord = scan.get()
-		related.Deliveries = append(related.Deliveries, d)
-		return err
-	})
-	if err := t.flush(ctx); err != nil {
-		return store.Created{}, err
+	if err != nil {
+		return nil, fmt.Errorf("read batch: %w", err)
 	}
-	related.AddTo(created.Tasks)
-	return created, nil
+	related.AddTo(tasks)
+	return tasks, nil
 }
 
 // scanDetail reads the facts and the state of a task.

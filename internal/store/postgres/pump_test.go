@@ -33,7 +33,7 @@ func createTasks(t *testing.T, s *Store, n int, rules ...task.Rule) []*task.Task
 			OnStart: task.Action{URL: "http://a.test/run", Verb: "Post"}, Rules: rules,
 		})
 	}
-	if _, err := s.Create(t.Context(), b, nil); err != nil {
+	if _, err := s.Create(t.Context(), []store.Create{{Batch: b}}); err != nil {
 		t.Fatal(err)
 	}
 	return b.Tasks

@@ -53,7 +53,7 @@ func benchmarkLife(b *testing.B, rules bool) {
 			}
 		}
 		timed("create", func() {
-			if _, err := s.Create(ctx, batch, nil); err != nil {
+			if _, err := s.Create(ctx, []store.Create{{Batch: batch}}); err != nil {
 				b.Fatal(err)
 			}
 		})

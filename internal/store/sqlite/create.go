@@ -10,31 +10,27 @@ import (
 )
 
 // Create is as in store.Store.
-func (s *Store) Create(ctx context.Context, b *task.Batch, key *store.Idempotency) (store.Created, error) {
-	var created store.Created
+func (s *Store) Create(ctx context.Context, creates []store.Create) ([]store.Created, error) {
+	var created []store.Created
 	err := s.write(ctx, func(t *tx) error {
-		if key != nil && !t.takeKey(key, b.ID) {
-			var err error
-			created, err = t.replay(key)
-			return err
+		keys := t.takeKeys(creates)
+		if t.err != nil {
+			return t.err
 		}
-		tallied := t.tallied(store.Kinds(b))
-		b, parents, err := t.dedupe(b)
+		if created = store.Replay(creates, keys); !store.AnyFresh(created) {
+			return nil
+		}
+		tallied := t.tallied(store.Kinds(creates))
+		creates, parents, err := t.dedupe(creates)
 		if err != nil {
 			return err
 		}
-		if created = (store.Created{Batch: b.ID, Kept: b.Tasks}); len(b.Tasks) == 0 {
-			return t.err
-		}
-		plan := store.PlanCreate(b, store.CreateParams{Now: t.now, Tallied: tallied, Parents: parents})
-		created.Finish(&plan, parents)
-		batch, now := b.ID.String(), micros(t.now)
-		t.exec("insert_batch", batch, b.Requester, now, b.Scope, string(b.Metadata), actionsJSON(b.OnComplete), maybe(key.Name()))
-		if plan.Awaited > 0 {
-			t.exec("insert_progress", batch, int64(plan.Awaited))
-		}
-		t.put("insert_kinds", givenTexts(plan.Kinds), batch)
-		t.put("insert_tasks", rowsOf(b.Tasks, givenTask), batch, now)
+		plan := store.PlanCreate(creates, created, store.CreateParams{Now: t.now, Tallied: tallied, Parents: parents})
+		now := micros(t.now)
+		t.put("insert_batches", rowsOf(plan.Batches, givenBatch), now)
+		t.put("insert_progress", rowsOf(plan.Awaited, givenAwaited))
+		t.put("insert_kinds", rowsOf(plan.Kinds, givenKind))
+		t.put("insert_tasks", rowsOf(plan.Tasks, givenTask), now)
 		t.put("insert_states", rowsOf(plan.States, givenState))
 		t.put("insert_links", rowsOf(plan.Links, givenLink))
 		t.put("insert_shapes", rowsOf(plan.Shapes, givenShape))
@@ -44,14 +40,27 @@ func (s *Store) Create(ctx context.Context, b *task.Batch, key *store.Idempotenc
 		return t.err
 	})
 	if err != nil {
-		return store.Created{}, fmt.Errorf("create batch: %w", err)
+		return nil, fmt.Errorf("create batches: %w", err)
 	}
 	return created, nil
 }
 
+func givenBatch(c *store.Create, to []driver.Value) []driver.Value {
+	b := c.Batch
+	return append(to, b.ID.String(), b.Requester, b.Scope, string(b.Metadata), actionsJSON(b.OnComplete), maybe(c.Key.Name()))
+}
+
+func givenAwaited(a *store.Awaited, to []driver.Value) []driver.Value {
+	return append(to, a.Batch.String(), int64(a.Tasks))
+}
+
+func givenKind(k *store.BatchKind, to []driver.Value) []driver.Value {
+	return append(to, k.Batch.String(), k.Kind)
+}
+
 func givenTask(item **task.Task, to []driver.Value) []driver.Value {
 	t := *item
-	return append(to, t.ID.String(), t.LocalID, t.Name, t.Kind, store.Host(t.OnStart), int64(t.Priority),
+	return append(to, t.ID.String(), t.BatchID.String(), t.LocalID, t.Name, t.Kind, store.Host(t.OnStart), int64(t.Priority),
 		maybe(t.ExpectedCount), flag(t.DeadEndBarrier), string(t.Metadata), rulesJSON(t.Rules),
 		actionsJSON([]task.Action{t.OnStart}), actionsJSON(t.OnSuccess), actionsJSON(t.OnFailure))
 }

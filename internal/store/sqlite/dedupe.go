@@ -5,11 +5,11 @@ import (
 	"taskrunner/internal/task"
 )
 
-// dedupe takes the duplicates out of b, and reads the tasks of other batches on which the rest depends.
-func (t *tx) dedupe(b *task.Batch) (*task.Batch, map[task.ID]task.State, error) {
-	d := store.NewDedupe(b)
+// dedupe takes the duplicates out of creates, and reads the tasks of other batches on which the rest depends.
+func (t *tx) dedupe(creates []store.Create) ([]store.Create, map[task.ID]task.State, error) {
+	d := store.NewDedupe(creates)
 	if d == nil {
-		return b, nil, nil
+		return creates, nil, nil
 	}
 	t.findDuplicates(d)
 	if t.err != nil {
@@ -21,7 +21,7 @@ func (t *tx) dedupe(b *task.Batch) (*task.Batch, map[task.ID]task.State, error) 
 	}
 	parents := map[task.ID]task.State{}
 	t.lockStates(left.Parents, func(s task.State) { parents[s.ID] = s })
-	return left.Batch, parents, t.err
+	return left.Creates, parents, t.err
 }
 
 func (t *tx) findDuplicates(d *store.Dedupe) {

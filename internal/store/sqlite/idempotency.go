@@ -2,56 +2,63 @@ package sqlite
 
 import (
 	"context"
+	"database/sql/driver"
 	"fmt"
 
 	"taskrunner/internal/store"
 	"taskrunner/internal/task"
 )
 
-// takeKey takes key for batch, and reports whether that is to be created. It is not when there was an error.
-func (t *tx) takeKey(key *store.Idempotency, batch task.ID) bool {
-	taken := false
-	t.rows("take_key", func(*row) error {
-		taken = true
+// takeKeys takes the keys of creates. The answer is what they stand for then.
+func (t *tx) takeKeys(creates []store.Create) map[string]store.StoredKey {
+	keyed := rowsOf(store.Keyed(creates), givenKey)
+	if keyed.n == 0 {
 		return nil
-	}, key.Key, key.Digest[:], batch.String(), micros(t.now), micros(t.now.Add(-store.KeyLife)))
-	return taken && t.err == nil
+	}
+	t.put("take_keys", keyed, micros(t.now), micros(t.now.Add(-store.KeyLife)))
+	stored := make(map[string]store.StoredKey, keyed.n)
+	t.get("keys", keyed, func(r *row) error {
+		key, k := r.text(), store.StoredKey{}
+		k.Digest, _ = r.next().([]byte)
+		k.Batch = r.id()
+		stored[key] = k
+		return nil
+	})
+	return stored
 }
 
-// replay reads what the create made that has taken key.
-func (t *tx) replay(key *store.Idempotency) (store.Created, error) {
-	var found store.StoredKey
-	t.rows("key", func(r *row) error {
-		found.Digest, _ = r.next().([]byte)
-		found.Batch = r.id()
-		return nil
-	}, key.Key)
-	if t.err != nil {
-		return store.Created{}, t.err
-	}
-	created, err := found.Replay(key)
-	if err != nil {
-		return store.Created{}, err
-	}
+func givenKey(c *store.Create, to []driver.Value) []driver.Value {
+	return append(to, c.Key.Key, c.Batch.ID.String(), c.Key.Digest[:])
+}
+
+// Details is as in store.Store.
+func (s *Store) Details(ctx context.Context, batch task.ID) ([]store.Detail, error) {
+	var tasks []store.Detail
 	var related store.Related
-	batch := created.Batch.String()
-	t.rows("batch_tasks", func(r *row) error {
-		d, err := r.detail()
-		created.Tasks = append(created.Tasks, d)
-		return err
-	}, batch)
-	t.rows("batch_parents", func(r *row) error {
-		p := store.RelatedParent{Link: store.Link{Child: r.id(), Parent: r.id(), RequiresSuccess: r.bool()}}
-		p.Status = task.Status(r.int())
-		related.Parents = append(related.Parents, p)
-		return nil
-	}, batch)
-	t.rows("batch_deliveries", func(r *row) error {
-		related.Deliveries = append(related.Deliveries, store.RelatedDelivery{Task: r.id(), DeliveryRecord: r.delivery()})
-		return nil
-	}, batch)
-	related.AddTo(created.Tasks)
-	return created, t.err
+	err := s.read(ctx, func(t *tx) error {
+		id := batch.String()
+		t.rows("batch_tasks", func(r *row) error {
+			d, err := r.detail()
+			tasks = append(tasks, d)
+			return err
+		}, id)
+		t.rows("batch_parents", func(r *row) error {
+			p := store.RelatedParent{Link: store.Link{Child: r.id(), Parent: r.id(), RequiresSuccess: r.bool()}}
+			p.Status = task.Status(r.int())
+			related.Parents = append(related.Parents, p)
+			return nil
+		}, id)
+		t.rows("batch_deliveries", func(r *row) error {
+			related.Deliveries = append(related.Deliveries, store.RelatedDelivery{Task: r.id(), DeliveryRecord: r.delivery()})
+			return nil
+		}, id)
+		return t.err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read batch: %w", err)
+	}
+	related.AddTo(tasks)
+	return tasks, nil
 }
 
 // detail reads the columns of a task's facts and then of its state.

@@ -81,11 +81,11 @@ type harness struct {
 
 func (h *harness) create(b *task.Batch) []task.State {
 	h.t.Helper()
-	created, err := h.Create(h.t.Context(), b, nil)
+	created, err := h.Create(h.t.Context(), []store.Create{{Batch: b}})
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	return created.States
+	return created[0].States
 }
 
 func (h *harness) pump(want ...task.ID) store.Pumped {

@@ -142,14 +142,17 @@ func TestNothingIsLeftOfAnError(t *testing.T) {
 	h := &harness{open(t, filepath.Join(t.TempDir(), "x.db"), newClock()), t, newID()}
 	b := newBatch(2)
 	b.Tasks[1].Timeout, b.Tasks[1].Dependencies = time.Minute, []task.Dependency{{Parent: b.Tasks[0].ID}, {Parent: b.Tasks[0].ID}}
-	if _, err := h.Create(ctx, b, nil); err == nil {
+	if _, err := h.Create(ctx, []store.Create{{Batch: b}}); err == nil {
 		t.Fatal("a dependency that stands twice was taken")
+	}
+	insert := func(t *tx) {
+		t.put("insert_batches", rowsOf([]store.Create{{Batch: newBatch(1)}}, givenBatch), int64(0))
 	}
 	canceled, cancel := context.WithCancel(ctx)
 	err := h.write(canceled, func(t *tx) error {
-		t.exec("insert_batch", newID().String(), "", int64(0), "", "{}", nil, nil)
+		insert(t)
 		cancel()
-		t.exec("insert_batch", newID().String(), "", int64(0), "", "{}", nil, nil)
+		insert(t)
 		return t.err
 	})
 	if !errors.Is(err, context.Canceled) {
@@ -158,7 +161,7 @@ func TestNothingIsLeftOfAnError(t *testing.T) {
 	func() {
 		defer func() { _ = recover() }()
 		_ = h.write(ctx, func(t *tx) error {
-			t.exec("insert_batch", newID().String(), "", int64(0), "", "{}", nil, nil)
+			insert(t)
 			panic("in the middle")
 		})
 	}()
@@ -199,7 +202,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	limit("50")
 	b := newBatch(1000)
-	_, err := h.Create(t.Context(), b, nil)
+	_, err := h.Create(t.Context(), []store.Create{{Batch: b}})
 	if err == nil || !strings.Contains(err.Error(), "no space is left for "+h.path) {
 		t.Errorf("Create: %v", err)
 	}

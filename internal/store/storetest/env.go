@@ -38,10 +38,32 @@ func (e *env) createBatch(b *task.Batch) []task.State {
 	if err != nil {
 		e.Fatalf("Create: %v", err)
 	}
-	if created.Batch != b.ID || created.Replayed || created.Tasks != nil {
-		e.Errorf("Create without a key: batch %s, replayed %t, tasks %v", created.Batch, created.Replayed, created.Tasks)
+	if created.Batch != b.ID || created.Replayed {
+		e.Errorf("Create without a key: batch %s, replayed %t", created.Batch, created.Replayed)
 	}
 	return created.States
+}
+
+// Create is that of the store for a create that comes alone.
+func (e *env) Create(ctx context.Context, b *task.Batch, key *store.Idempotency) (store.Created, error) {
+	return create(ctx, e.Store, b, key)
+}
+
+func create(ctx context.Context, s store.Store, b *task.Batch, key *store.Idempotency) (store.Created, error) {
+	created, err := s.Create(ctx, []store.Create{{Batch: b, Key: key}})
+	if err != nil {
+		return store.Created{}, err
+	}
+	return created[0], created[0].Err
+}
+
+func (e *env) details(batch task.ID) []store.Detail {
+	e.Helper()
+	tasks, err := e.Details(e.ctx, batch)
+	if err != nil {
+		e.Fatalf("Details: %v", err)
+	}
+	return tasks
 }
 
 // settleAll is Settle whose refusals the caller looks at.

@@ -308,7 +308,20 @@ func (s *simulation) timePasses() {
 	s.pumpAll()
 }
 
+// createSome creates up to three batches in one transaction.
 func (s *simulation) createSome() {
+	var creates []store.Create
+	for range s.draw("batches", 1, 3) {
+		creates = append(creates, store.Create{Batch: s.batch()})
+	}
+	s.wantCreated(creates, s.createGroup(creates...))
+	for _, c := range creates {
+		s.m.add(c.Batch.Tasks)
+	}
+	s.caughtUp = false
+}
+
+func (s *simulation) batch() *task.Batch {
 	var tasks []*task.Task
 	for range s.draw("tasks", 1, 6) {
 		t := newTask(kind(s.kind()), priority(s.draw("priority", -1, 1)), host([]string{hostA, hostB}[s.draw("host", 0, 1)]),
@@ -327,9 +340,7 @@ func (s *simulation) createSome() {
 		b = telling(tasks)
 		s.untold[b.ID] = b
 	}
-	s.createBatch(b)
-	s.m.add(tasks)
-	s.caughtUp = false
+	return b
 }
 
 // rules gives t some more.

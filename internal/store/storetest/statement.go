@@ -1,13 +1,16 @@
 package storetest
 
 import (
+	"fmt"
 	"testing"
 
+	"taskrunner/internal/store"
 	"taskrunner/internal/task"
 )
 
 var statementTests = []conformance{
 	{"their number does not depend on the number of tasks", testStatements},
+	{"nor on the number of batches that share a transaction", testGroupStatements},
 }
 
 // Statements is implemented by stores for which each statement is a message to the database, and counts them.
@@ -54,4 +57,29 @@ func testStatements(t *testing.T, e *env) {
 		}
 	}
 	t.Logf("statements for %v: %v", steps, large)
+}
+
+func testGroupStatements(t *testing.T, e *env) {
+	s, ok := e.Store.(Statements)
+	if !ok {
+		return
+	}
+	e.wantFresh(batchOf(newTask()), keyed("known", "body"))
+	of := func(n int) int64 {
+		var creates []store.Create
+		for i := range n {
+			root := newTask(kind(fmt.Sprint("kind ", i)), limit(i+1, "v"), metadata(`{"v":0}`))
+			child := newTask(after(root), endActions(1))
+			creates = append(creates,
+				store.Create{Batch: telling([]*task.Task{root, child}), Key: keyed(fmt.Sprint(n, " ", i), "body")},
+				store.Create{Batch: batchOf(newTask())},
+				store.Create{Batch: batchOf(newTask()), Key: keyed("known", "body")})
+		}
+		before := s.Statements()
+		e.createGroup(creates...)
+		return s.Statements() - before
+	}
+	if one, many := of(1), of(100); one != many || one == 0 {
+		t.Errorf("%d statements for 3 creates, %d for 300", one, many)
+	}
 }

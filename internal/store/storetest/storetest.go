@@ -49,6 +49,7 @@ func Run(t *testing.T, open Open) {
 		{"create", createTests},
 		{"dedupe", dedupeTests},
 		{"idempotency", idempotencyTests},
+		{"group", groupTests},
 		{"life", lifeTests},
 		{"history", historyTests},
 		{"settle", settleTests},

@@ -1,18 +1,20 @@
--- name: insert_batch
+-- name: insert_batches
 INSERT INTO batch (id, requester, created_at, scope, metadata, on_complete, key, alive_at)
-VALUES ($1, $2, $3, $4, $5::text::json, $6::text::json, $7, $3);
+SELECT u.id, u.requester, $1, u.scope, u.metadata::json, u.on_complete::json, u.key, $1
+FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
+  AS u(id, requester, scope, metadata, on_complete, key);
 
 -- name: insert_progress
-INSERT INTO batch_progress (batch_id, remaining) VALUES ($1, $2);
+INSERT INTO batch_progress (batch_id, remaining) SELECT * FROM unnest($1::uuid[], $2::integer[]);
 
 -- name: insert_kinds
-INSERT INTO batch_kind (kind, batch_id) SELECT k, $1 FROM unnest($2::text[]) AS k;
+INSERT INTO batch_kind (batch_id, kind) SELECT * FROM unnest($1::uuid[], $2::text[]);
 
 -- (In the select list unnest hands on row by row; in FROM it would first write each of the arrays down.)
 -- name: insert_tasks
-INSERT INTO task (batch_id, created_at, id, local_id, name, kind, host, priority, expected_count, dead_end_barrier,
+INSERT INTO task (created_at, id, batch_id, local_id, name, kind, host, priority, expected_count, dead_end_barrier,
                   metadata, rules, on_start, on_success, on_failure)
-SELECT $1, $2, unnest($3::uuid[]), unnest($4::text[]), unnest($5::text[]), unnest($6::text[]), unnest($7::text[]),
+SELECT $1, unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::text[]), unnest($5::text[]), unnest($6::text[]), unnest($7::text[]),
        unnest($8::smallint[]), unnest($9::bigint[]), unnest($10::boolean[]), unnest($11::text[])::json,
        unnest($12::text[])::json, unnest($13::text[])::json, unnest($14::text[])::json, unnest($15::text[])::json;
 

@@ -1,15 +1,18 @@
--- Takes a key that is free or older than $5. It waits for a create that has taken the same one and is under way. Where the
--- key is taken it gives no row, and the key is locked, so that nobody forgets it before it is read.
--- name: take_key
+-- Takes keys that are free or older than $5, for the first create with each. It waits for creates that have taken the same
+-- ones and are under way; in the order of the keys, so that no two wait for each other in a circle. A key that is taken is locked,
+-- so that nobody forgets it before it is read.
+-- name: take_keys
 INSERT INTO idempotency_key AS k (key, digest, batch_id, created_at)
-VALUES ($1, $2, $3, clock_timestamp() + $4::interval)
+SELECT DISTINCT ON (u.key) u.key, u.digest, u.batch_id, clock_timestamp() + $4::interval
+FROM unnest($1::text[], $2::bytea[], $3::uuid[]) WITH ORDINALITY AS u(key, digest, batch_id, n)
+ORDER BY u.key, u.n
 ON CONFLICT (key) DO UPDATE
 SET digest = excluded.digest, batch_id = excluded.batch_id, created_at = excluded.created_at
-WHERE k.created_at <= excluded.created_at - $5::interval
-RETURNING true;
+WHERE k.created_at <= excluded.created_at - $5::interval;
 
--- name: key
-SELECT digest, batch_id FROM idempotency_key WHERE key = $1;
+-- name: keys
+SELECT k.key, k.digest, k.batch_id
+FROM unnest($1::text[]) AS u(key) CROSS JOIN LATERAL (SELECT * FROM idempotency_key WHERE key = u.key OFFSET 0) k;
 
 -- The next three read a batch whole, along index task_batch. Each row of another table is looked up in a subquery of its
 -- own, as in changes.sql.
@@ -20,7 +23,7 @@ SELECT t.id, t.batch_id, t.local_id, t.name, t.kind, t.priority, t.expected_coun
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
        s.end_actions, s.tells_batch
 FROM task t CROSS JOIN LATERAL (SELECT * FROM task_state WHERE id = t.id OFFSET 0) s
-WHERE t.batch_id = $1 ORDER BY t.id;
+WHERE t.batch_id = (SELECT id FROM batch WHERE id = $1) ORDER BY t.id;
 
 -- name: batch_parents
 SELECT t.id, l.parent_id, l.requires_success, (SELECT status FROM task_state WHERE id = l.parent_id)

@@ -1,17 +1,18 @@
--- name: insert_batch
-INSERT INTO batch (id, requester, created_at, scope, metadata, on_complete, key, alive_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?3);
+-- name: insert_batches
+INSERT INTO batch (id, requester, created_at, scope, metadata, on_complete, key, alive_at)
+SELECT g.id, g.requester, ?1, g.scope, g.metadata, g.on_complete, g.key, ?1 FROM given_batch g;
 
 -- name: insert_progress
-INSERT INTO batch_progress (batch_id, remaining) VALUES (?1, ?2);
+INSERT INTO batch_progress (batch_id, remaining) SELECT g.batch_id, g.remaining FROM given_progress g;
 
 -- name: insert_kinds
-INSERT INTO batch_kind (kind, batch_id) SELECT g.id, ?1 FROM given_id g;
+INSERT INTO batch_kind (batch_id, kind) SELECT g.batch_id, g.kind FROM given_kind g;
 
 -- name: insert_tasks
 INSERT INTO task (id, batch_id, local_id, name, kind, host, priority, expected_count, dead_end_barrier,
                   metadata, rules, on_start, on_success, on_failure, created_at)
-SELECT g.id, ?1, g.local_id, g.name, g.kind, g.host, g.priority, g.expected_count, g.dead_end_barrier,
-       g.metadata, g.rules, g.on_start, g.on_success, g.on_failure, ?2
+SELECT g.id, g.batch_id, g.local_id, g.name, g.kind, g.host, g.priority, g.expected_count, g.dead_end_barrier,
+       g.metadata, g.rules, g.on_start, g.on_success, g.on_failure, ?1
 FROM given_task g;
 
 -- name: insert_states

@@ -2,7 +2,11 @@
 -- before each of them. See given.go.
 -- name: given
 CREATE VIRTUAL TABLE temp.given_id USING given(id);
-CREATE VIRTUAL TABLE temp.given_task USING given(id, local_id, name, kind, host, priority, expected_count,
+CREATE VIRTUAL TABLE temp.given_batch USING given(id, requester, scope, metadata, on_complete, key);
+CREATE VIRTUAL TABLE temp.given_key USING given(key, batch_id, digest);
+CREATE VIRTUAL TABLE temp.given_progress USING given(batch_id, remaining);
+CREATE VIRTUAL TABLE temp.given_kind USING given(batch_id, kind);
+CREATE VIRTUAL TABLE temp.given_task USING given(id, batch_id, local_id, name, kind, host, priority, expected_count,
     dead_end_barrier, metadata, rules, on_start, on_success, on_failure);
 CREATE VIRTUAL TABLE temp.given_state USING given(id, status, unmet, success, failures, attempt, start_failures,
     start_status, start_error, claimed_at, started_at, ended_at, last_updated, failure_reason, kind, timeout,

@@ -1,13 +1,13 @@
--- Takes a key that is free or not younger than ?5. Where it is taken it gives no row.
--- name: take_key
-INSERT INTO idempotency_key AS k (key, digest, batch_id, created_at) VALUES (?1, ?2, ?3, ?4)
+-- Takes keys that are free or not younger than ?2, for the first create with each.
+-- name: take_keys
+INSERT INTO idempotency_key AS k (key, digest, batch_id, created_at)
+SELECT g.key, g.digest, g.batch_id, ?1 FROM given_key g WHERE true
 ON CONFLICT (key) DO UPDATE
 SET digest = excluded.digest, batch_id = excluded.batch_id, created_at = excluded.created_at
-WHERE k.created_at <= ?5
-RETURNING true;
+WHERE k.created_at <= ?2;
 
--- name: key
-SELECT digest, batch_id FROM idempotency_key WHERE key = ?1;
+-- name: keys
+SELECT k.key, k.digest, k.batch_id FROM given_key g CROSS JOIN idempotency_key k ON k.key = g.key;
 
 -- The next three read a batch whole, along index task_batch.
 -- name: batch_tasks
@@ -16,7 +16,7 @@ SELECT t.id, t.batch_id, t.local_id, t.name, t.kind, t.priority, t.expected_coun
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
        s.end_actions, s.tells_batch
-FROM task t CROSS JOIN task_state s ON s.id = t.id WHERE t.batch_id = ?1 ORDER BY t.id;
+FROM task t CROSS JOIN task_state s ON s.id = t.id WHERE t.batch_id = (SELECT id FROM batch WHERE id = ?1) ORDER BY t.id;
 
 -- name: batch_parents
 SELECT l.child_id, l.parent_id, l.requires_success, s.status

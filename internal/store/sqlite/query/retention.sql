@@ -33,9 +33,9 @@ DELETE FROM batch WHERE id IN (SELECT id FROM given_id) AND alive_at <= ?1 RETUR
 -- name: insert_expired
 INSERT INTO expired (batch_id) SELECT g.id FROM given_id g;
 
--- Not a key that has another batch by now. The keys are given as ids, with their batches as local ids.
+-- Not a key that has another batch by now.
 -- name: delete_keys
-DELETE FROM idempotency_key WHERE (key, batch_id) IN (SELECT id, local_id FROM given_task);
+DELETE FROM idempotency_key WHERE (key, batch_id) IN (SELECT key, batch_id FROM given_key);
 
 -- name: delete_progress
 DELETE FROM batch_progress WHERE batch_id IN (SELECT id FROM given_id);
