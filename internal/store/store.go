@@ -145,7 +145,7 @@ type PumpParams struct {
 	// Room is how much dispatch can take now.
 	Room task.Room
 	// Fetch is how many ready tasks are looked at where Room is less; 0: as many as there is room for. Links bounds the
-	// dependencies folded; 0: 2 000. BatchDeltas bounds what batches are told of the ends of their tasks, in rows; 0: 10 000.
+	// dependencies folded; 0: DefaultLinks. BatchDeltas bounds what batches are told of the ends of their tasks, in rows; 0: 10 000.
 	Fetch, Links, BatchDeltas int
 }
 

@@ -39,7 +39,7 @@ func (t *Tick) FoldEvents(events []EventRow) {
 		switch {
 		case i+1 < len(events) && events[i+1].Seq == e.Seq:
 		case i+1 == len(events) && full && e.Child != nil:
-			t.Advance = append(t.Advance, EventCursor{e.Seq, e.Child.ID})
+			t.Advance = &EventCursor{e.Seq, e.Child.ID}
 		default:
 			t.Done = append(t.Done, e.Seq)
 		}

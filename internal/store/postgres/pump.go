@@ -295,12 +295,8 @@ func (t *tx) admit(ctx context.Context, tick *store.Tick, owner task.ID, learned
 	if len(tick.Done) > 0 {
 		t.exec("delete_events", tick.Done)
 	}
-	if n := len(tick.Advance); n > 0 {
-		seqs, after := make([]int64, n), make(uuids, n)
-		for i, a := range tick.Advance {
-			seqs[i], after[i] = a.Seq, a.After
-		}
-		t.exec("advance_events", seqs, after)
+	if a := tick.Advance; a != nil {
+		t.exec("advance_event", a.Seq, a.After)
 	}
 	return nil
 }

@@ -261,9 +261,9 @@ func (t *tx) admit(tick *store.Tick, owner task.ID, version *int64) error {
 	t.writePlaces(tick, owner)
 	t.writeGates(tick)
 	t.put("delete_events", givenNumbers(tick.Done))
-	t.put("advance_events", rowsOf(tick.Advance, func(e *store.EventCursor, to []driver.Value) []driver.Value {
-		return append(to, e.Seq, e.After.String())
-	}))
+	if a := tick.Advance; a != nil {
+		t.exec("advance_event", a.Seq, a.After.String())
+	}
 	return t.err
 }
 

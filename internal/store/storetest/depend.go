@@ -19,6 +19,7 @@ var dependencyTests = []conformance{
 	{"a big fan-out", func(t *testing.T, e *env) { testFanOut(t, e, size(2000), 0) }},
 	{"a big fan-out in chunks", func(t *testing.T, e *env) { testFanOut(t, e, size(5000), 700) }},
 	{"fan-outs that fill chunks exactly", testExactChunks},
+	{"a small fan-out beside big ones", testSmallFanOut},
 	{"a failed fan-out cascades to all", testFailedFanOut},
 	{"a paused child settles and resumes into Pending", testPausedChildSettles},
 	{"a paused child of a failed parent fails at once", testPausedChildFails},
@@ -199,6 +200,37 @@ func testExactChunks(_ *testing.T, e *env) {
 	e.run()
 	e.finish(task.Success, parents...)
 	e.sameTasks("claimed", claimIDs(e.claimWith(store.PumpParams{Owner: e.owner, Room: ample(), Links: 3})), append(children, join))
+}
+
+// One that is folded in several ticks lets those behind it have their turn after each.
+func testSmallFanOut(t *testing.T, e *env) {
+	const links, big = 10, 3
+	var parents, all, children []*task.Task
+	for range big {
+		parent := newTask()
+		own := newTasks(4*links, after(parent))
+		parents, children = append(parents, parent), append(children, own...)
+		all = append(append(all, parent), own...)
+	}
+	small := newTask()
+	child := newTask(after(small))
+	e.create(append(all, small, child)...)
+	e.run()
+	for _, parent := range append(parents, small) {
+		e.finish(task.Success, parent)
+	}
+	p := store.PumpParams{Owner: e.owner, Room: ample(), Links: links}
+	claimed := map[task.ID]bool{}
+	for range big + 1 {
+		for _, c := range e.pump(p).Claims {
+			claimed[c.ID] = true
+		}
+	}
+	if !claimed[child.ID] {
+		t.Errorf("%d were claimed in %d ticks, but not the child of one", len(claimed), big+1)
+	}
+	rest := slices.DeleteFunc(children, func(k *task.Task) bool { return claimed[k.ID] })
+	e.sameTasks("claimed", claimIDs(e.claimWith(p)), rest)
 }
 
 func testFailedFanOut(_ *testing.T, e *env) {

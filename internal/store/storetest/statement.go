@@ -50,10 +50,10 @@ func testStatements(t *testing.T, e *env) {
 		step(func() { e.tick(ample()) })
 		return counts
 	}
-	small, large := lifeOf(10), lifeOf(1000)
+	small, large := lifeOf(10), lifeOf(600)
 	for i, name := range steps {
 		if small[i] != large[i] || small[i] == 0 {
-			t.Errorf("%s: %d statements for 10 tasks, %d for 1000", name, small[i], large[i])
+			t.Errorf("%s: %d statements for 10 tasks, %d for 600", name, small[i], large[i])
 		}
 	}
 	t.Logf("statements for %v: %v", steps, large)

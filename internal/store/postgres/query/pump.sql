@@ -208,9 +208,8 @@ LEFT JOIN LATERAL (SELECT *, ctid, xmin AS version FROM task_state WHERE ctid = 
 -- name: delete_events
 DELETE FROM dep_event WHERE seq = ANY($1::bigint[]);
 
--- name: advance_events
-UPDATE dep_event e SET after_child = u.after_child
-FROM unnest($1::bigint[], $2::uuid[]) AS u(seq, after_child) WHERE e.seq = u.seq AND e.seq = ANY($1);
+-- name: advance_event
+UPDATE dep_event SET seq = DEFAULT, after_child = $2 WHERE seq = $1;
 
 -- name: insert_running
 INSERT INTO running (task_id, owner, gates, check_at)

@@ -24,7 +24,6 @@ CREATE VIRTUAL TABLE temp.given_delivery USING given(id, source_id, trigger, pla
 CREATE VIRTUAL TABLE temp.given_history USING given(task_id, at, cause, status);
 CREATE VIRTUAL TABLE temp.given_attempt USING given(delivery_id, state, next_at, status, error, at, took, answer);
 CREATE VIRTUAL TABLE temp.given_wake USING given(gate_id, lane, n);
-CREATE VIRTUAL TABLE temp.given_cursor USING given(seq, after_child);
 CREATE VIRTUAL TABLE temp.given_claim USING given(id, gates, check_at);
 CREATE VIRTUAL TABLE temp.given_ready USING given(host, rank, id);
 CREATE VIRTUAL TABLE temp.given_parked USING given(id, gate_id, lane, host, rank);

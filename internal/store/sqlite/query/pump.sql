@@ -140,8 +140,8 @@ WHERE w.place <= w.n;
 -- name: delete_events
 DELETE FROM dep_event WHERE seq IN (SELECT id FROM given_id);
 
--- name: advance_events
-UPDATE dep_event SET after_child = g.after_child FROM given_cursor g WHERE dep_event.seq = g.seq;
+-- name: advance_event
+UPDATE dep_event SET seq = (SELECT max(seq) + 1 FROM dep_event), after_child = ?2 WHERE seq = ?1;
 
 -- name: insert_running
 INSERT INTO running (task_id, owner, gates, check_at) SELECT g.id, ?1, g.gates, g.check_at FROM given_claim g;
