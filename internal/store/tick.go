@@ -122,6 +122,8 @@ type EventRow struct {
 	Succeeded       bool
 	Child           *task.State
 	RequiresSuccess bool
+	// Facts are those of a child that may start now, without OnFailure, if they came with it; nil: Missing asks for them.
+	Facts *Facts
 }
 
 // CompleteBatch is a batch whose last task has ended.

@@ -11,6 +11,7 @@ type child struct {
 	state  *task.State
 	n      int
 	failed task.ID // the first failed parent whose success is required; zero: none
+	facts  *Facts  // nil: not known yet
 }
 
 // endedChild has ended because of a parent, and has end actions to send.
@@ -30,7 +31,7 @@ func (t *Tick) FoldEvents(events []EventRow) {
 		if e.Child != nil {
 			c := children[e.Child.ID]
 			if c == nil {
-				c = &child{state: e.Child}
+				c = &child{state: e.Child, facts: e.Facts}
 				children[e.Child.ID] = c
 				ids = append(ids, e.Child.ID)
 			}
@@ -73,8 +74,10 @@ func (t *Tick) settleChild(c *child) {
 		return
 	case task.Pending:
 		t.Changes.tell(s, task.DependenciesMet, t.Now)
-		t.waiting[s.ID] = &waiting{state: s, from: freed}
-		t.missing = append(t.missing, s.ID)
+		t.waiting[s.ID] = &waiting{state: s, facts: c.facts, from: freed}
+		if c.facts == nil {
+			t.missing = append(t.missing, s.ID)
+		}
 	default:
 		t.Changes.tell(s, task.ParentFailed, t.Now)
 		t.Changes.ended(s)

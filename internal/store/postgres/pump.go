@@ -136,11 +136,22 @@ func (t *tx) foldBatches(limit int, into *[]store.CompleteBatch, told *int) {
 }
 
 func (t *tx) events(limit int, into *[]store.EventRow) {
+	var e store.EventRow
+	var f store.Facts
+	var known bool
+	var scan lockedScan
+	columns := append([]any{
+		&e.Seq, (*[16]byte)(&e.Parent), &e.Succeeded, &e.RequiresSuccess,
+		&known, &f.Priority, &f.Host, &f.Metadata, &f.Rules, &f.OnStart, &f.ExpectedCount,
+	}, scan.into()...)
 	t.rows("events", []any{limit}, func(rows pgx.Rows) error {
-		var e store.EventRow
-		var scan lockedScan
-		err := rows.Scan(append([]any{&e.Seq, (*[16]byte)(&e.Parent), &e.Succeeded, &e.RequiresSuccess}, scan.into()...)...)
-		e.Child = scan.maybe(t)
+		err := rows.Scan(columns...)
+		e.Child, e.Facts = scan.maybe(t), nil
+		if known {
+			facts := f
+			facts.ID, facts.Kind = e.Child.ID, e.Child.Kind
+			e.Facts = &facts
+		}
 		*into = append(*into, e)
 		return err
 	})

@@ -77,6 +77,77 @@ func TestBusyTickLearnsNothing(t *testing.T) {
 	do(t, conn, "rollback")
 }
 
+// createFamily creates a child and its parents, and has these claimed.
+func createFamily(t *testing.T, s *Store, p store.PumpParams, parents int) (ends []task.Outcome, child *task.Task) {
+	t.Helper()
+	b := &task.Batch{ID: uuid.Must(uuid.NewV7()), Metadata: []byte("{}")}
+	for range parents + 1 {
+		child = &task.Task{
+			ID: uuid.Must(uuid.NewV7()), BatchID: b.ID, Kind: "work", Timeout: time.Hour, Metadata: json.RawMessage("{}"),
+			OnStart: task.Action{URL: "http://a.test/run", Verb: "Post"},
+		}
+		b.Tasks = append(b.Tasks, child)
+	}
+	for _, parent := range b.Tasks[:parents] {
+		child.Dependencies = append(child.Dependencies, task.Dependency{Parent: parent.ID, RequiresSuccess: true})
+		ends = append(ends, task.Outcome{ID: parent.ID, Kind: task.Update, Status: task.Success})
+	}
+	if _, err := s.Create(t.Context(), []store.Create{{Batch: b}}); err != nil {
+		t.Fatal(err)
+	}
+	if pumped, err := s.Pump(t.Context(), p); err != nil || len(pumped.Claims) != parents {
+		t.Fatalf("%+v, %v", pumped, err)
+	}
+	return ends, child
+}
+
+// The next task of a chain is claimed in two round trips: nothing is asked for between what has happened and what is written.
+func TestHopAsksForNothing(t *testing.T) {
+	t.Parallel()
+	s := openForCommits(t)
+	p := pumpParams(t, s)
+	sent := map[int]int64{} // by the number of parents
+	for _, parents := range []int{1, 2} {
+		ends, child := createFamily(t, s, p, parents)
+		if _, err := s.Settle(t.Context(), ends); err != nil {
+			t.Fatal(err)
+		}
+		before := s.Statements()
+		if pumped, err := s.Pump(t.Context(), p); err != nil || len(pumped.Claims) != 1 || pumped.Claims[0].ID != child.ID {
+			t.Fatalf("%d parents: %+v, %v", parents, pumped, err)
+		}
+		sent[parents] = s.Statements() - before
+	}
+	if sent[1] != sent[2]-1 {
+		t.Errorf("statements by the number of parents that end: %v", sent)
+	}
+}
+
+// A child that is edited while the pump waits for it starts as it was edited.
+func TestChildEditedMeanwhile(t *testing.T) {
+	t.Parallel()
+	s := openForCommits(t)
+	p := pumpParams(t, s)
+	ends, child := createFamily(t, s, p, 1)
+	if _, err := s.Settle(t.Context(), ends); err != nil {
+		t.Fatal(err)
+	}
+	editor, _ := begun(t, s)
+	do(t, editor, "UPDATE task_state SET last_updated = now() WHERE id = $1", child.ID)
+	do(t, editor, `UPDATE task SET on_start = replace(on_start::text, 'run', 'edited')::json WHERE id = $1`, child.ID)
+	edited := make(chan struct{})
+	go func() {
+		defer close(edited)
+		waitForWaiter(t, s)
+		do(t, editor, "commit")
+	}()
+	pumped, err := s.Pump(t.Context(), p)
+	<-edited
+	if err != nil || len(pumped.Claims) != 1 || pumped.Claims[0].Action.URL != "http://a.test/edited" {
+		t.Errorf("%+v, %v", pumped.Claims, err)
+	}
+}
+
 // A transaction that read which kinds are tallied before a rule was there leaves no event for it. The rule is counted only
 // after such a transaction is over, or what it did would be missed; also if it got its id after the one that brought the
 // rule.

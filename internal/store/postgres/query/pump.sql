@@ -117,9 +117,12 @@ SELECT id, shape_id, vals, used, lanes, dirty FROM gate WHERE dirty AND id > $2 
 -- name: gates
 SELECT id, shape_id, vals, used, lanes, dirty FROM gate WHERE id = ANY($1::bigint[]);
 
--- Children are locked in id order, like everywhere, so in another order than that of the events.
+-- Children are locked in id order, like everywhere, so in another order than that of the events. Those that start by an
+-- event alone come with their facts, unless they were edited while it waited for the lock; see ready.
 -- name: events
-SELECT c.seq, c.parent_id, c.succeeded, c.requires_success, s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
+SELECT c.seq, c.parent_id, c.succeeded, c.requires_success,
+       t.id IS NOT NULL, coalesce(t.priority, 0), coalesce(t.host, ''), t.metadata, t.rules, t.on_start, t.expected_count,
+       s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
        s.end_actions, s.tells_batch, s.ctid
 FROM (
@@ -133,7 +136,13 @@ FROM (
         WHERE current_setting('taskrunner.pump', true) = 'locked'
         ORDER BY e.seq, l.child_id LIMIT $1
     ) l ORDER BY child_id LIMIT $1
-) c LEFT JOIN LATERAL (SELECT *, ctid FROM task_state WHERE id = c.child_id FOR UPDATE) s ON true
+) c LEFT JOIN LATERAL (SELECT *, ctid, xmin AS version FROM task_state WHERE id = c.child_id FOR UPDATE) s ON true
+LEFT JOIN LATERAL (
+    SELECT * FROM task
+    WHERE id = s.id AND s.status = 1 AND s.unmet = 1 AND (c.succeeded OR NOT c.requires_success)
+      AND s.version = (SELECT xmin FROM task_state WHERE id = s.id)
+    OFFSET 0
+) t ON true
 ORDER BY c.seq, s.id;
 
 -- The first $3 by priority and age, of the heads of every host's lane: $1 for a host, but what $2 says for those in it, an
