@@ -39,7 +39,7 @@ type Changes struct {
 	BatchEnds []BatchEnd
 	// Futile tasks have ended otherwise than by Success, which lists look for. Their parents may be dead ends now; a store
 	// that does not look for those writes nothing of it.
-	Futile []task.ID
+	Futile []Futile
 	// Deliveries adds to the outbox what is not there yet.
 	Deliveries []Delivery
 	// History adds transitions that no time in the state tells of, in their order.
@@ -96,6 +96,12 @@ type Ended struct {
 	Succeeded bool
 }
 
+// Futile is a task that has ended, by Status.
+type Futile struct {
+	ID     task.ID
+	Status task.Status
+}
+
 // BatchEnd is the end of a task of which its batch has to hear.
 type BatchEnd struct {
 	ID     task.ID
@@ -112,7 +118,7 @@ func (c *Changes) ended(s *task.State) {
 		c.BatchEnds = append(c.BatchEnds, BatchEnd{s.ID, s.Status, s.EndedAt})
 	}
 	if s.Status != task.Success {
-		c.Futile = append(c.Futile, s.ID)
+		c.Futile = append(c.Futile, Futile{s.ID, s.Status})
 	}
 }
 

@@ -34,10 +34,14 @@ func (t *tx) write(c *store.Changes) {
 		t.exec("insert_events", ids, succeeded)
 	}
 	t.insertBatchDeltas(c.BatchEnds)
-	if len(c.Futile) > 0 {
-		t.exec("insert_unsuccessful", uuids(c.Futile))
+	if n := len(c.Futile); n > 0 {
+		ids, statuses := make(uuids, n), make([]int16, n)
+		for i, f := range c.Futile {
+			ids[i], statuses[i] = f.ID, int16(f.Status)
+		}
+		t.exec("insert_unsuccessful", statuses, ids)
 		if t.s.deadEnds {
-			t.exec("insert_dead_ends", uuids(c.Futile))
+			t.exec("insert_dead_ends", ids)
 		}
 	}
 	t.insertDeliveries(c.Deliveries)

@@ -23,7 +23,7 @@ func (t *tx) write(c *store.Changes) {
 	t.put("insert_events", rowsOf(c.Ended, givenEvent))
 	t.put("insert_batch_deltas", rowsOf(c.BatchEnds, givenEnd))
 	if t.s.deadEnds {
-		t.put("insert_dead_ends", givenIDs(c.Futile))
+		t.put("insert_dead_ends", rowsOf(c.Futile, givenFutile))
 	}
 	t.put("insert_deliveries", rowsOf(c.Deliveries, givenDelivery), micros(t.now))
 	t.put("insert_history", rowsOf(c.History, givenHistory))
@@ -83,6 +83,10 @@ func givenEvent(e *store.Ended, to []driver.Value) []driver.Value {
 
 func givenEnd(e *store.BatchEnd, to []driver.Value) []driver.Value {
 	return append(to, e.ID.String(), int64(e.Status), micros(e.At))
+}
+
+func givenFutile(f *store.Futile, to []driver.Value) []driver.Value {
+	return append(to, f.ID.String())
 }
 
 func givenHistory(h *store.HistoryRow, to []driver.Value) []driver.Value {

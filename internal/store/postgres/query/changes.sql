@@ -99,12 +99,8 @@ DELETE FROM history WHERE ctid = ANY(ARRAY(
     CROSS JOIN LATERAL (SELECT ctid AS at FROM history WHERE task_id = u.id ORDER BY seq DESC OFFSET $2) h
 ));
 
--- After update_states.
 -- name: insert_unsuccessful
-INSERT INTO unsuccessful (status, task_id)
-SELECT s.status, u.id
-FROM unnest($1::uuid[]) AS u(id)
-CROSS JOIN LATERAL (SELECT status FROM task_state WHERE id = u.id OFFSET 0) s;
+INSERT INTO unsuccessful (status, task_id) SELECT * FROM unnest($1::smallint[], $2::uuid[]);
 
 -- A parent whose only children are of other batches was wanted for itself, and is no dead end.
 -- name: insert_dead_ends
