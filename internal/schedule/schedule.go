@@ -34,6 +34,14 @@ const (
 	// minFetch and maxFetch bound PumpParams.Fetch while rules hold back all that was looked at.
 	minFetch = 256
 	maxFetch = 2000
+	// minLinks and maxLinks bound PumpParams.Links. Whoever comes during a tick waits for its end and for the next one, so one
+	// that folds as much as it may should take from shortTick to longTick, whatever a link costs just now: a cascade costs half
+	// of a fan-out, and a busy machine twice as much as an idle one. Fewer than minLinks would save little, for a tick takes
+	// 2 ms or more without any.
+	minLinks  = 500
+	maxLinks  = 2000
+	shortTick = 10 * time.Millisecond
+	longTick  = 2 * shortTick // so that half of what is too long is not too short
 	// uncountedEvery is how often rules are looked at that cannot be counted yet.
 	uncountedEvery = 50 * time.Millisecond
 	// grace is how long a tick may go on after the loop was told to stop: what it claims must be known.
@@ -81,6 +89,7 @@ type Pump struct {
 	// What follows belongs to Run.
 
 	fetch      int
+	links      int
 	busy       time.Duration // the next pause while another process pumps
 	failed     time.Duration // the next pause after an error; 0: the last tick worked
 	notified   time.Time
@@ -101,7 +110,7 @@ func New(o Options) *Pump {
 	}
 	return &Pump{
 		store: o.Store, owner: o.Owner, starter: o.Starter, onOutbox: o.OnOutbox, log: o.Log, every: o.Tick,
-		hint: make(chan struct{}, 1), busy: minBusy,
+		hint: make(chan struct{}, 1), busy: minBusy, links: store.DefaultLinks,
 	}
 }
 
@@ -146,7 +155,8 @@ func (p *Pump) tick(ctx context.Context, hinted bool) next {
 	default:
 	}
 	room := p.starter.Room()
-	pumped, err := p.store.Pump(ctx, store.PumpParams{Owner: p.owner, Room: room, Fetch: p.fetch})
+	begun := time.Now()
+	pumped, err := p.store.Pump(ctx, store.PumpParams{Owner: p.owner, Room: room, Fetch: p.fetch, Links: p.links})
 	if err != nil {
 		return next{sleep: p.fail(ctx, err)}
 	}
@@ -170,6 +180,7 @@ func (p *Pump) tick(ctx context.Context, hinted bool) next {
 		p.onOutbox()
 	}
 	p.setFetch(pumped.Blocked)
+	p.setLinks(pumped.Propagated, time.Since(begun))
 	p.uncounted = pumped.Uncounted
 	p.notifyOwed = pumped.Starved
 	p.notify(ctx)
@@ -200,6 +211,21 @@ func (p *Pump) setFetch(blocked bool) {
 		p.fetch = minFetch
 	default:
 		p.fetch = min(2*p.fetch, maxFetch)
+	}
+}
+
+// setLinks folds less at a time while that takes long, and more while it does not.
+func (p *Pump) setLinks(folded map[task.Status]int, took time.Duration) {
+	n := 0
+	for _, of := range folded {
+		n += of
+	}
+	switch {
+	case n < p.links: // that took so long for another reason
+	case took > longTick:
+		p.links = max(p.links/2, minLinks)
+	case took < shortTick:
+		p.links = min(2*p.links, maxLinks)
 	}
 }
 

@@ -23,9 +23,9 @@ import (
 type fake struct {
 	mu       sync.Mutex
 	ticks    []store.Pumped
-	errs     []error       // of the ticks, in their order
-	took     time.Duration // by each tick
-	during   func()        // each tick
+	errs     []error                // of the ticks, in their order
+	took     time.Duration          // by each tick
+	during   func(store.PumpParams) // each tick
 	params   []store.PumpParams
 	at       []time.Duration // of the ticks, since began
 	notified []time.Duration
@@ -43,7 +43,7 @@ func (f *fake) Pump(_ context.Context, p store.PumpParams) (store.Pumped, error)
 		time.Sleep(f.took)
 	}
 	if f.during != nil {
-		f.during()
+		f.during(p)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -134,7 +134,7 @@ func TestTicks(t *testing.T) {
 		f.expect(t, ms(0, 0, 1000, 2000, 3000))
 		p.Wake()
 		f.expect(t, ms(0, 0, 1000, 2000, 3000, 3000))
-		if diff := cmp.Diff(store.PumpParams{Owner: uuid.UUID{1}, Room: f.room}, f.params[0]); diff != "" {
+		if diff := cmp.Diff(store.PumpParams{Owner: uuid.UUID{1}, Room: f.room, Links: store.DefaultLinks}, f.params[0]); diff != "" {
 			t.Error(diff)
 		}
 	})
@@ -240,7 +240,7 @@ func TestStarvedWakesWhenRoomIsFreed(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := newFake(store.Pumped{Starved: true, Claims: c.claims})
 				f.room = c.before
-				f.during = func() { f.mu.Lock(); defer f.mu.Unlock(); f.room = c.after }
+				f.during = func(store.PumpParams) { f.mu.Lock(); defer f.mu.Unlock(); f.room = c.after }
 				pump(t, f, nil)
 				want := ms(0)
 				if c.again {
@@ -311,4 +311,37 @@ func TestStopGivesUpOnAHungTick(t *testing.T) {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
 	})
+}
+
+// What a tick folds is bounded by what it takes.
+func TestLinksFollowWhatTheyTake(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		what         string
+		link, others time.Duration
+		want         []int // links of the ticks
+	}{
+		{"a cheap link", time.Microsecond, 0, []int{1000, 2000, 2000, 2000}},
+		{"a link as usual", 15 * time.Microsecond, 2 * time.Millisecond, []int{1000, 1000, 1000}},
+		{"a dear link", 30 * time.Microsecond, 2 * time.Millisecond, []int{1000, 500, 500}},
+		{"a slow database", 15 * time.Microsecond, 100 * time.Millisecond, []int{1000, 500, 500}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFake()
+			f.during = func(p store.PumpParams) { time.Sleep(c.others + time.Duration(p.Links)*c.link) }
+			for _, links := range c.want {
+				f.ticks = append(f.ticks, store.Pumped{More: true, Propagated: map[task.Status]int{task.Success: links}})
+			}
+			pump(t, f, nil)
+			time.Sleep(time.Second)
+			synctest.Wait()
+			var got []int
+			for _, p := range f.params[:len(c.want)] {
+				got = append(got, p.Links)
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("%s: the ticks may fold %v, want %v", c.what, got, c.want)
+			}
+		})
+	}
 }
