@@ -114,10 +114,14 @@ func (a *App) wire(s store.Store, guard *dispatch.Guard) {
 	})
 	a.pump = schedule.New(schedule.Options{
 		Store: a.store, Owner: owner, Starter: a.dispatcher, OnOutbox: a.dispatcher.WakeOutbox, Log: a.log,
-		Tick: c.Tick,
 	})
+	onPump := a.pump.Wake
+	if c.HintsOnly {
+		onPump = nil
+	}
 	a.reaper = reap.New(reap.Options{
 		Store: a.store, Settler: a.settler, Starter: a.dispatcher, Owner: owner, Lease: c.ClaimLease, Keep: c.Retention, Registry: registry, Log: a.log,
+		OnPump: onPump, OnOutbox: a.dispatcher.WakeOutbox,
 	})
 	a.server = &http.Server{
 		Handler: httpapi.New(httpapi.Options{

@@ -57,9 +57,8 @@ type Config struct {
 	// StartRetry is the retry policy of on_start, Retry that of other actions.
 	StartRetry, Retry task.Retry
 	ShutdownTimeout   time.Duration
-	// Tick is the longest time without a tick of the pump; 0: as [schedule.Options] has it. No setting says it: it lets tests
-	// see that nothing waits for it.
-	Tick time.Duration
+	// HintsOnly keeps the pump from what a look finds, so that tests see a hint that is lost. No setting says it.
+	HintsOnly bool
 
 	port   int
 	listen string

@@ -8,20 +8,15 @@ import (
 	"taskrunner/internal/store"
 )
 
-// outboxTick is how often the outbox is looked at without a hint: a retry has come due, or another process died.
-const outboxTick = time.Second
-
 // maxFinish bounds the attempts that are recorded at once.
 const maxFinish = 1000
 
 // WakeOutbox hints that there are deliveries to send. It does not block.
 func (d *Dispatcher) WakeOutbox() { signal(d.hint) }
 
-// Run sends what is due in the outbox until ctx ends or [Dispatcher.Drain] is called, and returns nil then. Sends that
+// Run sends what is due in the outbox, at once and then on hints, until ctx ends or [Dispatcher.Drain] is called, and returns nil then. Sends that
 // are out by then go on.
 func (d *Dispatcher) Run(ctx context.Context) error {
-	tick := time.NewTicker(outboxTick)
-	defer tick.Stop()
 	pause := minStorePause
 	for {
 		more, again, err := d.claimDeliveries(ctx)
@@ -48,7 +43,6 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 			return nil
 		case <-d.hint:
 		case <-room:
-		case <-tick.C:
 		}
 	}
 }

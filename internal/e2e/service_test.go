@@ -68,7 +68,7 @@ func startService(t testing.TB, url string, settings map[string]string) *service
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Tick = time.Hour // so that a hint that is lost shows; those in processes of their own tick
+	c.HintsOnly = true // so that a hint that is lost shows; those in processes of their own look
 	logs := &logBuffer{}
 	a, err := app.New(t.Context(), c, slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelInfo})))
 	if err != nil {

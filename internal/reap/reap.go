@@ -2,6 +2,9 @@
 // died, batches that are old, and the lease of this process. It is stage 6, beside the way of a task: what it finds goes to
 // settle and to dispatch.
 //
+// One look tells what there is to do, for all stages: what has become due by itself, and work of which the hint was lost. So
+// nobody else looks now and then.
+//
 // Invariants:
 //
 //   - The lease is renewed three times before it would run out, and nothing is claimed before there is one.
@@ -24,10 +27,11 @@ import (
 )
 
 const (
-	defaultLease    = 30 * time.Second
-	defaultInterval = 500 * time.Millisecond
-	maintainEvery   = time.Second
-	driftEvery      = time.Minute
+	defaultLease = 30 * time.Second
+	// lookEvery is how late may come what is due, and what nobody has hinted at.
+	lookEvery     = time.Second
+	maintainEvery = time.Second
+	driftEvery    = time.Minute
 	// retryEvery is the interval of a duty that fails.
 	retryEvery = time.Second
 	// chunk bounds the time-outs, and the dead ends, that are settled at once.
@@ -36,6 +40,7 @@ const (
 
 // Store is what reap needs of [store.Store].
 type Store interface {
+	Work(ctx context.Context, owner task.ID) (store.Work, error)
 	Due(ctx context.Context, limit int) ([]task.ID, error)
 	DeadEnds(ctx context.Context, limit int) (ids []task.ID, more bool, err error)
 	TakeOver(ctx context.Context, owner task.ID) ([]store.Claim, error)
@@ -66,8 +71,8 @@ type Options struct {
 	Owner task.ID
 	// Lease is how long other processes leave our claims alone after a heartbeat. 0: 30 s.
 	Lease time.Duration
-	// Interval is how often time-outs and dead ends are looked for. 0: 500 ms.
-	Interval time.Duration
+	// OnPump and OnOutbox are called when the pump, or the outbox, has work. They must not block. Nil: nobody asks.
+	OnPump, OnOutbox func()
 	// Keep is how long batches are kept after their end. 0: for good.
 	Keep time.Duration
 	// Registry takes the metrics. Nil: they are kept nowhere.
@@ -80,6 +85,8 @@ type Options struct {
 type Reaper struct {
 	o     Options
 	drift prometheus.Gauge
+
+	due, deadEnds, dead chan struct{} // hints
 }
 
 // New returns a reaper that waits for Run.
@@ -87,13 +94,17 @@ func New(o Options) *Reaper {
 	if o.Lease <= 0 {
 		o.Lease = defaultLease
 	}
-	if o.Interval <= 0 {
-		o.Interval = defaultInterval
+	if o.OnPump == nil {
+		o.OnPump = func() {}
+	}
+	if o.OnOutbox == nil {
+		o.OnOutbox = func() {}
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Reaper{o: o, drift: promauto.With(o.Registry).NewGauge(prometheus.GaugeOpts{
+	hint := func() chan struct{} { return make(chan struct{}, 1) }
+	return &Reaper{o: o, due: hint(), deadEnds: hint(), dead: hint(), drift: promauto.With(o.Registry).NewGauge(prometheus.GaugeOpts{
 		Name: "gate_drift",
 		Help: "Gates whose used slots differ from the tasks that hold them. Anything but 0 is a bug.",
 	})}
@@ -112,9 +123,10 @@ func (r *Reaper) Register(ctx context.Context) error {
 func (r *Reaper) Run(ctx context.Context) error {
 	var duties sync.WaitGroup
 	duties.Go(func() { r.every(ctx, r.o.Lease/3, "renew the lease", r.keep) })
-	duties.Go(func() { r.every(ctx, r.o.Lease/3, "take claims over", r.takeOver) })
-	duties.Go(func() { r.every(ctx, r.o.Interval, "settle time-outs", r.expire) })
-	duties.Go(func() { r.every(ctx, r.o.Interval, "cancel dead ends", r.cancelDeadEnds) })
+	duties.Go(func() { r.every(ctx, lookEvery, "look for work", r.look) })
+	duties.Go(func() { r.on(ctx, r.dead, "take claims over", r.takeOver) })
+	duties.Go(func() { r.on(ctx, r.due, "settle time-outs", r.expire) })
+	duties.Go(func() { r.on(ctx, r.deadEnds, "cancel dead ends", r.cancelDeadEnds) })
 	duties.Go(func() { r.every(ctx, maintainEvery, "maintain the database", r.o.Store.Maintain) })
 	if r.o.Keep > 0 {
 		duties.Go(func() { r.every(ctx, min(retainEvery, r.o.Keep/10), "remove old batches", r.retain) })
@@ -137,27 +149,72 @@ func (r *Reaper) Stop(ctx context.Context) error {
 func (r *Reaper) every(ctx context.Context, interval time.Duration, what string, duty func(context.Context) error) {
 	failing := false
 	for {
-		err := duty(ctx)
 		pause := interval
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil:
+		if r.do(ctx, what, duty, &failing); failing {
 			pause = min(interval, retryEvery)
-			if !failing {
-				r.o.Log.Error(what+": failing, will go on trying", "error", err)
-			}
-		case failing:
-			r.o.Log.Info(what + ": works again")
 		}
-		failing = err != nil
-		timer := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return
-		case <-timer.C:
+		case <-time.After(pause):
 		}
+	}
+}
+
+// on does a duty for each hint. What failed is found by the next look.
+func (r *Reaper) on(ctx context.Context, hint <-chan struct{}, what string, duty func(context.Context) error) {
+	for failing := false; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hint:
+			r.do(ctx, what, duty, &failing)
+		}
+	}
+}
+
+// do does a duty, and logs when it begins to fail and when it works again.
+func (r *Reaper) do(ctx context.Context, what string, duty func(context.Context) error, failing *bool) {
+	err := duty(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return
+	case err != nil && !*failing:
+		r.o.Log.Error(what+": failing, will go on trying", "error", err)
+	case err == nil && *failing:
+		r.o.Log.Info(what + ": works again")
+	}
+	*failing = err != nil
+}
+
+// look hints at what there is to do. If it hangs it is given up: all others wait for it.
+func (r *Reaper) look(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, r.o.Lease/3)
+	defer cancel()
+	work, err := r.o.Store.Work(ctx, r.o.Owner)
+	if work.Pump {
+		r.o.OnPump()
+	}
+	if work.Outbox {
+		r.o.OnOutbox()
+	}
+	if work.Due {
+		give(r.due)
+	}
+	if work.DeadEnds {
+		give(r.deadEnds)
+	}
+	if work.Dead {
+		give(r.dead)
+	}
+	return err
+}
+
+// give gives a hint, unless there is one.
+func give(hint chan<- struct{}) {
+	select {
+	case hint <- struct{}{}:
+	default:
 	}
 }
 

@@ -37,6 +37,9 @@ type fake struct {
 	started []store.Claim
 	drift   int
 	dead    []task.ID
+	others  bool // the pump and the outbox have work
+
+	pumped, sent int // how often they were woken
 }
 
 func newFake() *fake {
@@ -54,6 +57,23 @@ func (f *fake) call(ctx context.Context, name string) error {
 		return ctx.Err()
 	}
 	return err
+}
+
+// Work finds what there is; with failing or hanging duties, always some for them.
+func (f *fake) Work(ctx context.Context, owner task.ID) (store.Work, error) {
+	if owner != (task.ID{7}) {
+		return store.Work{}, errors.New("wrong owner")
+	}
+	if err := f.call(ctx, "Work"); err != nil {
+		return store.Work{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	some := func(name string, n int) bool { return n > 0 || f.fail[name] != nil || f.hang[name] }
+	return store.Work{
+		Pump: f.others, Outbox: f.others,
+		Due: some("Due", len(f.due)), DeadEnds: some("DeadEnds", len(f.dead)), Dead: some("TakeOver", len(f.orphans)),
+	}, nil
 }
 
 func (f *fake) Due(ctx context.Context, limit int) ([]task.ID, error) {
@@ -159,6 +179,7 @@ func run(t *testing.T, f *fake) *fixture {
 	t.Helper()
 	x := &fixture{reg: prometheus.NewRegistry()}
 	x.Reaper = New(Options{Store: f, Settler: f, Starter: f, Owner: task.ID{7}, Registry: x.reg,
+		OnPump: func() { f.pumped++ }, OnOutbox: func() { f.sent++ },
 		Log: slog.New(slog.NewTextHandler(&x.log, nil))})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
@@ -184,9 +205,54 @@ func TestDuties(t *testing.T) {
 		}
 		time.Sleep(20 * time.Second)
 		f.expect(t, "Heartbeat", 0, 10*time.Second, 20*time.Second)
-		f.expect(t, "TakeOver", 0, 10*time.Second, 20*time.Second)
-		if due, maintain := len(f.calls["Due"]), len(f.calls["Maintain"]); due != 41 || maintain != 21 {
-			t.Errorf("Due %d times, Maintain %d times", due, maintain)
+		f.expect(t, "TakeOver", 0)
+		f.expect(t, "Due")
+	})
+}
+
+// Whoever may have missed a hint is told by the look; nobody else looks.
+func TestIdleHour(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		run(t, f)
+		time.Sleep(time.Hour - time.Millisecond)
+		synctest.Wait()
+		f.mu.Lock()
+		got := map[string]int{}
+		for name, calls := range f.calls {
+			got[name] = len(calls)
+		}
+		f.mu.Unlock()
+		if diff := cmp.Diff(map[string]int{"Work": 3600, "Maintain": 3600, "Heartbeat": 360, "Drift": 60}, got); diff != "" {
+			t.Error(diff)
+		}
+		if f.pumped+f.sent > 0 {
+			t.Errorf("the pump was woken %d times, the outbox %d times", f.pumped, f.sent)
+		}
+	})
+}
+
+func TestLookWakes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		run(t, f)
+		time.Sleep(1500 * time.Millisecond)
+		f.mu.Lock()
+		f.others, f.due, f.dead, f.orphans = true, make([]task.ID, 1), make([]task.ID, 1), make([]store.Claim, 1)
+		f.mu.Unlock()
+		time.Sleep(time.Second)
+		for _, name := range []string{"Due", "DeadEnds", "TakeOver"} {
+			f.mu.Lock()
+			calls := f.calls[name]
+			f.mu.Unlock()
+			if len(calls) == 0 || calls[0] != 2*time.Second {
+				t.Errorf("%s at %v", name, calls)
+			}
+		}
+		if f.pumped != 1 || f.sent != 1 {
+			t.Errorf("the pump was woken %d times, the outbox %d times", f.pumped, f.sent)
 		}
 	})
 }
@@ -252,7 +318,7 @@ func TestExpireDoesNotSpin(t *testing.T) {
 		f.due, f.stuck = make([]task.ID, 2*chunk), true
 		run(t, f)
 		time.Sleep(time.Second)
-		f.expect(t, "Settle", 0, 500*time.Millisecond, time.Second)
+		f.expect(t, "Settle", 0, time.Second)
 	})
 }
 
@@ -286,9 +352,9 @@ func TestFailingDuties(t *testing.T) {
 		x := run(t, f)
 		time.Sleep(5 * time.Second)
 		f.expect(t, "Heartbeat", 0, time.Second, 2*time.Second, 3*time.Second, 4*time.Second, 5*time.Second)
-		f.expect(t, "TakeOver", 0) // the store refuses it without a lease
 		f.mu.Lock()
 		clear(f.fail)
+		f.due = make([]task.ID, 1) // as before
 		f.mu.Unlock()
 		time.Sleep(1100 * time.Millisecond)
 		synctest.Wait()
@@ -303,7 +369,7 @@ func TestHangingDuties(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()
-		for _, name := range []string{"Maintain", "Drift", "Due"} {
+		for _, name := range []string{"Maintain", "Drift", "Due", "DeadEnds", "TakeOver"} {
 			f.hang[name] = true
 		}
 		run(t, f)
@@ -315,9 +381,15 @@ func TestHangingDuties(t *testing.T) {
 		time.Sleep(21 * time.Second) // the one at 20 s hangs until 30 s
 		f.expect(t, "Heartbeat", 0, 10*time.Second, 20*time.Second, 31*time.Second)
 		f.mu.Lock()
-		f.hang["Heartbeat"], f.hang["TakeOver"] = false, true
+		f.hang["Heartbeat"], f.hang["Work"] = false, true
+		looks := len(f.calls["Work"])
 		f.mu.Unlock()
-		time.Sleep(22 * time.Second) // the one at 31 s hangs until 41 s; to take over may take as long as it will
+		time.Sleep(22 * time.Second) // the one at 31 s hangs until 41 s
+		f.mu.Lock()
+		if n := len(f.calls["Work"]) - looks; n < 2 || n > 3 {
+			t.Errorf("%d looks in 22 s, each of which hangs", n)
+		}
+		f.mu.Unlock()
 		f.expect(t, "Heartbeat", 0, 10*time.Second, 20*time.Second, 31*time.Second, 42*time.Second, 52*time.Second)
 	})
 }

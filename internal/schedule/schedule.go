@@ -1,7 +1,7 @@
 // Package schedule runs the pump: it claims the tasks that may run under the rules and hands them to dispatch. It is
 // stage 3 on the way of a task.
 //
-// It wakes on a hint (something ended, came in, or room was freed), with a slow tick as the fallback for hints that
+// It runs on a hint: something ended, came in, or room was freed, or somebody looked and found work of which the hint
 // got lost. The decisions are all made in the store's transaction; this package only says when, and how much.
 //
 // Invariants:
@@ -22,7 +22,6 @@ import (
 )
 
 const (
-	defaultTick = time.Second
 	// minBusy and maxBusy are the pauses while another process pumps.
 	minBusy = 2 * time.Millisecond
 	maxBusy = 50 * time.Millisecond
@@ -72,8 +71,6 @@ type Options struct {
 	OnOutbox func()
 	// Log is nil for none.
 	Log *slog.Logger
-	// Tick is the longest time without a tick. 0: 1 s.
-	Tick time.Duration
 }
 
 // Pump is the loop. Safe for concurrent use.
@@ -83,7 +80,6 @@ type Pump struct {
 	starter  Starter
 	onOutbox func()
 	log      *slog.Logger
-	every    time.Duration
 	hint     chan struct{}
 
 	// What follows belongs to Run.
@@ -105,11 +101,8 @@ func New(o Options) *Pump {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	if o.Tick <= 0 {
-		o.Tick = defaultTick
-	}
 	return &Pump{
-		store: o.Store, owner: o.Owner, starter: o.Starter, onOutbox: o.OnOutbox, log: o.Log, every: o.Tick,
+		store: o.Store, owner: o.Owner, starter: o.Starter, onOutbox: o.OnOutbox, log: o.Log,
 		hint: make(chan struct{}, 1), busy: minBusy, links: store.DefaultLinks,
 	}
 }
@@ -128,16 +121,13 @@ func (p *Pump) Run(ctx context.Context) error {
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })()
 
-	hinted := true // there may be work from before
-	for ctx.Err() == nil {
-		next := p.tick(work, hinted)
-		if next.sleep > 0 {
-			if !wait(ctx, nil, next.sleep) {
-				return nil
-			}
-			continue // the hint, if there was one, stands
+	for ctx.Err() == nil { // the first time without a hint: there may be work from before
+		switch next := p.tick(work); {
+		case next.sleep > 0: // the hint stands
+			wait(ctx, nil, next.sleep)
+		case !next.again:
+			p.await(ctx, work)
 		}
-		hinted = next.again || p.await(ctx, work)
 	}
 	return nil
 }
@@ -148,10 +138,9 @@ type next struct {
 	again bool          // at once
 }
 
-func (p *Pump) tick(ctx context.Context, hinted bool) next {
+func (p *Pump) tick(ctx context.Context) next {
 	select {
 	case <-p.hint: // this tick is what it asks for
-		hinted = true
 	default:
 	}
 	room := p.starter.Room()
@@ -165,9 +154,6 @@ func (p *Pump) tick(ctx context.Context, hinted bool) next {
 		p.log.Info("pump: works again")
 	}
 	if pumped.Busy {
-		if !hinted {
-			return next{}
-		}
 		pause := p.busy
 		p.busy = min(2*p.busy, maxBusy)
 		return next{sleep: pause}
@@ -249,20 +235,24 @@ func eased(before task.Room, claims []store.Claim, now task.Room) bool {
 	return before.Eased(now)
 }
 
-// await waits for the next tick, sending a notification that comes due meanwhile. It is true for a hint.
-func (p *Pump) await(ctx, work context.Context) bool {
-	deadline := time.Now().Add(p.every)
-	if soon := time.Now().Add(uncountedEvery); p.uncounted && soon.Before(deadline) {
-		deadline = soon
+// await waits for a hint, or until rules that could not be counted are to be looked at again. It sends a notification that
+// comes due meanwhile.
+func (p *Pump) await(ctx, work context.Context) {
+	var uncounted <-chan time.Time
+	if p.uncounted {
+		uncounted = time.After(uncountedEvery)
 	}
 	if p.notifyOwed {
-		if wait(ctx, p.hint, time.Until(p.notified.Add(notifyEvery))) {
-			p.notify(work)
-		} else {
-			return ctx.Err() == nil
+		if !wait(ctx, p.hint, time.Until(p.notified.Add(notifyEvery))) {
+			return
 		}
+		p.notify(work)
 	}
-	return !wait(ctx, p.hint, time.Until(deadline))
+	select {
+	case <-uncounted:
+	case <-p.hint:
+	case <-ctx.Done():
+	}
 }
 
 // wait is false when ctx ended or a hint came before the time was up.

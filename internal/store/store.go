@@ -38,6 +38,9 @@ type Store interface {
 	// Settle applies outcomes in their order and answers each in its own place. One task may have several.
 	Settle(ctx context.Context, outcomes []task.Outcome) (Settled, error)
 
+	// Work tells the process owner what there is to do, by one cheap look. Who makes work hints at it where it is done;
+	// this finds what becomes due by itself, and what the hint to was lost, be it with its process.
+	Work(ctx context.Context, owner task.ID) (Work, error)
 	// Pump runs one tick: it folds what has ended, admits what may start, and parks the rest.
 	Pump(ctx context.Context, p PumpParams) (Pumped, error)
 	// TakeOver gives owner the claims of other processes whose lease has run out, to send on_start again.
@@ -113,6 +116,15 @@ type Store interface {
 	// Listen calls wake for each Notify of another process, or more often, until ctx ends. It wakes
 	// whenever something may have been missed.
 	Listen(ctx context.Context, wake func())
+}
+
+// Work is what there is to do.
+type Work struct {
+	Pump     bool // a tick may find something
+	Outbox   bool // deliveries are due
+	Due      bool // running tasks may have timed out
+	DeadEnds bool // tasks may be dead ends
+	Dead     bool // the lease of another process has run out
 }
 
 // Health is what a database says of itself.

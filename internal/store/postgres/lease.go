@@ -13,6 +13,22 @@ import (
 	"taskrunner/internal/task"
 )
 
+// Work is as in store.Store.
+func (s *Store) Work(ctx context.Context, owner task.ID) (store.Work, error) {
+	var w store.Work
+	err := s.snapshotOn(ctx, s.engine, func(_ context.Context, t *tx) error {
+		t.exec("open_list")
+		t.row("work", []any{s.skew(), owner}, func(row pgx.Row) error {
+			return row.Scan(&w.Pump, &w.Outbox, &w.Due, &w.DeadEnds, &w.Dead)
+		})
+		return nil
+	})
+	if err != nil {
+		return store.Work{}, fmt.Errorf("look for work: %w", err)
+	}
+	return w, nil
+}
+
 // Heartbeat is as in store.Store.
 func (s *Store) Heartbeat(ctx context.Context, owner task.ID, lease time.Duration) error {
 	_, err := s.engine.Exec(ctx, s.queries.Get("heartbeat"), owner, s.skew(), lease)

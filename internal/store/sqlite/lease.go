@@ -10,6 +10,22 @@ import (
 	"taskrunner/internal/task"
 )
 
+// Work is as in store.Store.
+func (s *Store) Work(ctx context.Context, owner task.ID) (store.Work, error) {
+	var w store.Work
+	err := s.using(ctx, func(t *tx) error {
+		t.rows("work", func(r *row) error {
+			w = store.Work{Pump: r.bool(), Outbox: r.bool(), Due: r.bool(), DeadEnds: r.bool(), Dead: r.bool()}
+			return nil
+		}, micros(s.now()), owner.String())
+		return t.err
+	})
+	if err != nil {
+		return store.Work{}, fmt.Errorf("look for work: %w", err)
+	}
+	return w, nil
+}
+
 // Heartbeat is as in store.Store.
 func (s *Store) Heartbeat(ctx context.Context, owner task.ID, lease time.Duration) error {
 	err := s.write(ctx, func(t *tx) error {

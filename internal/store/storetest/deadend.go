@@ -21,9 +21,13 @@ func (e *env) deadEnds() []task.ID {
 	e.Helper()
 	var all []task.ID
 	for range 100 {
+		work := e.work()
 		ids, more, err := e.DeadEnds(e.ctx, 3)
 		if err != nil {
 			e.Fatalf("DeadEnds: %v", err)
+		}
+		if !work.DeadEnds && (len(ids) > 0 || more) {
+			e.Errorf("dead ends %v, which no look had found", ids)
 		}
 		var outcomes []task.Outcome
 		for _, id := range ids {

@@ -113,11 +113,25 @@ func (e *env) tick(room task.Room) store.Pumped {
 
 func (e *env) pump(p store.PumpParams) store.Pumped {
 	e.Helper()
+	work := e.work()
 	pumped, err := e.Pump(e.ctx, p)
 	if err != nil {
 		e.Fatalf("Pump: %v", err)
 	}
+	if !work.Pump && (len(pumped.Claims)+len(pumped.Transitions)+len(pumped.Propagated)+pumped.Parked > 0 || pumped.More || pumped.Outbox) {
+		e.Errorf("a tick did what no look had found: %+v", pumped)
+	}
 	return pumped
+}
+
+// work looks. What the duties of a test find, the look before them must have found.
+func (e *env) work() store.Work {
+	e.Helper()
+	work, err := e.Work(e.ctx, e.owner)
+	if err != nil {
+		e.Fatalf("Work: %v", err)
+	}
+	return work
 }
 
 // claim pumps with ample room until there is no more to do, and returns what was claimed.
@@ -267,18 +281,26 @@ func (e *env) takeOver(owner task.ID) []store.Claim {
 
 func (e *env) due() []task.ID {
 	e.Helper()
+	work := e.work()
 	ids, err := e.Due(e.ctx, 1000)
 	if err != nil {
 		e.Fatalf("Due: %v", err)
+	}
+	if !work.Due && len(ids) > 0 {
+		e.Errorf("due are %v, which no look had found", ids)
 	}
 	return ids
 }
 
 func (e *env) claimDeliveries(room task.Room) store.ClaimedDeliveries {
 	e.Helper()
+	work := e.work()
 	claimed, err := e.ClaimDeliveries(e.ctx, store.ClaimDeliveriesParams{Room: room, Lease: time.Minute})
 	if err != nil {
 		e.Fatalf("ClaimDeliveries: %v", err)
+	}
+	if !work.Outbox && len(claimed.Deliveries) > 0 {
+		e.Errorf("deliveries are due that no look had found: %+v", claimed.Deliveries)
 	}
 	return claimed
 }

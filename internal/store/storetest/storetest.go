@@ -62,6 +62,7 @@ func Run(t *testing.T, open Open) {
 		{"waiters", waiterTests},
 		{"room", roomTests},
 		{"leases", leaseTests},
+		{"work", workTests},
 		{"timeouts", timeoutTests},
 		{"deliveries", deliveryTests},
 		{"records", recordTests},

@@ -1,3 +1,26 @@
+-- What there is to do. Every table is asked for its first row in the order of an index: what is empty may have been large,
+-- and would be walked whole. Indexes delivery_due and running_check.
+-- name: work
+WITH RECURSIVE hosts AS (
+    (SELECT host FROM delivery WHERE state = 1 ORDER BY host LIMIT 1)
+    UNION ALL
+    SELECT (SELECT d.host FROM delivery d WHERE d.state = 1 AND d.host > hosts.host ORDER BY d.host LIMIT 1)
+    FROM hosts WHERE hosts.host IS NOT NULL
+)
+SELECT coalesce((SELECT seq FROM dep_event ORDER BY seq LIMIT 1), (SELECT seq FROM gate_delta ORDER BY seq LIMIT 1),
+                (SELECT seq FROM batch_delta ORDER BY seq LIMIT 1), (SELECT seq FROM tally_event ORDER BY seq LIMIT 1),
+                (SELECT id FROM gate WHERE dirty ORDER BY id LIMIT 1)) IS NOT NULL
+           OR (SELECT host FROM ready ORDER BY host LIMIT 1) IS NOT NULL
+           OR coalesce((SELECT version FROM shape ORDER BY version LIMIT 1) = 0, false),
+       EXISTS (
+           SELECT FROM hosts
+           WHERE (SELECT next_at FROM delivery WHERE state = 1 AND host = hosts.host ORDER BY next_at LIMIT 1) <= n.now
+       ),
+       coalesce((SELECT check_at FROM running ORDER BY check_at LIMIT 1) <= n.now, false),
+       (SELECT seq FROM dead_end ORDER BY seq LIMIT 1) IS NOT NULL,
+       EXISTS (SELECT FROM process WHERE expires < n.now AND id <> $2)
+FROM (SELECT clock_timestamp() + $1::interval AS now OFFSET 0) n;
+
 -- name: heartbeat
 INSERT INTO process (id, expires) VALUES ($1, clock_timestamp() + $2::interval + $3::interval)
 ON CONFLICT (id) DO UPDATE SET expires = excluded.expires;

@@ -1,3 +1,19 @@
+-- What there is to do. Indexes delivery_due, running_check, gate_dirty and shape_version.
+-- name: work
+WITH RECURSIVE hosts (host) AS (
+    SELECT min(host) FROM delivery WHERE state = 1
+    UNION ALL
+    SELECT (SELECT min(d.host) FROM delivery d WHERE d.state = 1 AND d.host > hosts.host) FROM hosts WHERE hosts.host IS NOT NULL
+)
+SELECT (SELECT min(host) FROM ready) IS NOT NULL
+           OR coalesce((SELECT min(seq) FROM dep_event), (SELECT min(seq) FROM gate_delta), (SELECT min(seq) FROM batch_delta),
+                       (SELECT min(seq) FROM tally_event), (SELECT min(id) FROM gate WHERE dirty)) IS NOT NULL
+           OR coalesce((SELECT min(version) FROM shape) = 0, 0),
+       EXISTS (SELECT 1 FROM hosts WHERE (SELECT min(next_at) FROM delivery WHERE state = 1 AND host = hosts.host) <= ?1),
+       coalesce((SELECT min(check_at) FROM running) <= ?1, 0),
+       (SELECT min(seq) FROM dead_end) IS NOT NULL,
+       EXISTS (SELECT 1 FROM process WHERE expires < ?1 AND id <> ?2);
+
 -- name: heartbeat
 INSERT INTO process (id, expires) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET expires = excluded.expires;
 
