@@ -11,7 +11,8 @@ import (
 	"strings"
 )
 
-// Settings of connections. busy_timeout is for other programs that look at the file, such as a backup.
+// Settings of connections. busy_timeout is for other programs that look at the file, such as a backup. A cache takes twice
+// the memory that it is given: a page with its header is a little more than 4 096 bytes, and what is allocated is a power of two.
 const (
 	bothSettings = `
 		PRAGMA busy_timeout = 5000;
@@ -21,11 +22,11 @@ const (
 	writerSettings = bothSettings + `
 		PRAGMA journal_mode = wal;
 		PRAGMA synchronous = full;
-		PRAGMA cache_size = -65536;
+		PRAGMA cache_size = -32768;
 		PRAGMA wal_autocheckpoint = 4000;
 		PRAGMA journal_size_limit = 67108864;`
 	readerSettings = bothSettings + `
-		PRAGMA cache_size = -16384;
+		PRAGMA cache_size = -4096;
 		PRAGMA query_only = on;`
 )
 
