@@ -34,6 +34,12 @@ func testNoWork(_ *testing.T, e *env) {
 	e.wantWork("two may start, for one of which there is room", store.Work{Pump: true})
 	e.run()
 	e.wantWork("all but one run", store.Work{})
+	k := newTask(limitKind("other", 1))
+	e.create(k)
+	e.settle(cancel(k))
+	e.wantWork("a rule that nobody has counted", store.Work{Pump: true})
+	e.run()
+	e.wantWork("when it is counted", store.Work{})
 }
 
 func testWorkDue(_ *testing.T, e *env) {
