@@ -192,3 +192,26 @@ func TestEveryConnectionIsLostAtOnce(t *testing.T) {
 	}
 	done.Wait()
 }
+
+// A connection that broke while nobody used it costs nobody the lease, nor a process its start.
+func TestHeartbeatOutlivesItsConnection(t *testing.T) {
+	t.Parallel()
+	s := openForCommits(t)
+	owner := uuid.Must(uuid.NewV7())
+	for range 3 {
+		if err := s.Heartbeat(t.Context(), owner, time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		conn, err := s.engine.Acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, err := s.pool.Acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		do(t, other, "SELECT pg_terminate_backend($1, 10000)", int(conn.Conn().PgConn().PID()))
+		other.Release()
+		conn.Release() // the next one finds it
+	}
+}

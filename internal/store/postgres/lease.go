@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"taskrunner/internal/store"
@@ -31,9 +32,15 @@ func (s *Store) Work(ctx context.Context, owner task.ID) (store.Work, error) {
 
 // Heartbeat is as in store.Store.
 func (s *Store) Heartbeat(ctx context.Context, owner task.ID, lease time.Duration) error {
-	_, err := s.engine.Exec(ctx, s.queries.Get("heartbeat"), owner, s.skew(), lease)
+	err := s.again(ctx, func() error { // whether it is carried out twice does not matter
+		_, err := s.engine.Exec(ctx, s.queries.Get("heartbeat"), owner, s.skew(), lease)
+		if _, isServer := errors.AsType[*pgconn.PgError](err); err != nil && !isServer {
+			err = &connError{err}
+		}
+		return err
+	})
 	if err != nil {
-		return fmt.Errorf("renew lease: %w", redact(err))
+		return fmt.Errorf("renew lease: %w", err)
 	}
 	return nil
 }

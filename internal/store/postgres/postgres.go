@@ -204,10 +204,15 @@ func (s *Store) run(ctx context.Context, fn func(ctx context.Context, t *tx) err
 
 // runOn is run on connections of pool.
 func (s *Store) runOn(ctx context.Context, pool *pgxpool.Pool, fn func(ctx context.Context, t *tx) error) error {
+	return s.again(ctx, func() error { return s.try(ctx, pool, fn) })
+}
+
+// again tries until the database and the connection let it, or giveUp has passed.
+func (s *Store) again(ctx context.Context, try func() error) error {
 	const giveUp = 6 * time.Second // the next in line may have waited for as long, and its client is told after both
 	begun := time.Now()
-	for try := 0; ; try++ {
-		err := s.try(ctx, pool, fn)
+	for tries := 0; ; tries++ {
+		err := try()
 		if err == nil || !retryable(err) {
 			return redact(err)
 		}
@@ -218,7 +223,7 @@ func (s *Store) runOn(ctx context.Context, pool *pgxpool.Pool, fn func(ctx conte
 		select {
 		case <-ctx.Done():
 			return redact(err)
-		case <-time.After(min(time.Duration(1)<<try*time.Millisecond, 500*time.Millisecond)):
+		case <-time.After(min(time.Duration(1)<<tries*time.Millisecond, 500*time.Millisecond)):
 		}
 	}
 }
