@@ -93,7 +93,7 @@ func (t *tx) updateStates(states []task.State) {
 		claimed[i], started[i], ended[i] = nullTime(s.ClaimedAt), nullTime(s.StartedAt), nullTime(s.EndedAt)
 		updated[i], reasons[i] = nullTime(s.LastUpdated), s.FailureReason
 	}
-	t.execEach("update_states", n, places, statuses, unmet, success, failures, attempts, startFailures, startStatuses,
+	t.exec("update_states", places, statuses, unmet, success, failures, attempts, startFailures, startStatuses,
 		startErrors, claimed, started, ended, updated, reasons)
 }
 

@@ -276,16 +276,6 @@ func (t *tx) rollback(ctx context.Context) {
 // exec queues a statement.
 func (t *tx) exec(name string, args ...any) { t.batch.Queue(t.s.queries.Get(name), args...) }
 
-// execEach queues a statement that has to change n rows: it finds them by places that were told before.
-func (t *tx) execEach(name string, n int, args ...any) {
-	t.batch.Queue(t.s.queries.Get(name), args...).Exec(func(tag pgconn.CommandTag) error {
-		if changed := tag.RowsAffected(); changed != int64(n) {
-			return fmt.Errorf("%s: %d rows instead of %d", name, changed, n)
-		}
-		return nil
-	})
-}
-
 // rows queues a statement and calls each for every row of its answer.
 func (t *tx) rows(name string, args []any, each func(rows pgx.Rows) error) {
 	t.query(name, t.s.queries.Get(name), args, each)

@@ -318,7 +318,7 @@ func (t *tx) writePlaces(tick *store.Tick, owner task.ID) {
 		for i, r := range tick.Unready {
 			places[i] = t.lined[r.ID]
 		}
-		t.execEach("delete_ready", n, places)
+		t.exec("delete_ready", places)
 	}
 	if len(tick.Unpark) > 0 {
 		t.exec("unqueue_parked", uuids(tick.Unpark))

@@ -4,24 +4,30 @@
 -- that are given. So rows are looked up where it has no choice: in a subquery for each that is given, or by = ANY. Where
 -- that finds the place of a row (ctid), nobody else may be able to move it.
 
--- By their places, which the statements that locked the rows have told. (In the select list unnest hands on row by row; in
--- FROM it would first write each of the arrays down.)
+-- By their places, which the statements that locked the rows have told; should one not be there, the cast fails, and so the
+-- transaction: COMMIT is on its way before anybody could count. (In the select list unnest hands on row by row; in FROM it
+-- would first write each of the arrays down.)
 -- name: update_states
-UPDATE task_state s
-SET status = u.status, unmet = u.unmet, success = u.success, failures = u.failures, attempt = u.attempt,
-    start_failures = u.start_failures, start_status = u.start_status, start_error = u.start_error,
-    claimed_at = u.claimed_at, started_at = u.started_at, ended_at = u.ended_at, last_updated = u.last_updated,
-    failure_reason = u.failure_reason
-FROM (
-    SELECT unnest($1::tid[]) AS place, unnest($2::smallint[]) AS status, unnest($3::integer[]) AS unmet,
-           unnest($4::bigint[]) AS success, unnest($5::bigint[]) AS failures, unnest($6::integer[]) AS attempt,
-           unnest($7::integer[]) AS start_failures, unnest($8::smallint[]) AS start_status, unnest($9::text[]) AS start_error,
-           unnest($10::timestamptz[]) AS claimed_at, unnest($11::timestamptz[]) AS started_at,
-           unnest($12::timestamptz[]) AS ended_at, unnest($13::timestamptz[]) AS last_updated,
-           unnest($14::text[]) AS failure_reason
-    OFFSET 0
-) u
-WHERE s.ctid = u.place;
+WITH written AS (
+    UPDATE task_state s
+    SET status = u.status, unmet = u.unmet, success = u.success, failures = u.failures, attempt = u.attempt,
+        start_failures = u.start_failures, start_status = u.start_status, start_error = u.start_error,
+        claimed_at = u.claimed_at, started_at = u.started_at, ended_at = u.ended_at, last_updated = u.last_updated,
+        failure_reason = u.failure_reason
+    FROM (
+        SELECT unnest($1::tid[]) AS place, unnest($2::smallint[]) AS status, unnest($3::integer[]) AS unmet,
+               unnest($4::bigint[]) AS success, unnest($5::bigint[]) AS failures, unnest($6::integer[]) AS attempt,
+               unnest($7::integer[]) AS start_failures, unnest($8::smallint[]) AS start_status, unnest($9::text[]) AS start_error,
+               unnest($10::timestamptz[]) AS claimed_at, unnest($11::timestamptz[]) AS started_at,
+               unnest($12::timestamptz[]) AS ended_at, unnest($13::timestamptz[]) AS last_updated,
+               unnest($14::text[]) AS failure_reason
+        OFFSET 0
+    ) u
+    WHERE s.ctid = u.place
+    RETURNING true
+)
+SELECT CASE WHEN count(*) <> cardinality($1) THEN ('update_states: not ' || cardinality($1) || ' but ' || count(*))::integer END
+FROM written;
 
 -- name: edit_tasks
 UPDATE task t

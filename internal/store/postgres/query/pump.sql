@@ -225,8 +225,11 @@ INSERT INTO running (task_id, owner, gates, check_at)
 SELECT u.id, $1, u.gates::bigint[], u.check_at
 FROM unnest($2::uuid[], $3::text[], $4::timestamptz[]) AS u(id, gates, check_at);
 
+-- As update_states.
 -- name: delete_ready
-DELETE FROM ready WHERE ctid = ANY($1::tid[]);
+WITH gone AS (DELETE FROM ready WHERE ctid = ANY($1::tid[]) RETURNING true)
+SELECT CASE WHEN count(*) <> cardinality($1) THEN ('delete_ready: not ' || cardinality($1) || ' but ' || count(*))::integer END
+FROM gone;
 
 -- name: upsert_parked
 INSERT INTO parked (task_id, gate_id, lane, host, rank)
