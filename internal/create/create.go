@@ -100,6 +100,9 @@ func (c *Creator) commit(ctx context.Context, creates []store.Create) ([]store.C
 func weigh(create store.Create) int {
 	const aTask, aDependency = 1000, 100
 	n := len(create.Batch.Metadata)
+	for i := range create.Batch.OnComplete {
+		n += create.Batch.OnComplete[i].Size()
+	}
 	for _, t := range create.Batch.Tasks {
 		n += aTask + aDependency*len(t.Dependencies) + t.Size()
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -84,12 +85,19 @@ func TestSmallCreatesShareATransaction(t *testing.T) {
 		r := &recorder{takes: time.Millisecond}
 		s := start(t, r)
 		large := func(k *task.Task) { k.Metadata = make([]byte, 64<<10) }
+		verbose := func(k *task.Task) {
+			long := strings.Repeat("x", 1<<10)
+			k.Rules = []task.Rule{{Matcher: task.Matcher{Fields: []string{long}}}}
+			k.OnFailure = []task.Action{{URL: long, Headers: map[string]string{long: long}}}
+		}
 		dedupes := func(k *task.Task) { k.Dedupe = []task.Matcher{{Kind: "work"}} }
+		told := batchOf(8)
+		told.OnComplete = []task.Action{{Body: make([]byte, 64<<10)}}
 		begun := time.Now()
 		var callers sync.WaitGroup
 		for _, b := range []*task.Batch{
 			batchOf(7), // the others gather meanwhile
-			batchOf(1), batchOf(2), batchOf(3), batchOf(1000), batchOf(4, large), batchOf(5, dedupes), batchOf(6),
+			batchOf(1), batchOf(2), batchOf(3), batchOf(1000), batchOf(4, large), batchOf(5, dedupes), batchOf(6), batchOf(15, verbose), told,
 		} {
 			callers.Go(func() {
 				created, err := s.Create(t.Context(), b, nil)
@@ -103,7 +111,7 @@ func TestSmallCreatesShareATransaction(t *testing.T) {
 		if took := time.Since(begun); took != 2*time.Millisecond {
 			t.Errorf("took %s, want two commits of 1ms", took)
 		}
-		if want := [][]int{{7}, {1000}, {4}, {5}, {1, 2, 3, 6}}; !slices.EqualFunc(r.groups, want, slices.Equal) {
+		if want := [][]int{{7}, {1000}, {4}, {5}, {15}, {8}, {1, 2, 3, 6}}; !slices.EqualFunc(r.groups, want, slices.Equal) {
 			t.Errorf("shared transactions: %v, want %v", r.groups, want)
 		}
 		if pump, outbox := s.pump.Load(), s.outbox.Load(); pump != int64(len(r.groups)) || outbox != 0 {

@@ -32,6 +32,15 @@ type Action struct {
 	Retry Retry
 }
 
+// Size is about how many bytes it has.
+func (a *Action) Size() int {
+	n := len(a.URL) + len(a.Body)
+	for name, value := range a.Headers {
+		n += len(name) + len(value)
+	}
+	return n
+}
+
 // IdempotencyKey is the same for every attempt to deliver one trigger of one task, or of one batch. place counts the
 // actions of that trigger from 0.
 func IdempotencyKey(id ID, trigger Trigger, place int) string {

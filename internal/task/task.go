@@ -85,12 +85,17 @@ type Task struct {
 	CreatedAt time.Time
 }
 
-// Size is the bytes of metadata and bodies, which are as long as the client likes.
+// Size is about how many bytes there are of what may be long: metadata, the fields of rules, and actions.
 func (t *Task) Size() int {
-	n := len(t.Metadata)
-	for trigger := TriggerStart; trigger <= TriggerFailure; trigger++ {
-		for _, a := range t.Actions(trigger) {
-			n += len(a.Body)
+	n := len(t.Metadata) + t.OnStart.Size()
+	for i := range t.Rules {
+		for _, field := range t.Rules[i].Matcher.Fields {
+			n += len(field)
+		}
+	}
+	for _, actions := range [][]Action{t.OnSuccess, t.OnFailure} {
+		for i := range actions {
+			n += actions[i].Size()
 		}
 	}
 	return n
