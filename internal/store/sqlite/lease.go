@@ -13,7 +13,7 @@ import (
 // Work is as in store.Store.
 func (s *Store) Work(ctx context.Context, owner task.ID) (store.Work, error) {
 	var w store.Work
-	err := s.using(ctx, func(t *tx) error {
+	err := s.using(ctx, s.engine, func(t *tx) error {
 		t.rows("work", func(r *row) error {
 			w = store.Work{Pump: r.bool(), Outbox: r.bool(), Due: r.bool(), DeadEnds: r.bool(), Dead: r.bool()}
 			return nil

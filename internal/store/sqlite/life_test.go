@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"context"
 	"encoding/json"
 	"path/filepath"
 	"slices"
@@ -466,5 +467,20 @@ func testFanOut(h *harness) {
 	}
 	if claimed != 7 {
 		h.t.Errorf("claimed %d of 7", claimed)
+	}
+}
+
+// Nobody does what a look does not find, so it must not wait for lists that take long.
+func TestLookWaitsForNoReader(t *testing.T) {
+	t.Parallel()
+	s := open(t, filepath.Join(t.TempDir(), "x.db"), newClock())
+	for range readers {
+		busy := <-s.readers
+		defer func() { s.readers <- busy }()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := s.Work(ctx, newID()); err != nil {
+		t.Errorf("Work: %v", err)
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -58,6 +59,7 @@ type Store struct {
 
 	writers chan *conn // the one that writes; who has it holds the lock of the writer
 	readers chan *conn // nil: not open yet
+	engine  chan *conn // one more that reads, for what keeps the service going: lists may keep all others busy
 	closing func() error
 
 	// Under the lock of the writer.
@@ -87,7 +89,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s := &Store{
 		path: path, lock: flock.New(path + ".lock"), driver: &sqlite3.Driver{}, queries: store.LoadQueries(queryFiles),
-		log: o.Log, clock: o.Now, deadEnds: o.DeadEnds, writers: make(chan *conn, 1), readers: make(chan *conn, readers),
+		log: o.Log, clock: o.Now, deadEnds: o.DeadEnds, writers: make(chan *conn, 1), readers: make(chan *conn, readers), engine: make(chan *conn, 1),
 		given: &given{}, shapes: store.NewShapes(),
 	}
 	s.closing = sync.OnceValue(s.close)
@@ -136,6 +138,7 @@ func (s *Store) open(ctx context.Context) error {
 	for range readers {
 		s.readers <- nil
 	}
+	s.engine <- nil
 	s.writers <- writer
 	if err := s.recover(ctx); err != nil {
 		return errors.Join(err, s.Close())
@@ -159,11 +162,8 @@ func (s *Store) Close() error { return s.closing() }
 func (s *Store) close() error {
 	late := time.After(closeWait)
 	var errs []error
-	for n := 0; n <= readers; n++ {
-		from := s.readers
-		if n == readers {
-			from = s.writers // last: it folds the log into the file
-		}
+	pools := slices.Repeat([]chan *conn{s.readers}, readers)
+	for _, from := range append(pools, s.engine, s.writers) { // the writer last: it folds the log into the file
 		select {
 		case c := <-from:
 			if c != nil {
@@ -175,6 +175,7 @@ func (s *Store) close() error {
 	}
 	close(s.writers)
 	close(s.readers)
+	close(s.engine)
 	errs = append(errs, s.lock.Unlock())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close database: %w", err)

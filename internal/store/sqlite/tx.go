@@ -49,22 +49,22 @@ func (s *Store) write(ctx context.Context, fn func(t *tx) error) error {
 
 // read runs fn in a transaction that sees one moment.
 func (s *Store) read(ctx context.Context, fn func(t *tx) error) error {
-	return s.using(ctx, func(t *tx) error { return t.run("BEGIN", fn) })
+	return s.using(ctx, s.readers, func(t *tx) error { return t.run("BEGIN", fn) })
 }
 
-// using lends fn a connection that reads, without a transaction.
-func (s *Store) using(ctx context.Context, fn func(t *tx) error) error {
+// using lends fn a connection of from that reads, without a transaction.
+func (s *Store) using(ctx context.Context, from chan *conn, fn func(t *tx) error) error {
 	var c *conn
 	var open bool
 	select {
-	case c, open = <-s.readers:
+	case c, open = <-from:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 	if !open {
 		return errClosed
 	}
-	defer func() { s.readers <- c }()
+	defer func() { from <- c }()
 	if c == nil {
 		var err error
 		if c, err = s.connect(ctx, readerSettings); err != nil {

@@ -24,7 +24,7 @@ func (s *Store) Maintain(ctx context.Context) error {
 	if info, err := os.Stat(s.path + "-wal"); err != nil || info.Size() < checkpointAfter {
 		return nil //nolint:nilerr // no log, no work
 	}
-	err := s.using(ctx, func(t *tx) error {
+	err := s.using(ctx, s.readers, func(t *tx) error {
 		t.query("checkpoint", "PRAGMA wal_checkpoint(PASSIVE)", func(*row) error { return nil })
 		return t.err
 	})
