@@ -46,7 +46,6 @@ func (s *Store) Create(ctx context.Context, creates []store.Create) ([]store.Cre
 		if err := t.insertRows(ctx, &plan); err != nil {
 			return err
 		}
-		t.insertShapes(plan.Shapes)
 		if len(plan.Ready) > 0 {
 			t.exec("enqueue", uuids(plan.Ready))
 		}
@@ -54,6 +53,7 @@ func (s *Store) Create(ctx context.Context, creates []store.Create) ([]store.Cre
 			t.exec("adopt_parents", uuids(plan.Adopted))
 		}
 		t.write(&plan.Changes)
+		t.insertShapes(plan.Shapes) // last: who brings the same new ones waits for the commit
 		return nil
 	})
 	if err != nil {
