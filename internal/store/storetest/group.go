@@ -17,6 +17,7 @@ var groupTests = []conformance{
 	{"batches of one transaction read back as if each came alone", testGroupReadBack},
 	{"one that cannot be created fails all, and leaves nothing", testGroupFails},
 	{"keys of one transaction: fresh, known, reused, and twice the same", testGroupKeys},
+	{"a key that is too old, twice in one transaction", testGroupOldKey},
 	{"groups with the same keys at once make one batch of each", testGroupsAtOnce},
 	{"batches of one transaction each hear of their own end", testGroupCompletes},
 }
@@ -153,6 +154,23 @@ func testGroupKeys(t *testing.T, e *env) {
 	e.wantReplay(creates[1].Batch, keyed("z", "body"))
 	e.wantReplay(creates[5].Batch, keyed("a", "body"))
 	e.wantClaims(known.Tasks[0], creates[1].Batch.Tasks[0], creates[3].Batch.Tasks[0], creates[5].Batch.Tasks[0])
+}
+
+func testGroupOldKey(t *testing.T, e *env) {
+	e.wantFresh(batchOf(newTask()), keyed("key", "body"))
+	e.clock.Advance(store.KeyLife)
+	fresh, again, other := batchOf(newTask()), batchOf(newTask()), batchOf(newTask())
+	created := e.createGroup(
+		store.Create{Batch: fresh, Key: keyed("key", "new body")},
+		store.Create{Batch: again, Key: keyed("key", "new body")},
+		store.Create{Batch: other, Key: keyed("key", "body")},
+	)
+	if !created[0].Fresh() || !created[1].Replayed || created[1].Batch != fresh.ID || !errors.Is(created[2].Err, store.ErrKeyReused) {
+		t.Errorf("%+v", created)
+	}
+	e.wantMissing(again)
+	e.wantMissing(other)
+	e.wantReplay(fresh, keyed("key", "new body"))
 }
 
 // Groups name the same keys in all orders, from two processes where there can be.
