@@ -14,8 +14,8 @@ var ErrKeyReused = errors.New("idempotency key was used with another request")
 // KeyLife is how long a key is kept, by the clock of the database. An older one counts as absent.
 const KeyLife = 24 * time.Hour
 
-// Idempotency lets a create be sent again without creating twice: the first one with a key stores it in its own
-// transaction, and those after it are answered with what it created. One that comes while the first is under way waits
+// Idempotency lets a create be sent again without creating twice: the first one with a key stores it in the transaction
+// that creates, and those after it are answered with what it created. One that comes while the first is under way waits
 // for its commit.
 type Idempotency struct {
 	// Key is the client's choice, one space for all clients; at most 255 characters.

@@ -39,7 +39,7 @@ type Store interface {
 	Settle(ctx context.Context, outcomes []task.Outcome) (Settled, error)
 
 	// Work tells the process owner what there is to do, by one cheap look. Who makes work hints at it where it is done;
-	// this finds what becomes due by itself, and what the hint to was lost, be it with its process.
+	// this finds what becomes due by itself, and that of which the hint was lost, be it with its process.
 	Work(ctx context.Context, owner task.ID) (Work, error)
 	// Pump runs one tick: it folds what has ended, admits what may start, and parks the rest.
 	Pump(ctx context.Context, p PumpParams) (Pumped, error)
