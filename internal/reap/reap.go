@@ -41,7 +41,7 @@ const (
 // Store is what reap needs of [store.Store].
 type Store interface {
 	Work(ctx context.Context, owner task.ID) (store.Work, error)
-	Due(ctx context.Context, limit int) ([]task.ID, error)
+	Due(ctx context.Context, limit int) (ids []task.ID, more bool, err error)
 	DeadEnds(ctx context.Context, limit int) (ids []task.ID, more bool, err error)
 	TakeOver(ctx context.Context, owner task.ID) ([]store.Claim, error)
 	Heartbeat(ctx context.Context, owner task.ID, lease time.Duration) error
@@ -241,8 +241,8 @@ func (r *Reaper) takeOver(ctx context.Context) error {
 // expire settles time-outs until there are none left, or those that are left do not end.
 func (r *Reaper) expire(ctx context.Context) error {
 	for {
-		ids, err := r.o.Store.Due(ctx, chunk)
-		if err != nil || len(ids) == 0 {
+		ids, more, err := r.o.Store.Due(ctx, chunk)
+		if err != nil || len(ids) == 0 && !more {
 			return err
 		}
 		outcomes := make([]task.Outcome, len(ids))
@@ -253,11 +253,11 @@ func (r *Reaper) expire(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		ended := false
+		fewer := len(ids) < chunk // the others were active, and are looked at later
 		for i := range results {
-			ended = ended || results[i].State.Status.Terminal()
+			fewer = fewer || results[i].State.Status.Terminal()
 		}
-		if len(ids) < chunk || !ended {
+		if !more || !fewer {
 			return nil
 		}
 	}

@@ -30,6 +30,7 @@ type fake struct {
 	fail    map[string]error
 	hang    map[string]bool
 	due     []task.ID
+	active  int  // tasks before those that are due, of which Due finds that they are not
 	stuck   bool // what is due does not end
 	settled []int
 	expired []task.Outcome
@@ -72,17 +73,20 @@ func (f *fake) Work(ctx context.Context, owner task.ID) (store.Work, error) {
 	some := func(name string, n int) bool { return n > 0 || f.fail[name] != nil || f.hang[name] }
 	return store.Work{
 		Pump: f.others, Outbox: f.others,
-		Due: some("Due", len(f.due)), DeadEnds: some("DeadEnds", len(f.dead)), Dead: some("TakeOver", len(f.orphans)),
+		Due: some("Due", f.active+len(f.due)), DeadEnds: some("DeadEnds", len(f.dead)), Dead: some("TakeOver", len(f.orphans)),
 	}, nil
 }
 
-func (f *fake) Due(ctx context.Context, limit int) ([]task.ID, error) {
+func (f *fake) Due(ctx context.Context, limit int) ([]task.ID, bool, error) {
 	if err := f.call(ctx, "Due"); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return slices.Clone(f.due[:min(limit, len(f.due))]), nil
+	active := min(f.active, limit)
+	f.active -= active
+	n := min(limit-active, len(f.due))
+	return slices.Clone(f.due[:n]), active+n == limit, nil
 }
 
 func (f *fake) DeadEnds(ctx context.Context, limit int) ([]task.ID, bool, error) {
@@ -306,6 +310,22 @@ func TestDeadEndsInChunks(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)
+		}
+	})
+}
+
+// However many tasks there are whose time-out has moved on, one that is quiet behind them is found by the same look.
+func TestExpireBehindActive(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		f.active, f.due = 10*chunk+1, make([]task.ID, 1)
+		run(t, f)
+		synctest.Wait()
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if len(f.expired) != 1 {
+			t.Errorf("%d outcomes after %d looks", len(f.expired), len(f.calls["Work"]))
 		}
 	})
 }

@@ -49,8 +49,9 @@ type Store interface {
 	Heartbeat(ctx context.Context, owner task.ID, lease time.Duration) error
 	// Leave ends the lease of owner at once, so that others take its claims over.
 	Leave(ctx context.Context, owner task.ID) error
-	// Due returns up to limit Running tasks whose time-out has passed. They are still to be settled.
-	Due(ctx context.Context, limit int) ([]task.ID, error)
+	// Due returns Running tasks whose time-out has passed; they are still to be settled. It looks at up to limit of those that
+	// may be; more: there may be others. Those that have been active since are not looked at again before their time-out.
+	Due(ctx context.Context, limit int) (ids []task.ID, more bool, err error)
 
 	// DeadEnds returns tasks that have not ended though all their children have, none by Success, and that are no
 	// barriers; they are still to be settled. It looks at up to limit of those that may be; more: there are others. A

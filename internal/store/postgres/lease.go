@@ -129,9 +129,8 @@ func (t *tx) ids(ctx context.Context, name string, args ...any) (uuids, error) {
 }
 
 // Due is as in store.Store.
-func (s *Store) Due(ctx context.Context, limit int) ([]task.ID, error) {
-	var due []task.ID
-	err := s.run(ctx, func(ctx context.Context, t *tx) error {
+func (s *Store) Due(ctx context.Context, limit int) (ids []task.ID, more bool, err error) {
+	err = s.run(ctx, func(ctx context.Context, t *tx) error {
 		t.clock()
 		if err := t.flush(ctx); err != nil {
 			return err
@@ -152,7 +151,8 @@ func (s *Store) Due(ctx context.Context, limit int) ([]task.ID, error) {
 			return err
 		}
 		var checks []store.Check
-		due, checks = store.PlanDue(running, t.now)
+		ids, checks = store.PlanDue(running, t.now)
+		more = len(running) >= limit
 		if len(checks) == 0 {
 			return errNothing
 		}
@@ -160,9 +160,9 @@ func (s *Store) Due(ctx context.Context, limit int) ([]task.ID, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("find time-outs: %w", err)
+		return nil, false, fmt.Errorf("find time-outs: %w", err)
 	}
-	return due, nil
+	return ids, more, nil
 }
 
 // DeadEnds is as in store.Store.

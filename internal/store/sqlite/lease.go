@@ -87,9 +87,8 @@ func appendIDs(to *[]task.ID) func(*row) error {
 }
 
 // Due is as in store.Store.
-func (s *Store) Due(ctx context.Context, limit int) ([]task.ID, error) {
-	var due []task.ID
-	err := s.write(ctx, func(t *tx) error {
+func (s *Store) Due(ctx context.Context, limit int) (ids []task.ID, more bool, err error) {
+	err = s.write(ctx, func(t *tx) error {
 		var running []task.State
 		t.rows("due", func(r *row) error {
 			running = append(running, task.State{
@@ -98,14 +97,15 @@ func (s *Store) Due(ctx context.Context, limit int) ([]task.ID, error) {
 			return nil
 		}, micros(t.now), int64(limit))
 		var checks []store.Check
-		due, checks = store.PlanDue(running, t.now)
+		ids, checks = store.PlanDue(running, t.now)
+		more = len(running) >= limit
 		t.put("set_checks", rowsOf(checks, givenCheck))
 		return t.err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("find time-outs: %w", err)
+		return nil, false, fmt.Errorf("find time-outs: %w", err)
 	}
-	return due, nil
+	return ids, more, nil
 }
 
 // DeadEnds is as in store.Store.

@@ -267,22 +267,22 @@ func testPauseAndTimeout(h *harness, c *clock, four *task.Task) {
 	})
 	h.settle(task.Outcome{ID: four.ID, Kind: task.Pause})
 	c.add(2 * time.Minute)
-	if due, err := h.Due(ctx, 10); len(due) > 0 || err != nil {
+	if due, _, err := h.Due(ctx, 10); len(due) > 0 || err != nil {
 		h.t.Fatal(due, err)
 	}
 	h.settle(task.Outcome{ID: four.ID, Kind: task.Resume})
 	c.add(59 * time.Second)
 	h.settle(task.Outcome{ID: four.ID, Kind: task.Count, NewSuccess: 1})
 	c.add(30 * time.Second)
-	if due, err := h.Due(ctx, 10); len(due) > 0 || err != nil { // its check is due, it is not
+	if due, _, err := h.Due(ctx, 10); len(due) > 0 || err != nil { // its check is due, it is not
 		h.t.Fatal(due, err)
 	}
 	c.add(29 * time.Second)
-	if due, err := h.Due(ctx, 10); len(due) > 0 || err != nil {
+	if due, _, err := h.Due(ctx, 10); len(due) > 0 || err != nil {
 		h.t.Fatal(due, err)
 	}
 	c.add(time.Second)
-	due, err := h.Due(ctx, 10)
+	due, _, err := h.Due(ctx, 10)
 	if len(due) != 1 || err != nil {
 		h.t.Fatal(due, err)
 	}

@@ -282,9 +282,9 @@ func (e *env) takeOver(owner task.ID) []store.Claim {
 func (e *env) due() []task.ID {
 	e.Helper()
 	work := e.work()
-	ids, err := e.Due(e.ctx, 1000)
-	if err != nil {
-		e.Fatalf("Due: %v", err)
+	ids, more, err := e.Due(e.ctx, 1000)
+	if err != nil || more {
+		e.Fatalf("Due: more %t, %v", more, err)
 	}
 	if !work.Due && len(ids) > 0 {
 		e.Errorf("due are %v, which no look had found", ids)
