@@ -2,10 +2,13 @@ package bench
 
 import (
 	"bufio"
+	"cmp"
 	"context"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 )
@@ -15,8 +18,11 @@ import (
 // value is ready. Safe for concurrent use.
 type client struct {
 	mu   sync.Mutex
-	idle map[string][]*connection // by address, in the order in which they were last used
+	idle map[origin][]*connection // in the order in which they were last used
 }
+
+// origin is what of a URL says where connections lead.
+type origin struct{ scheme, host string }
 
 type connection struct {
 	net.Conn
@@ -38,15 +44,15 @@ const maxIdle = 10 * time.Second
 
 // exchange sends req and reads the answer to its end.
 func (c *client) exchange(req *http.Request) (answer, error) {
-	ctx, address := req.Context(), req.URL.Host
-	conn, err := c.take(ctx, address)
+	ctx := req.Context()
+	conn, err := c.take(ctx, req.URL)
 	if err != nil {
 		return answer{}, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	a, last, err := conn.exchange(req)
 	if stop() && err == nil && !last {
-		c.give(address, conn)
+		c.give(req.URL, conn)
 		return a, nil
 	}
 	_ = conn.Close()
@@ -74,12 +80,13 @@ func (c *connection) exchange(req *http.Request) (a answer, last bool, err error
 }
 
 // take is the connection that was used last, or a new one.
-func (c *client) take(ctx context.Context, address string) (*connection, error) {
+func (c *client) take(ctx context.Context, to *url.URL) (*connection, error) {
+	at := origin{to.Scheme, to.Host}
 	c.mu.Lock()
-	idle := c.idle[address]
+	idle := c.idle[at]
 	var last *connection
 	if n := len(idle); n > 0 {
-		last, c.idle[address] = idle[n-1], idle[:n-1]
+		last, c.idle[at] = idle[n-1], idle[:n-1]
 	}
 	c.mu.Unlock()
 	if last != nil && time.Since(last.used) < maxIdle {
@@ -88,21 +95,29 @@ func (c *client) take(ctx context.Context, address string) (*connection, error) 
 	if last != nil {
 		_ = last.Close() // those before it are older still
 	}
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	conn, err := dial(ctx, to)
 	if err != nil {
 		return nil, err
 	}
 	return &connection{Conn: conn, in: bufio.NewReader(conn), out: bufio.NewWriter(conn)}, nil
 }
 
-func (c *client) give(address string, conn *connection) {
+func dial(ctx context.Context, to *url.URL) (net.Conn, error) {
+	if to.Scheme == "https" {
+		return (&tls.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(to.Hostname(), cmp.Or(to.Port(), "443")))
+	}
+	return (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(to.Hostname(), cmp.Or(to.Port(), "80")))
+}
+
+func (c *client) give(to *url.URL, conn *connection) {
+	at := origin{to.Scheme, to.Host}
 	conn.used = time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.idle == nil {
-		c.idle = map[string][]*connection{}
+		c.idle = map[origin][]*connection{}
 	}
-	c.idle[address] = append(c.idle[address], conn)
+	c.idle[at] = append(c.idle[at], conn)
 }
 
 // closeIdle closes the connections that nobody uses.

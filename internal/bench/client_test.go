@@ -3,7 +3,10 @@ package bench
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -80,4 +83,25 @@ func TestClient(t *testing.T) {
 		t.Errorf("error %v, want %v", err, enough)
 	}
 	exchange("/", 5)
+}
+
+// A service that runs may stand behind a proxy that speaks TLS, at the usual port.
+func TestClientGoesWhereTheURLLeads(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewUnstartedServer(http.NotFoundHandler())
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	var c client
+	if _, err := put(t.Context(), &c, server.URL, ""); !strings.Contains(fmt.Sprint(err), "certificate") {
+		t.Errorf("error %v of a server whose certificate nobody has signed", err)
+	}
+	for url, port := range map[string]int{"http://127.0.0.1/": 80, "https://127.0.0.1/": 443} {
+		_, err := put(t.Context(), &c, url, "")
+		if failed, ok := errors.AsType[*net.OpError](err); ok && failed.Op == "dial" { // else somebody listens there
+			if at, _ := failed.Addr.(*net.TCPAddr); at == nil || at.Port != port {
+				t.Errorf("%s: %v", url, err)
+			}
+		}
+	}
 }
