@@ -14,8 +14,8 @@ const maxFinish = 1000
 // WakeOutbox hints that there are deliveries to send. It does not block.
 func (d *Dispatcher) WakeOutbox() { signal(d.hint) }
 
-// Run sends what is due in the outbox, at once and then on hints, until ctx ends or [Dispatcher.Drain] is called, and returns nil then. Sends that
-// are out by then go on.
+// Run sends what is due in the outbox, at once and then on hints, until ctx ends or [Dispatcher.Drain] is called, and returns
+// nil then. Sends that are out by then go on.
 func (d *Dispatcher) Run(ctx context.Context) error {
 	pause := minStorePause
 	for {

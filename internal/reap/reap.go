@@ -3,7 +3,7 @@
 // settle and to dispatch.
 //
 // One look tells what there is to do, for all stages: what has become due by itself, and work of which the hint was lost. So
-// nobody else looks now and then.
+// the others need no ticks.
 //
 // Invariants:
 //
