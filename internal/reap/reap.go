@@ -29,7 +29,9 @@ import (
 const (
 	defaultLease = 30 * time.Second
 	// lookEvery is how late may come what is due, and what nobody has hinted at.
-	lookEvery     = time.Second
+	lookEvery = time.Second
+	// lookFor is when a look that hangs is given up: all others wait for it.
+	lookFor       = 10 * time.Second
 	maintainEvery = time.Second
 	driftEvery    = time.Minute
 	// retryEvery is the interval of a duty that fails.
@@ -187,9 +189,9 @@ func (r *Reaper) do(ctx context.Context, what string, duty func(context.Context)
 	*failing = err != nil
 }
 
-// look hints at what there is to do. If it hangs it is given up: all others wait for it.
+// look hints at what there is to do.
 func (r *Reaper) look(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, r.o.Lease/3)
+	ctx, cancel := context.WithTimeout(ctx, lookFor)
 	defer cancel()
 	work, err := r.o.Store.Work(ctx, r.o.Owner)
 	if work.Pump {

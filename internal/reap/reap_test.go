@@ -414,6 +414,25 @@ func TestHangingDuties(t *testing.T) {
 	})
 }
 
+// However long the lease is.
+func TestHangingLook(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		f.hang["Work"] = true
+		r := New(Options{Store: f, Settler: f, Starter: f, Owner: task.ID{7}, Lease: time.Hour})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- r.Run(ctx) }()
+		time.Sleep(30 * time.Second)
+		f.expect(t, "Work", 0, 11*time.Second, 22*time.Second)
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestRegisterAndStop(t *testing.T) {
 	t.Parallel()
 	f := newFake()
