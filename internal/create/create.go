@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"taskrunner/internal/group"
@@ -44,11 +45,14 @@ type Options struct {
 type Creator struct {
 	options Options
 	group   *group.Group[store.Create, store.Created]
+
+	mu   sync.Mutex
+	keys map[string]int // of creates that are carried out alone now, and how many have them
 }
 
 // New makes a creator; [Creator.Run] must run for it to answer.
 func New(o Options) *Creator {
-	c := &Creator{options: o}
+	c := &Creator{options: o, keys: map[string]int{}}
 	c.group = group.New(group.Options[store.Create, store.Created]{
 		Do: c.commit, Split: func(err error) bool { return !errors.Is(err, store.ErrUnavailable) },
 		Limit: maxGroup, Weigh: weigh, Wait: maxWait,
@@ -74,12 +78,36 @@ func (c *Creator) Create(ctx context.Context, b *task.Batch, key *store.Idempote
 func (c *Creator) Run(ctx context.Context) error { return c.group.Run(ctx) }
 
 // carryOut lets small creates share a transaction. One that looks for duplicates waits for others that look for the same,
-// however large they are, so nobody else is to wait with it.
+// however large they are, and one with the key of such a create waits for that, so nobody else is to wait with them.
 func (c *Creator) carryOut(ctx context.Context, create store.Create) ([]store.Created, error) {
-	if create.Batch.Dedupes() || weigh(create) > maxShare {
-		return c.commit(ctx, []store.Create{create})
+	large := create.Batch.Dedupes() || weigh(create) > maxShare
+	done, alone := c.begin(create.Key, large)
+	if !alone {
+		return c.group.Do(ctx, create)
 	}
-	return c.group.Do(ctx, create)
+	defer done()
+	return c.commit(ctx, []store.Create{create})
+}
+
+// begin reports whether a create with key is carried out alone: large ones are, and those that have their keys. Then done
+// forgets the key.
+func (c *Creator) begin(key *store.Idempotency, large bool) (done func(), alone bool) {
+	if key == nil {
+		return func() {}, large
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !large && c.keys[key.Key] == 0 {
+		return nil, false
+	}
+	c.keys[key.Key]++
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.keys[key.Key]--; c.keys[key.Key] == 0 {
+			delete(c.keys, key.Key)
+		}
+	}, true
 }
 
 func (c *Creator) commit(ctx context.Context, creates []store.Create) ([]store.Created, error) {

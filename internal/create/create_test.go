@@ -120,6 +120,39 @@ func TestSmallCreatesShareATransaction(t *testing.T) {
 	})
 }
 
+// Who has the key of a large create waits for that one, and nobody else does.
+func TestKeyOfALargeCreate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := &recorder{takes: time.Second}
+		s := start(t, r)
+		var callers sync.WaitGroup
+		create := func(n int, key *store.Idempotency) {
+			callers.Go(func() {
+				if _, err := s.Create(t.Context(), batchOf(n), key); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		key := &store.Idempotency{Key: "k"}
+		create(1000, key)
+		create(1, key)
+		create(2, &store.Idempotency{Key: "other"})
+		if want := [][]int{{1000}, {1}, {2}}; !slices.EqualFunc(r.groups, want, slices.Equal) {
+			t.Errorf("transactions at once: %v, want %v", r.groups, want)
+		}
+		callers.Wait()
+		create(3, key)
+		create(4, key)
+		create(5, nil)
+		callers.Wait()
+		if want := [][]int{{1000}, {1}, {2}, {3}, {4, 5}}; !slices.EqualFunc(r.groups, want, slices.Equal) {
+			t.Errorf("transactions: %v, want %v: the key is free again", r.groups, want)
+		}
+	})
+}
+
 func TestAnswersAreTheirOwn(t *testing.T) {
 	t.Parallel()
 	bad, away := errors.New("bad"), store.ErrUnavailable
