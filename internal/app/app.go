@@ -239,6 +239,7 @@ func (a *App) Run(ctx context.Context) error {
 
 func (a *App) stop(claiming []*worker, server, creator, settler, reaper *worker) error {
 	a.stopping.Store(true)
+	a.reaper.Drain()
 	deadline, cancel := context.WithTimeout(context.Background(), a.config.ShutdownTimeout)
 	defer cancel()
 	draining, cancelDraining := context.WithTimeout(deadline, a.config.ShutdownTimeout*3/4) // the rest is for requests

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -89,6 +90,7 @@ type Reaper struct {
 	drift prometheus.Gauge
 
 	due, deadEnds, dead chan struct{} // hints
+	draining            atomic.Bool
 }
 
 // New returns a reaper that waits for Run.
@@ -137,6 +139,9 @@ func (r *Reaper) Run(ctx context.Context) error {
 	duties.Wait()
 	return nil
 }
+
+// Drain takes nothing over any more: who is about to stop starts nothing.
+func (r *Reaper) Drain() { r.draining.Store(true) }
 
 // Stop gives the lease up, so that other processes take over at once what this one has left. It is called when Run has
 // returned and dispatch is drained.
@@ -206,7 +211,7 @@ func (r *Reaper) look(ctx context.Context) error {
 	if work.DeadEnds {
 		give(r.deadEnds)
 	}
-	if work.Dead {
+	if work.Dead && !r.draining.Load() {
 		give(r.dead)
 	}
 	return err

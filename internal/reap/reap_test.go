@@ -433,6 +433,26 @@ func TestHangingLook(t *testing.T) {
 	})
 }
 
+// A process that stops sends nothing, so it takes nothing over, but does all else until the end.
+func TestDrainingTakesNothingOver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		r := run(t, f)
+		synctest.Wait()
+		r.Drain()
+		f.mu.Lock()
+		f.orphans, f.due = make([]store.Claim, 1), make([]task.ID, 1)
+		f.mu.Unlock()
+		time.Sleep(time.Minute)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if n := len(f.calls["TakeOver"]); n != 0 || len(f.calls["Due"]) == 0 {
+			t.Errorf("%d take-overs, %d looks at time-outs", n, len(f.calls["Due"]))
+		}
+	})
+}
+
 func TestRegisterAndStop(t *testing.T) {
 	t.Parallel()
 	f := newFake()
