@@ -209,9 +209,9 @@ func (w *workflow) batch(r *receiver) []obj {
 // run runs w to its end, and returns how long it took from the POST to the answer to the last report.
 func (w *workflow) run(t testing.TB, s *service, r *receiver, run *workflowRun) time.Duration {
 	t.Helper()
-	batch := w.batch(r)
+	body := jsonOf(w.batch(r))
 	begun := time.Now()
-	a, err := s.try(t.Context(), http.MethodPost, "/task", batch, "Prefer", "return=minimal")
+	a, err := s.try(t.Context(), http.MethodPost, "/task", body, "Prefer", "return=minimal")
 	if err != nil || a.status != http.StatusCreated {
 		t.Errorf("%s: create: %v %d", w.name, err, a.status)
 		return 0
