@@ -68,25 +68,38 @@ func TestListen(t *testing.T) {
 			t.Errorf("pooled is %t", s.pooled)
 		}
 		s.pooled = pooled
-		woken, ended := make(chan struct{}), make(chan struct{})
+		woken, ended := make(chan struct{}, 100), make(chan struct{})
 		ctx, stop := context.WithCancel(t.Context())
 		go func() {
 			defer close(ended)
-			s.Listen(ctx, func() {
-				select {
-				case woken <- struct{}{}:
-				case <-ctx.Done():
-				}
-			})
+			s.Listen(ctx, func() { woken <- struct{}{} })
 		}()
 		<-woken // it may have missed something before
+		other, err := Open(t.Context(), Options{URL: url})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = other.Close() })
 		for range 2 {
-			if err := s.Notify(t.Context()); err != nil {
-				t.Fatal(err)
+			for range 10 {
+				if !pooled { // else it cannot tell
+					notify(t, s)
+				}
 			}
-			<-woken
+			notify(t, other)
+			<-woken // once, for the other
 		}
 		stop()
 		<-ended
+		if n := len(woken); n > 0 {
+			t.Errorf("pooled %t: woken %d times more, by itself", pooled, n)
+		}
+	}
+}
+
+func notify(t *testing.T, s *Store) {
+	t.Helper()
+	if err := s.Notify(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 }

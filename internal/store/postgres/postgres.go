@@ -57,7 +57,8 @@ type Store struct {
 	skew    func() time.Duration
 
 	deadEnds bool
-	pooled   bool // a pooler is in between
+	pooled   bool   // a pooler is in between
+	self     string // by which it knows its own notifications
 
 	pumping sync.Mutex // held by Pump; guards shapes
 	shapes  *store.Shapes
@@ -104,7 +105,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	return &Store{
 		pool: pool, engine: engine, queries: store.LoadQueries(queryFiles), log: o.Log, skew: o.Skew,
-		shapes: store.NewShapes(), deadEnds: o.DeadEnds, pooled: pooled,
+		shapes: store.NewShapes(), deadEnds: o.DeadEnds, pooled: pooled, self: store.NewID().String(),
 	}, nil
 }
 

@@ -25,7 +25,7 @@ const (
 
 // Notify is as in store.Store.
 func (s *Store) Notify(ctx context.Context) error {
-	if _, err := s.engine.Exec(ctx, s.queries.Get("notify"), channel); err != nil {
+	if _, err := s.engine.Exec(ctx, s.queries.Get("notify"), channel, s.self); err != nil {
 		return fmt.Errorf("notify: %w", redact(err))
 	}
 	return nil
@@ -68,14 +68,19 @@ func (s *Store) listen(ctx context.Context, wake func()) error {
 	if _, err := conn.Exec(ctx, "LISTEN "+channel); err != nil {
 		return err
 	}
+	wake()
 	for {
-		wake()
-		if _, err := conn.WaitForNotification(ctx); err != nil {
+		notification, err := conn.WaitForNotification(ctx)
+		if err != nil {
 			return err
+		}
+		if notification.Payload != s.self { // it knows what it said
+			wake()
 		}
 	}
 }
 
+// look cannot tell who has notified.
 func (s *Store) look(ctx context.Context, wake func()) error {
 	for heard := int64(-1); ; {
 		var said int64
