@@ -35,40 +35,47 @@ func (t *tx) takeKeys(creates []store.Create) map[string]store.StoredKey {
 	return stored
 }
 
-// Details is as in store.Store.
+// Details is as in store.Store. It is the answer to a create that is sent again, perhaps since a connection broke, so a
+// connection that breaks here must not fail that.
 func (s *Store) Details(ctx context.Context, batch task.ID) ([]store.Detail, error) {
 	var tasks []store.Detail
 	var related store.Related
-	args := []any{batch}
-	err := s.read(ctx, func(t *tx) {
-		t.exec("open_list")
-		t.rows("batch_tasks", args, func(rows pgx.Rows) error {
-			d, err := scanDetail(rows)
-			tasks = append(tasks, d)
-			return err
-		})
-		t.rows("batch_parents", args, func(rows pgx.Rows) error {
-			var p store.RelatedParent
-			var status int16
-			err := rows.Scan((*[16]byte)(&p.Child), (*[16]byte)(&p.Parent), &p.RequiresSuccess, &status)
-			p.Status = task.Status(status)
-			related.Parents = append(related.Parents, p)
-			return err
-		})
-		t.rows("batch_deliveries", args, func(rows pgx.Rows) error {
-			var d store.RelatedDelivery
-			var scan deliveryScan
-			err := rows.Scan(append([]any{(*[16]byte)(&d.Task)}, scan.into()...)...)
-			d.DeliveryRecord = scan.get()
-			related.Deliveries = append(related.Deliveries, d)
-			return err
-		})
+	err := s.again(ctx, func() error {
+		tasks, related = nil, store.Related{}
+		return s.read(ctx, func(t *tx) { t.details(batch, &tasks, &related) })
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read batch: %w", err)
 	}
 	related.AddTo(tasks)
 	return tasks, nil
+}
+
+// details queues the reading of a batch whole.
+func (t *tx) details(batch task.ID, tasks *[]store.Detail, related *store.Related) {
+	args := []any{batch}
+	t.exec("open_list")
+	t.rows("batch_tasks", args, func(rows pgx.Rows) error {
+		d, err := scanDetail(rows)
+		*tasks = append(*tasks, d)
+		return err
+	})
+	t.rows("batch_parents", args, func(rows pgx.Rows) error {
+		var p store.RelatedParent
+		var status int16
+		err := rows.Scan((*[16]byte)(&p.Child), (*[16]byte)(&p.Parent), &p.RequiresSuccess, &status)
+		p.Status = task.Status(status)
+		related.Parents = append(related.Parents, p)
+		return err
+	})
+	t.rows("batch_deliveries", args, func(rows pgx.Rows) error {
+		var d store.RelatedDelivery
+		var scan deliveryScan
+		err := rows.Scan(append([]any{(*[16]byte)(&d.Task)}, scan.into()...)...)
+		d.DeliveryRecord = scan.get()
+		related.Deliveries = append(related.Deliveries, d)
+		return err
+	})
 }
 
 // scanDetail reads the facts and the state of a task.
