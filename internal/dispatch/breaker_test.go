@@ -311,6 +311,36 @@ func TestProbeIsNewFirst(t *testing.T) {
 	})
 }
 
+// There is always a delivery due to a worker that answers 503. It does not keep the probes from an on_start of another worker of
+// that host, which was claimed before.
+func TestProbesTakeTurns(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		well := claim("a")
+		var f *fixture
+		due := func() {
+			f.store.set(func() { f.store.due = append(f.store.due, delivery("a", task.TriggerSuccess)) })
+			f.WakeOutbox()
+		}
+		f = newFixture(t, Options{OnRoom: due}, func(r *http.Request) (*http.Response, error) {
+			if r.Header.Get("X-Task-Id") == well.ID.String() {
+				return respond(200, "")
+			}
+			return respond(503, "")
+		})
+		breakHost(f, "a")
+		f.Start([]store.Claim{well})
+		f.run(t)
+		for range 2 {
+			time.Sleep(time.Until(f.Host("a").NextProbe) + 2*probeTurn)
+			synctest.Wait()
+		}
+		if got := f.store.settled(); len(got) != 1 || got[0].ID != well.ID || got[0].Kind != task.Started {
+			t.Errorf("after two probes, settled %+v", got)
+		}
+	})
+}
+
 func TestHostsAreForgotten(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -18,8 +18,8 @@ const (
 	maxIdleHosts = 4096
 	// maxLatencies is over how many requests to a host percentiles are taken.
 	maxLatencies = 128
-	// probeTurn is how long those that are claimed leave a probe to one that is not: it may be for another worker behind the
-	// same host, and fail for none of their reasons.
+	// probeTurn is how long those that are claimed leave a probe to one that is not, and, in turns, the other way round: it may be
+	// for another worker behind the same host, and fail for none of their reasons.
 	probeTurn = 100 * time.Millisecond
 )
 
@@ -135,19 +135,20 @@ func (h *hosts) report(name string, p presence, a *answer) (down bool) {
 	return down
 }
 
-// open begins the pause of a breaker that has opened.
+// open begins the pause of a breaker that has opened. The probe after it is offered to those that are claimed then, and after
+// probeTurn to those that wait; the next one the other way round, for there may always be some that fail to claim.
 func (h *hosts) open(k *host) {
 	h.openings.Inc()
+	first, then := h.onChange, func() { h.wake(k) }
+	if k.openings%2 == 0 {
+		first, then = then, first
+	}
 	k.timer = time.AfterFunc(time.Until(k.probe), func() {
 		h.mu.Lock()
 		k.due(time.Now())
-		k.timer = time.AfterFunc(probeTurn, func() {
-			h.mu.Lock()
-			defer h.mu.Unlock()
-			k.wake()
-		})
+		k.timer = time.AfterFunc(probeTurn, then)
 		h.mu.Unlock()
-		h.onChange()
+		first()
 	})
 }
 
@@ -167,6 +168,12 @@ func (h *hosts) updateShut(k *host) {
 	} else {
 		h.shut[k.name] = k
 	}
+}
+
+func (h *hosts) wake(k *host) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	k.wake()
 }
 
 // wake tells those who wait that it is worth to ask again.
