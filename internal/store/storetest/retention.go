@@ -28,6 +28,7 @@ var retentionTests = []conformance{
 	{"what was counted is no more", testRetentionTallies},
 	{"shapes that find nothing", testRetentionLookups},
 	{"a key goes with its batch", testRetentionKey},
+	{"what is to be deleted is no duplicate", testRetentionNoDuplicate},
 	{"duplicates of what is being deleted", testRetentionDuplicates},
 	{"by several processes at once", testRetentionProcesses},
 }
@@ -518,6 +519,36 @@ func testRetentionKey(t *testing.T, e *env) {
 	again, err := e.Create(e.ctx, batchOf(newTask()), keyed("key", "body"))
 	if err != nil || !again.Replayed || again.Batch != second.ID {
 		t.Errorf("%+v, %v", again, err)
+	}
+}
+
+// A batch that is removed is not there any more, though its tasks still are: by their tallies, by an event that is not folded, and by
+// a walk, for a shape that nobody has counted.
+func testRetentionNoDuplicate(t *testing.T, e *env) {
+	look := func(field string) *task.Task {
+		return newTask(unless(task.Success, field), metadata(`{"x":1,"y":1,"z":1}`))
+	}
+	for _, folded := range []bool{true, false} {
+		old := newTask(metadata(`{"x":1,"y":1,"z":1}`))
+		b := e.create(old)
+		e.run()
+		e.finish(task.Success, old)
+		e.keep([]*task.Task{look("x")})
+		if folded {
+			for range 3 {
+				e.claim()
+			}
+			e.keep([]*task.Task{look("x")})
+		}
+		e.clock.Advance(kept)
+		e.expire()
+		e.wantGone(b)
+		fields := map[bool][]string{true: {"x", "y"}, false: {"x", "z"}}[folded]
+		for _, field := range fields {
+			fresh := look(field)
+			e.keep([]*task.Task{fresh}, fresh)
+			e.settle(cancel(fresh))
+		}
 	}
 }
 

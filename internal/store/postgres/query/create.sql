@@ -47,31 +47,33 @@ WHERE ctid = ANY(ARRAY(SELECT (SELECT ctid FROM task_state WHERE id = u.id) FROM
 SELECT pg_advisory_xact_lock(u.lock)
 FROM (SELECT DISTINCT id & 255 AS lock FROM unnest($1::bigint[]) AS u(id) ORDER BY lock OFFSET 0) u;
 
--- The newest task at each gate, and what has changed since its tallies were found. It is one statement, so that the pump
--- cannot fold a change between the two.
+-- The newest task at each gate, and what has changed since its tallies were found, but for those that are being removed. It is one
+-- statement, so that the pump cannot fold a change between the two.
 -- name: find_duplicates
 SELECT s.id, s.status, t.kind, t.metadata
 FROM (
     SELECT (
         SELECT task_id FROM tally y
         WHERE gate_id = g.id AND NOT EXISTS (SELECT FROM tally_event e WHERE e.task_id = y.task_id OFFSET 0)
+          AND NOT EXISTS (SELECT FROM expired WHERE batch_id = (SELECT batch_id FROM task WHERE id = y.task_id) OFFSET 0)
         ORDER BY task_id DESC LIMIT 1
     ) AS task_id
     FROM unnest($1::bigint[]) AS g(id)
     UNION ALL
     SELECT DISTINCT task_id FROM tally_event
 ) f
-CROSS JOIN LATERAL (SELECT kind, metadata FROM task WHERE id = f.task_id OFFSET 0) t
+CROSS JOIN LATERAL (SELECT batch_id, kind, metadata FROM task WHERE id = f.task_id OFFSET 0) t
 CROSS JOIN LATERAL (SELECT id, status FROM task_state WHERE id = f.task_id OFFSET 0) s
-WHERE t.kind = ANY($2::text[]) AND s.status = ANY($3::smallint[]);
+WHERE t.kind = ANY($2::text[]) AND s.status = ANY($3::smallint[])
+  AND NOT EXISTS (SELECT FROM expired WHERE batch_id = t.batch_id OFFSET 0);
 
 -- All tasks of kinds, for shapes that the pump has not walked yet. Index task_kind.
 -- name: of_kinds
 SELECT s.id, s.status, t.kind, t.metadata
 FROM unnest($1::text[]) AS k(kind)
-CROSS JOIN LATERAL (SELECT id, kind, metadata FROM task WHERE kind = k.kind OFFSET 0) t
+CROSS JOIN LATERAL (SELECT id, batch_id, kind, metadata FROM task WHERE kind = k.kind OFFSET 0) t
 CROSS JOIN LATERAL (SELECT id, status FROM task_state WHERE id = t.id OFFSET 0) s
-WHERE s.status = ANY($2::smallint[]);
+WHERE s.status = ANY($2::smallint[]) AND NOT EXISTS (SELECT FROM expired WHERE batch_id = t.batch_id OFFSET 0);
 
 -- In the order of their ids, so that two creates with the same shapes do not wait for each other in a circle.
 -- name: insert_shapes

@@ -31,13 +31,14 @@ UPDATE task_state SET has_children = 1 WHERE id IN (SELECT id FROM given_id) AND
 -- name: known_shapes_of
 SELECT s.id FROM given_id g CROSS JOIN shape s ON s.id = g.id WHERE s.version > 0;
 
--- The newest task at each gate, but for what has changed since its tallies were found.
+-- The newest task at each gate, but for what has changed since its tallies were found, and what is being removed.
 -- name: find_duplicates
 SELECT s.id, s.status, t.kind, t.metadata
 FROM (
     SELECT (
         SELECT y.task_id FROM tally y
         WHERE y.gate_id = g.id AND NOT EXISTS (SELECT 1 FROM tally_event e WHERE e.task_id = y.task_id)
+          AND NOT EXISTS (SELECT 1 FROM expired x WHERE x.batch_id = (SELECT t.batch_id FROM task t WHERE t.id = y.task_id))
         ORDER BY y.task_id DESC LIMIT 1
     ) AS task_id
     FROM given_id g
@@ -45,12 +46,14 @@ FROM (
 
 -- name: changed_tasks
 SELECT s.id, s.status, t.kind, t.metadata
-FROM (SELECT DISTINCT task_id FROM tally_event) e CROSS JOIN task t ON t.id = e.task_id CROSS JOIN task_state s ON s.id = e.task_id;
+FROM (SELECT DISTINCT task_id FROM tally_event) e CROSS JOIN task t ON t.id = e.task_id CROSS JOIN task_state s ON s.id = e.task_id
+WHERE NOT EXISTS (SELECT 1 FROM expired x WHERE x.batch_id = t.batch_id);
 
 -- All tasks of kinds, which are given as ids, for shapes that the pump has not walked yet. Index task_kind.
 -- name: of_kinds
 SELECT s.id, s.status, t.kind, t.metadata
-FROM given_id g CROSS JOIN task t ON t.kind = g.id CROSS JOIN task_state s ON s.id = t.id;
+FROM given_id g CROSS JOIN task t ON t.kind = g.id CROSS JOIN task_state s ON s.id = t.id
+WHERE NOT EXISTS (SELECT 1 FROM expired x WHERE x.batch_id = t.batch_id);
 
 -- name: insert_shapes
 INSERT INTO shape (id, type, kind, status, fields)
