@@ -31,44 +31,35 @@ func Instrument(s store.Store, registry prometheus.Registerer) store.Store {
 		propagations: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dependency_propagations_total", Help: "Dependencies settled, by the outcome of the parent.",
 		}, []string{"parent_outcome"}),
-		loop: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "worker_loop_duration_seconds", Help: "Duration of a tick of the pump.",
-			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 14),
-		}),
-		admissions: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "pump_admissions", Help: "Tasks claimed by a tick of the pump that claimed any.",
-			Buckets: prometheus.ExponentialBuckets(1, 2, 11),
-		}),
-		settleSize: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "settle_batch_size", Help: "Outcomes that shared a transaction.",
-			Buckets: prometheus.ExponentialBuckets(1, 2, 11),
-		}),
-		settleDuration: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "settle_duration_seconds", Help: "Duration of a transaction that settles outcomes.",
-			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 14),
-		}),
-		createSize: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "create_batch_size", Help: "Batches that shared a transaction.",
-			Buckets: prometheus.ExponentialBuckets(1, 2, 11),
-		}),
-		createDuration: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "create_duration_seconds", Help: "Duration of a transaction that creates batches.",
-			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 14),
-		}),
+		loop:           durations("worker_loop_duration_seconds", "Duration of a tick of the pump."),
+		admissions:     sizes("pump_admissions", "Tasks claimed by a tick of the pump that claimed any."),
+		settleSize:     sizes("settle_batch_size", "Outcomes that shared a transaction."),
+		settleDuration: durations("settle_duration_seconds", "Duration of a transaction that settles outcomes."),
+		createSize:     sizes("create_batch_size", "Batches that shared a transaction."),
+		createDuration: durations("create_duration_seconds", "Duration of a transaction that creates batches."),
 		removedBatches: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "batches_removed_total", Help: "Batches that are gone because they were old.",
 		}),
 		removedTasks: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "tasks_removed_total", Help: "Tasks of these batches that were deleted.",
 		}),
-		removal: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "removal_duration_seconds", Help: "Duration of a transaction that removes what is old.",
-			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 14),
-		}),
+		removal: durations("removal_duration_seconds", "Duration of a transaction that removes what is old."),
 	}
 	registry.MustRegister(i.created, i.completed, i.transitions, i.blocked, i.propagations, i.loop, i.admissions,
 		i.settleSize, i.settleDuration, i.createSize, i.createDuration, i.removedBatches, i.removedTasks, i.removal)
 	return i
+}
+
+func durations(name, help string) prometheus.Histogram {
+	return prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(0.00025, 2, 14), // seconds, up to 2
+	})
+}
+
+func sizes(name, help string) prometheus.Histogram {
+	return prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(1, 2, 11), // up to 1024
+	})
 }
 
 type instrumented struct {

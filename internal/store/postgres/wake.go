@@ -15,9 +15,9 @@ import (
 const channel = "taskrunner_work"
 
 const (
-	// lookEvery is how often a process that cannot LISTEN looks whether another one has notified it: as often as one does so
+	// countEvery is how often a process that cannot LISTEN looks whether another one has notified it: as often as one does so
 	// at most.
-	lookEvery = 50 * time.Millisecond
+	countEvery = 50 * time.Millisecond
 	// The pauses while the database is away.
 	minListenPause = 100 * time.Millisecond
 	maxListenPause = 5 * time.Second
@@ -36,7 +36,7 @@ func (s *Store) Notify(ctx context.Context) error {
 func (s *Store) Listen(ctx context.Context, wake func()) {
 	hear := s.listen
 	if s.pooled {
-		hear = s.look
+		hear = s.count
 	}
 	for pause := minListenPause; ctx.Err() == nil; pause = min(2*pause, maxListenPause) {
 		err := hear(ctx, func() {
@@ -80,8 +80,8 @@ func (s *Store) listen(ctx context.Context, wake func()) error {
 	}
 }
 
-// look cannot tell who has notified.
-func (s *Store) look(ctx context.Context, wake func()) error {
+// count asks how often anybody has notified: it cannot tell who.
+func (s *Store) count(ctx context.Context, wake func()) error {
 	for heard := int64(-1); ; {
 		var said int64
 		if err := s.engine.QueryRow(ctx, s.queries.Get("notifications")).Scan(&said); err != nil {
@@ -94,7 +94,7 @@ func (s *Store) look(ctx context.Context, wake func()) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(lookEvery):
+		case <-time.After(countEvery):
 		}
 	}
 }

@@ -10,7 +10,7 @@ INSERT INTO batch_progress (batch_id, remaining) SELECT * FROM unnest($1::uuid[]
 -- name: insert_kinds
 INSERT INTO batch_kind (batch_id, kind) SELECT * FROM unnest($1::uuid[], $2::text[]);
 
--- (In the select list unnest hands on row by row; in FROM it would first write each of the arrays down.)
+-- Why unnest stands in the select list is said at update_states.
 -- name: insert_tasks
 INSERT INTO task (created_at, id, batch_id, local_id, name, kind, host, priority, expected_count, dead_end_barrier,
                   metadata, rules, on_start, on_success, on_failure)
