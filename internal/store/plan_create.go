@@ -17,7 +17,7 @@ type CreatePlan struct {
 	States []task.State
 	Links  []Link
 	// Ready are the tasks that wait for nothing.
-	Ready []task.ID
+	Ready []ReadyKey
 	// Shapes of all rules, each once, by their ids.
 	Shapes []task.Shape
 	// Kinds of the tasks, each once a batch.
@@ -132,7 +132,7 @@ func (p *CreatePlan) add(b *task.Batch, states []task.State, params CreateParams
 			p.Changes.settle(&states[i], t, ended[i], now)
 		}
 		if states[i].Status == task.Pending {
-			p.Ready = append(p.Ready, t.ID)
+			p.Ready = append(p.Ready, ReadyKey{t.ID, Host(t.OnStart), t.Priority})
 		}
 	}
 	for _, kind := range kindsOf(b.Tasks) {

@@ -49,8 +49,9 @@ type Tick struct {
 	// Done removes events; Advance moves the cursor of one on, and puts it behind all others: a big one takes turns with them.
 	Done    []int64
 	Advance *EventCursor
-	// Claim puts tasks into running; Unready and Unpark take them out of where they were.
+	// Claim puts tasks into running, Lined into ready; Unready and Unpark take them out of where they were.
 	Claim   []ClaimRow
+	Lined   []ReadyKey
 	Unready []ReadyKey
 	Unpark  []task.ID
 	// Park puts tasks into parked, or moves them there.

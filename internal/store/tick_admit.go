@@ -166,7 +166,7 @@ func (t *Tick) park(p task.Parking) {
 func (t *Tick) keep(c *task.Candidate) {
 	switch w := t.waiting[c.ID]; w.from {
 	case freed:
-		t.Changes.Enqueue = append(t.Changes.Enqueue, c.ID)
+		t.Lined = append(t.Lined, ReadyKey{w.facts.ID, w.facts.Host, w.facts.Priority})
 	case parked:
 		delete(t.gates[w.gate].drain, w.lane)
 	}

@@ -19,9 +19,7 @@ func (t *tx) write(c *store.Changes) {
 	}
 	t.editTasks(c.Edits)
 	t.insertShapes(c.Shapes)
-	if len(c.Enqueue) > 0 {
-		t.exec("enqueue", uuids(c.Enqueue))
-	}
+	t.enqueue(c.Enqueue)
 	if len(c.Tally) > 0 {
 		t.exec("insert_tally_events", uuids(c.Tally))
 	}

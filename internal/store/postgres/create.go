@@ -46,9 +46,7 @@ func (s *Store) Create(ctx context.Context, creates []store.Create) ([]store.Cre
 		if err := t.insertRows(ctx, &plan); err != nil {
 			return err
 		}
-		if len(plan.Ready) > 0 {
-			t.exec("enqueue", uuids(plan.Ready))
-		}
+		t.insertReady(plan.Ready)
 		if len(plan.Adopted) > 0 {
 			t.exec("adopt_parents", uuids(plan.Adopted))
 		}

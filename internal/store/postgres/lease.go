@@ -17,9 +17,10 @@ import (
 // Work is as in store.Store.
 func (s *Store) Work(ctx context.Context, owner task.ID) (store.Work, error) {
 	var w store.Work
+	ready, due := s.lanes.look()
 	err := s.snapshotOn(ctx, s.engine, func(_ context.Context, t *tx) error {
 		t.exec("open_list")
-		t.row("work", []any{s.skew(), owner}, func(row pgx.Row) error {
+		t.row("work", []any{s.skew(), owner, due}, func(row pgx.Row) error {
 			return row.Scan(&w.Pump, &w.Outbox, &w.Due, &w.DeadEnds, &w.Dead)
 		})
 		return nil
@@ -27,6 +28,7 @@ func (s *Store) Work(ctx context.Context, owner task.ID) (store.Work, error) {
 	if err != nil {
 		return store.Work{}, fmt.Errorf("look for work: %w", err)
 	}
+	w.Pump = w.Pump || ready
 	return w, nil
 }
 

@@ -62,6 +62,7 @@ type Store struct {
 
 	pumping sync.Mutex // held by Pump; guards shapes
 	shapes  *store.Shapes
+	lanes   *lanes
 
 	deletions deletionCount
 	marks     marks
@@ -105,7 +106,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	return &Store{
 		pool: pool, engine: engine, queries: store.LoadQueries(queryFiles), log: o.Log, skew: o.Skew,
-		shapes: store.NewShapes(), deadEnds: o.DeadEnds, pooled: pooled, self: store.NewID().String(),
+		shapes: store.NewShapes(), lanes: newLanes(), deadEnds: o.DeadEnds, pooled: pooled, self: store.NewID().String(),
 	}, nil
 }
 
@@ -191,6 +192,8 @@ type tx struct {
 	// places are those of the state rows that it has locked, and lined those of such tasks in ready. Nobody else can move
 	// them, and each is written once.
 	places, lined map[task.ID]pgtype.TID
+	// entered is what it puts into ready.
+	entered heads
 }
 
 // errNothing is for a transaction that has found nothing to do: it is undone, so that no disk waits for it.
@@ -238,8 +241,9 @@ func (s *Store) try(ctx context.Context, pool *pgxpool.Pool, fn func(ctx context
 	defer release()
 	t := &tx{
 		s: s, conn: conn, batch: &pgx.Batch{}, token: uuid.Must(uuid.NewV7()),
-		places: map[task.ID]pgtype.TID{}, lined: map[task.ID]pgtype.TID{},
+		places: map[task.ID]pgtype.TID{}, lined: map[task.ID]pgtype.TID{}, entered: heads{},
 	}
+	defer func() { s.lanes.enter(t.entered) }()
 	t.batch.Queue("begin")
 	t.exec("open", t.token)
 	if err := fn(ctx, t); err != nil {
@@ -259,7 +263,8 @@ func (s *Store) try(ctx context.Context, pool *pgxpool.Pool, fn func(ctx context
 		t.rollback(ctx)
 		return err
 	}
-	release() // it is dead, and who asks needs a place in the pool
+	release()              // it is dead, and who asks needs a place in the pool
+	defer s.lanes.forget() // what it has put there may not have been told
 	return s.became(ctx, t.token, err)
 }
 

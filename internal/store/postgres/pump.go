@@ -19,6 +19,7 @@ func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, err
 	defer s.pumping.Unlock()
 	var tick *store.Tick
 	var learned shapesRead
+	var lanes *laneTick
 	epoch := s.shapes.Epoch
 	err := s.run(ctx, func(ctx context.Context, t *tx) error {
 		if epoch != s.shapes.Epoch {
@@ -26,7 +27,8 @@ func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, err
 			s.shapes.Epoch = epoch
 		}
 		tick, learned = store.NewTick(p, s.shapes), shapesRead{}
-		if err := t.fold(ctx, tick, &learned, &epoch); err != nil {
+		lanes = s.lanes.begin()
+		if err := t.fold(ctx, tick, lanes, &learned, &epoch); err != nil {
 			return err
 		}
 		if tick.Result.Busy {
@@ -44,6 +46,8 @@ func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, err
 	if tick.Result.Busy {
 		return tick.Result, nil
 	}
+	lanes.advance(tick.Unready)
+	s.lanes.end(lanes)
 	s.shapes.Add(learned.marked, tick.NewShapes...)
 	deleted := len(tick.Unready) + len(tick.Done) + len(tick.Unpark) + tick.Deltas + tick.TalliesTaken + len(tick.DropTallies)
 	s.deletions.add(deleted + 1) // and a mark
@@ -61,14 +65,23 @@ type shapesRead struct {
 }
 
 // fold locks the pump, and loads what has happened and the heads of ready. It is one round trip: those statements that
-// lock or delete do nothing unless the first one got the lock; what the others give counts for nothing then.
+// lock or delete do nothing unless the first one got the lock; what the others give counts for nothing then. Once in a while
+// there is a round trip more, for the heads.
 // Where shapes have been deleted, epoch says so, and it is to be done again from the beginning.
-func (t *tx) fold(ctx context.Context, tick *store.Tick, learned *shapesRead, epoch *int) error {
+func (t *tx) fold(ctx context.Context, tick *store.Tick, lanes *laneTick, learned *shapesRead, epoch *int) error {
 	locked, leased := false, false
 	t.rows("lock_pump", []any{tick.Params.Owner}, func(rows pgx.Rows) error {
 		locked = true
 		return rows.Scan(nil, &leased, epoch)
 	})
+	if lanes.read {
+		t.readHeads(lanes.heads)
+		begun := time.Now()
+		if err := t.flush(ctx); err != nil {
+			return err
+		}
+		lanes.took = time.Since(begun)
+	}
 	t.readShapes(tick, learned)
 	var deltas []store.GateDelta
 	taken := 0
@@ -89,8 +102,7 @@ func (t *tx) fold(ctx context.Context, tick *store.Tick, learned *shapesRead, ep
 	}
 	var events []store.EventRow
 	t.events(tick.Params.Links, &events)
-	var ready []store.Found
-	t.ready(tick, &ready)
+	t.ready(tick, lanes)
 	var changed []task.ID
 	t.rows("take_tally_events", []any{store.MaxTallyEvents}, func(rows pgx.Rows) error {
 		var id task.ID
@@ -115,7 +127,7 @@ func (t *tx) fold(ctx context.Context, tick *store.Tick, learned *shapesRead, ep
 	tick.FoldGates(deltas, dirty, taken)
 	tick.FoldEvents(events)
 	tick.FoldBatches(complete, told)
-	tick.Ready(ready)
+	tick.Ready(lanes.found)
 	tick.TallyEvents(changed)
 	return nil
 }
@@ -157,20 +169,30 @@ func (t *tx) events(limit int, into *[]store.EventRow) {
 	})
 }
 
-func (t *tx) ready(tick *store.Tick, into *[]store.Found) {
-	room := tick.Params.Room
-	if room.Total <= 0 {
+// ready looks at the lanes of hosts that have room, from their heads on.
+func (t *tx) ready(tick *store.Tick, lanes *laneTick) {
+	if tick.Params.Room.Total <= 0 {
 		return
 	}
-	limits := map[string]int{}
-	for _, host := range room.Apart() {
-		limits[host] = tick.ReadyLimit(host)
+	var hosts []string
+	var ranks []int16
+	var ids uuids
+	var limits []int32
+	lanes.limits, lanes.total = map[string]int{}, tick.ReadyTotal()
+	for host, s := range lanes.heads {
+		if limit := tick.ReadyLimit(host); limit > 0 {
+			lanes.limits[host] = limit
+			hosts, ranks, ids, limits = append(hosts, host), append(ranks, s.rank), append(ids, s.id), append(limits, int32(limit))
+		}
 	}
-	t.rows("ready", []any{tick.ReadyLimit(""), limits, tick.ReadyTotal()}, func(rows pgx.Rows) error {
+	if len(hosts) == 0 {
+		return
+	}
+	t.rows("ready", []any{hosts, ranks, ids, limits, lanes.total}, func(rows pgx.Rows) error {
 		var place pgtype.TID
 		f, err := t.found(rows, &place)
 		t.lined[f.Facts.ID] = place
-		*into = append(*into, f)
+		lanes.found = append(lanes.found, f)
 		return err
 	})
 }
@@ -320,6 +342,7 @@ func (t *tx) writePlaces(tick *store.Tick, owner task.ID) {
 		}
 		t.exec("delete_ready", places)
 	}
+	t.insertReady(tick.Lined)
 	if len(tick.Unpark) > 0 {
 		t.exec("unqueue_parked", uuids(tick.Unpark))
 	}

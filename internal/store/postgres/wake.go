@@ -41,6 +41,7 @@ func (s *Store) Listen(ctx context.Context, wake func()) {
 	for pause := minListenPause; ctx.Err() == nil; pause = min(2*pause, maxListenPause) {
 		err := hear(ctx, func() {
 			pause = minListenPause
+			s.lanes.forget()
 			wake()
 		})
 		if ctx.Err() != nil {

@@ -34,7 +34,7 @@ func (s *Store) Create(ctx context.Context, creates []store.Create) ([]store.Cre
 		t.put("insert_states", rowsOf(plan.States, givenState))
 		t.put("insert_links", rowsOf(plan.Links, givenLink))
 		t.put("insert_shapes", rowsOf(plan.Shapes, givenShape))
-		t.put("enqueue", givenIDs(plan.Ready))
+		t.put("insert_ready", rowsOf(plan.Ready, givenReady))
 		t.put("adopt_parents", givenIDs(plan.Adopted))
 		t.write(&plan.Changes)
 		return t.err

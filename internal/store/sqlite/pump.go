@@ -267,10 +267,13 @@ func (t *tx) admit(tick *store.Tick, owner task.ID, version *int64) error {
 	return t.err
 }
 
+func givenReady(k *store.ReadyKey, to []driver.Value) []driver.Value {
+	return append(to, k.Host, int64(-k.Priority), k.ID.String())
+}
+
 func (t *tx) writePlaces(tick *store.Tick, owner task.ID) {
-	t.put("delete_ready", rowsOf(tick.Unready, func(k *store.ReadyKey, to []driver.Value) []driver.Value {
-		return append(to, k.Host, int64(-k.Priority), k.ID.String())
-	}))
+	t.put("delete_ready", rowsOf(tick.Unready, givenReady))
+	t.put("insert_ready", rowsOf(tick.Lined, givenReady))
 	t.put("unqueue_parked", givenIDs(tick.Unpark))
 	t.put("upsert_parked", rowsOf(tick.Park, func(p *store.ParkRow, to []driver.Value) []driver.Value {
 		return append(to, p.ID.String(), int64(p.Gate), int64(p.Lane), p.Host, int64(-p.Priority))

@@ -56,9 +56,16 @@ DELETE FROM ready WHERE ctid = ANY(ARRAY(
 -- name: unqueue_parked
 DELETE FROM parked WHERE task_id = ANY($1::uuid[]);
 
+-- Gives the first of each lane.
 -- name: enqueue
-INSERT INTO ready (host, rank, task_id)
-SELECT host, -priority, id FROM task WHERE id = ANY($1::uuid[]);
+WITH came AS (
+    INSERT INTO ready (host, rank, task_id) SELECT host, -priority, id FROM task WHERE id = ANY($1::uuid[])
+    RETURNING host, rank, task_id
+)
+SELECT DISTINCT ON (host) host, rank, task_id FROM came ORDER BY host, rank, task_id;
+
+-- name: insert_ready
+INSERT INTO ready (host, rank, task_id) SELECT unnest($1::text[]), unnest($2::smallint[]), unnest($3::uuid[]);
 
 -- name: insert_tally_events
 INSERT INTO tally_event (task_id) SELECT * FROM unnest($1::uuid[]);

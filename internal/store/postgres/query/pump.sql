@@ -145,32 +145,36 @@ LEFT JOIN LATERAL (
 ) t ON true
 ORDER BY c.seq, s.id;
 
--- The first $3 by priority and age, of the heads of every host's lane: $1 for a host, but what $2 says for those in it, an
--- object: a key is found in it by bisection, while there may be thousands.
+-- Where each lane begins. It walks what is dead before that.
+-- name: ready_heads
+WITH RECURSIVE lanes AS (
+    (SELECT host, rank, task_id FROM ready ORDER BY host, rank, task_id LIMIT 1)
+    UNION ALL
+    SELECT next.host, next.rank, next.task_id FROM lanes CROSS JOIN LATERAL (
+        SELECT host, rank, task_id FROM ready WHERE host > lanes.host ORDER BY host, rank, task_id LIMIT 1
+    ) next
+)
+SELECT host, rank, task_id FROM lanes;
+
+-- The first $5 by priority and age, of so many of each lane from its head on.
 -- The state rows are locked if that needs no waiting: others may hold one and wait for a child that the pump holds. The
 -- lock gives the newest version of a state row; the rest is as of the beginning of the statement. An edit in between
 -- writes both, so a row that still has the version that was seen at the beginning has the facts that were seen; the
 -- others are given without a state.
 -- name: ready
-WITH RECURSIVE hosts AS (
-    (SELECT host FROM ready WHERE current_setting('taskrunner.pump', true) = 'locked' ORDER BY host LIMIT 1)
-    UNION ALL
-    SELECT (SELECT r.host FROM ready r WHERE r.host > hosts.host ORDER BY r.host LIMIT 1)
-    FROM hosts WHERE hosts.host IS NOT NULL
-), lanes AS (
-    SELECT hosts.host, coalesce(($2::jsonb ->> hosts.host)::integer, $1) AS n FROM hosts WHERE hosts.host IS NOT NULL
-)
 SELECT r.place, t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.expected_count,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
        s.end_actions, s.tells_batch, s.ctid
 FROM (
     SELECT r.task_id, r.place
-    FROM lanes
+    FROM unnest($1::text[], $2::smallint[], $3::uuid[], $4::integer[]) AS lane(host, rank, task_id, n)
     CROSS JOIN LATERAL (
-        SELECT rank, task_id, ctid AS place FROM ready WHERE ready.host = lanes.host ORDER BY rank, task_id LIMIT lanes.n
+        SELECT rank, task_id, ctid AS place FROM ready
+        WHERE host = lane.host AND (rank, task_id) >= (lane.rank, lane.task_id) ORDER BY rank, task_id LIMIT lane.n
     ) r
-    ORDER BY r.rank, r.task_id LIMIT $3
+    WHERE current_setting('taskrunner.pump', true) = 'locked'
+    ORDER BY r.rank, r.task_id LIMIT $5
 ) r
 CROSS JOIN LATERAL (SELECT * FROM task WHERE id = r.task_id OFFSET 0) t
 CROSS JOIN LATERAL (SELECT ctid, xmin FROM task_state WHERE id = r.task_id OFFSET 0) seen

@@ -29,6 +29,9 @@ DELETE FROM parked WHERE task_id IN (SELECT id FROM given_id);
 INSERT INTO ready (host, rank, task_id)
 SELECT t.host, -t.priority, t.id FROM given_id g CROSS JOIN task t ON t.id = g.id;
 
+-- name: insert_ready
+INSERT INTO ready (host, rank, task_id) SELECT g.host, g.rank, g.id FROM given_ready g;
+
 -- name: insert_deltas
 INSERT INTO gate_delta (gate_id, delta) SELECT g.gate_id, g.delta FROM given_delta g;
 

@@ -1,0 +1,182 @@
+package postgres
+
+import (
+	"bytes"
+	"cmp"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+const (
+	// readEvery is how often the heads of lanes are read from the table.
+	readEvery = time.Second
+	// readShare bounds what that takes of the time, to a twentieth: where nobody may vacuum, it takes longer and longer.
+	readShare = 20
+)
+
+// spot is a place in a lane of ready.
+type spot struct {
+	rank int16
+	id   task.ID
+}
+
+func spotOf(id task.ID, priority int) spot { return spot{int16(-priority), id} }
+
+func (s spot) before(other spot) bool {
+	return cmp.Or(cmp.Compare(s.rank, other.rank), bytes.Compare(s.id[:], other.id[:])) < 0
+}
+
+// heads say of the lanes of ready, by their hosts, where they begin: nobody stands before that. A lane without a head is empty.
+type heads map[string]spot
+
+func (h heads) lower(host string, s spot) {
+	if head, ok := h[host]; !ok || s.before(head) {
+		h[host] = s
+	}
+}
+
+func (h heads) lowerAll(by heads) {
+	for host, s := range by {
+		h.lower(host, s)
+	}
+}
+
+// lanes remember where the pump goes on. What it has taken out of ready stays in the index until a vacuum, which comes
+// late, and does nothing while somebody holds an old snapshot, as a backup does: each tick would walk all of it.
+//
+// What this process puts into ready lowers the heads as soon as its transaction is over. What others put there shows when
+// they notify this one, and else when the heads are read again. Safe for concurrent use.
+type lanes struct {
+	mu      sync.Mutex
+	heads   heads
+	entered heads // since the last tick began
+	// The heads are good if they were read when forget had been called as often as by now.
+	forgotten, known int
+	next             time.Time // when they are to be read in any case
+}
+
+func newLanes() *lanes { return &lanes{heads: heads{}, entered: heads{}, forgotten: 1} }
+
+// enter is told what has come in, once the transaction is over that put it there.
+func (l *lanes) enter(came heads) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.heads.lowerAll(came)
+	l.entered.lowerAll(came)
+}
+
+// forget is told that tasks may stand before the heads.
+func (l *lanes) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.forgotten++
+}
+
+// look reports whether somebody stands in a lane as far as is known, and whether the next tick reads the heads.
+func (l *lanes) look() (some, due bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.heads) > 0, l.unknown()
+}
+
+func (l *lanes) unknown() bool { return l.known != l.forgotten || !time.Now().Before(l.next) }
+
+// laneTick is what a tick makes of the lanes. Its heads are its own.
+type laneTick struct {
+	heads     heads
+	read      bool          // they have to be read
+	took      time.Duration // by that
+	forgotten int
+	limits    map[string]int // of how many it looks at in each lane; none of the others
+	total     int            // in all lanes
+	found     []store.Found  // what is there, in its order
+}
+
+func (l *lanes) begin() *laneTick {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.entered)
+	if l.unknown() {
+		return &laneTick{heads: heads{}, read: true, forgotten: l.forgotten}
+	}
+	return &laneTick{heads: maps.Clone(l.heads)}
+}
+
+// end is told that the tick is committed.
+func (l *lanes) end(t *laneTick) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t.heads.lowerAll(l.entered)
+	l.heads = t.heads
+	if t.read {
+		l.known, l.next = t.forgotten, time.Now().Add(max(readEvery, readShare*t.took))
+	}
+}
+
+// advance moves the heads behind what the tick takes.
+func (t *laneTick) advance(taken []store.ReadyKey) {
+	gone := make(map[task.ID]bool, len(taken))
+	for _, k := range taken {
+		gone[k.ID] = true
+	}
+	ends := maps.Clone(t.limits) // less what is found, as long as all of it goes; 0: something stays, or may be behind it
+	for i := range t.found {
+		f := &t.found[i].Facts
+		if ends[f.Host] > 0 {
+			t.heads[f.Host] = spotOf(f.ID, f.Priority)
+			ends[f.Host]--
+			if !gone[f.ID] {
+				ends[f.Host] = 0
+			}
+		}
+	}
+	if len(t.found) == t.total {
+		return // of any lane there may be more
+	}
+	for host, n := range ends {
+		if n > 0 {
+			delete(t.heads, host)
+		}
+	}
+}
+
+// readHeads queues the reading of the heads.
+func (t *tx) readHeads(into heads) {
+	t.rows("ready_heads", nil, func(rows pgx.Rows) error { return into.scan(rows) })
+}
+
+func (h heads) scan(rows pgx.Rows) error {
+	var host string
+	var s spot
+	err := rows.Scan(&host, &s.rank, (*[16]byte)(&s.id))
+	h.lower(host, s)
+	return err
+}
+
+// insertReady queues what puts tasks into ready.
+func (t *tx) insertReady(keys []store.ReadyKey) {
+	n := len(keys)
+	if n == 0 {
+		return
+	}
+	hosts, ranks, ids := make([]string, n), make([]int16, n), make(uuids, n)
+	for i, k := range keys {
+		s := spotOf(k.ID, k.Priority)
+		hosts[i], ranks[i], ids[i] = k.Host, s.rank, s.id
+		t.entered.lower(k.Host, s)
+	}
+	t.exec("insert_ready", hosts, ranks, ids)
+}
+
+// enqueue is insertReady for tasks of which only the table knows where they belong.
+func (t *tx) enqueue(ids []task.ID) {
+	if len(ids) > 0 {
+		t.rows("enqueue", []any{uuids(ids)}, func(rows pgx.Rows) error { return t.entered.scan(rows) })
+	}
+}
