@@ -18,15 +18,13 @@ import (
 func (s *Store) Work(ctx context.Context, owner task.ID) (store.Work, error) {
 	var w store.Work
 	ready, due := s.lanes.look()
-	err := s.snapshotOn(ctx, s.engine, func(_ context.Context, t *tx) error {
-		t.exec("open_list")
-		t.row("work", []any{s.skew(), owner, due}, func(row pgx.Row) error {
-			return row.Scan(&w.Pump, &w.Outbox, &w.Due, &w.DeadEnds, &w.Dead)
-		})
-		return nil
+	var batch pgx.Batch // it is a transaction, as short as can be: every process does this every second
+	batch.Queue(s.queries.Get("open_list"))
+	batch.Queue(s.queries.Get("work"), s.skew(), owner, due).QueryRow(func(row pgx.Row) error {
+		return row.Scan(&w.Pump, &w.Outbox, &w.Due, &w.DeadEnds, &w.Dead)
 	})
-	if err != nil {
-		return store.Work{}, fmt.Errorf("look for work: %w", err)
+	if err := s.engine.SendBatch(ctx, &batch).Close(); err != nil {
+		return store.Work{}, fmt.Errorf("look for work: %w", redact(err))
 	}
 	w.Pump = w.Pump || ready
 	return w, nil

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"taskrunner/internal/store"
 	"taskrunner/internal/task"
@@ -106,12 +105,7 @@ func (s *Store) read(ctx context.Context, queue func(t *tx)) error {
 
 // snapshot is read for statements of which some need the answers of others: fn may flush.
 func (s *Store) snapshot(ctx context.Context, fn func(ctx context.Context, t *tx) error) error {
-	return s.snapshotOn(ctx, s.pool, fn)
-}
-
-// snapshotOn is snapshot on a connection of pool.
-func (s *Store) snapshotOn(ctx context.Context, pool *pgxpool.Pool, fn func(ctx context.Context, t *tx) error) error {
-	conn, err := pool.Acquire(ctx)
+	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return redact(err)
 	}
