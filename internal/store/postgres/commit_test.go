@@ -93,6 +93,44 @@ func TestFateOfATransaction(t *testing.T) {
 	}
 }
 
+// Whoever comes too late, as on_start's answer does behind a quick worker's report, waits for no disk.
+func TestSettlingNothingIsNotCommitted(t *testing.T) {
+	t.Parallel()
+	s := openForCommits(t)
+	tasks := createTasks(t, s, 1)
+	cancel := task.Outcome{ID: tasks[0].ID, Kind: task.Cancel}
+	marks := func() (n int) {
+		t.Helper()
+		if err := s.pool.QueryRow(t.Context(), "SELECT count(*) FROM mark").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	settle := func(o task.Outcome) store.Result {
+		t.Helper()
+		settled, err := s.Settle(t.Context(), []task.Outcome{o})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return settled.Results[0]
+	}
+	before := marks()
+	settle(cancel)
+	if n := marks(); n != before+1 {
+		t.Fatalf("a cancel left %d marks", n-before)
+	}
+	late := settle(task.Outcome{ID: tasks[0].ID, Kind: task.Started, Attempt: 1})
+	if late.Err != nil || late.State.Status != task.Canceled {
+		t.Errorf("an answer to on_start that came too late: %+v", late)
+	}
+	if again := settle(cancel); again.Err == nil {
+		t.Error("a task was canceled twice")
+	}
+	if n := marks(); n != before+1 {
+		t.Errorf("what changed nothing left %d marks", n-before-1)
+	}
+}
+
 // waitForWaiter waits until somebody waits for a transaction of this schema.
 func waitForWaiter(t *testing.T, s *Store) {
 	t.Helper()

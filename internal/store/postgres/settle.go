@@ -43,6 +43,9 @@ func (s *Store) Settle(ctx context.Context, outcomes []task.Outcome) (store.Sett
 		changes, settled = store.PlanSettle(outcomes, rows, tallied, t.now)
 		t.write(&changes)
 		released = len(changes.Release)
+		if t.batch.Len() == 0 { // what the answers tell was durable before it could be seen
+			return errNothing
+		}
 		return nil
 	})
 	if err != nil {
