@@ -1,7 +1,7 @@
 // Package postgres keeps tasks in PostgreSQL 15 or newer, for any number of processes at once. It is the driver for
 // production; the contract is in package store.
 //
-// Every method is one transaction of one to five round trips: statements are pipelined, and each works on arrays, so
+// Every method is one transaction of one to seven round trips: statements are pipelined, and each works on arrays, so
 // their number does not depend on how many tasks there are. A session keeps nothing but prepared statements, and one LISTENs;
 // behind a pooler there is neither.
 //
@@ -60,9 +60,10 @@ type Store struct {
 	pooled   bool   // a pooler is in between
 	self     string // by which it knows its own notifications
 
-	pumping sync.Mutex // held by Pump; guards shapes
-	shapes  *store.Shapes
-	lanes   *lanes
+	pumping  sync.Mutex // held by Pump; guards shapes and expected
+	shapes   *store.Shapes
+	expected sorts // what the last tick found
+	lanes    *lanes
 
 	deletions deletionCount
 	marks     marks
@@ -303,11 +304,13 @@ func (t *tx) query(name, sql string, args []any, each func(rows pgx.Rows) error)
 // clock queues the reading of the time.
 func (t *tx) clock() {
 	t.batch.Queue(t.s.queries.Get("now")).QueryRow(func(row pgx.Row) error {
-		err := row.Scan(&t.now)
-		t.now = t.now.UTC().Add(t.s.skew())
-		return err
+		defer t.adjust()
+		return row.Scan(&t.now)
 	})
 }
+
+// adjust makes of what the database gave as the time what it is.
+func (t *tx) adjust() { t.now = t.now.UTC().Add(t.s.skew()) }
 
 // flush sends what is queued, if there is anything, and takes the answers.
 func (t *tx) flush(ctx context.Context) error {

@@ -18,7 +18,7 @@ func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, err
 	s.pumping.Lock()
 	defer s.pumping.Unlock()
 	var tick *store.Tick
-	var learned shapesRead
+	var found rare
 	var lanes *laneTick
 	epoch := s.shapes.Epoch
 	err := s.run(ctx, func(ctx context.Context, t *tx) error {
@@ -26,19 +26,19 @@ func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, err
 			s.shapes = store.NewShapes()
 			s.shapes.Epoch = epoch
 		}
-		tick, learned = store.NewTick(p, s.shapes), shapesRead{}
+		tick, found = store.NewTick(p, s.shapes), rare{}
 		lanes = s.lanes.begin()
-		if err := t.fold(ctx, tick, lanes, &learned, &epoch); err != nil {
+		if err := t.fold(ctx, tick, lanes, &found, &epoch); err != nil {
 			return err
 		}
 		if tick.Result.Busy {
 			return errNothing
 		}
-		s.shapes.Add(learned.version, learned.shapes...) // committed by others, whatever becomes of this tick
+		s.shapes.Add(found.shapes.version, found.shapes.shapes...) // committed by others, whatever becomes of this tick
 		if err := t.loadMore(ctx, tick); err != nil {
 			return err
 		}
-		return t.admit(ctx, tick, p.Owner, &learned)
+		return t.admit(ctx, tick, p.Owner, &found.shapes)
 	})
 	if err != nil {
 		return store.Pumped{}, fmt.Errorf("pump: %w", err)
@@ -48,7 +48,7 @@ func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, err
 	}
 	lanes.advance(tick.Unready)
 	s.lanes.end(lanes)
-	s.shapes.Add(learned.marked, tick.NewShapes...)
+	s.shapes.Add(found.shapes.marked, tick.NewShapes...)
 	deleted := len(tick.Unready) + len(tick.Done) + len(tick.Unpark) + tick.Deltas + tick.TalliesTaken + len(tick.DropTallies)
 	s.deletions.add(deleted + 1) // and a mark
 	return tick.Result, nil
@@ -66,9 +66,9 @@ type shapesRead struct {
 
 // fold locks the pump, and loads what has happened and the heads of ready. It is one round trip: those statements that
 // lock or delete do nothing unless the first one got the lock; what the others give counts for nothing then. Once in a while
-// there is a round trip more, for the heads.
+// there is a round trip more, for the heads, or for what is rare.
 // Where shapes have been deleted, epoch says so, and it is to be done again from the beginning.
-func (t *tx) fold(ctx context.Context, tick *store.Tick, lanes *laneTick, learned *shapesRead, epoch *int) error {
+func (t *tx) fold(ctx context.Context, tick *store.Tick, lanes *laneTick, found *rare, epoch *int) error {
 	locked, leased := false, false
 	t.rows("lock_pump", []any{tick.Params.Owner}, func(rows pgx.Rows) error {
 		locked = true
@@ -82,35 +82,17 @@ func (t *tx) fold(ctx context.Context, tick *store.Tick, lanes *laneTick, learne
 		}
 		lanes.took = time.Since(begun)
 	}
-	t.readShapes(tick, learned)
-	var deltas []store.GateDelta
-	taken := 0
-	t.rows("take_deltas", []any{store.MaxDeltas}, func(rows pgx.Rows) error {
-		var g gateScan
-		var delta, n int32
-		err := rows.Scan(append(g.into(), &delta, &n)...)
-		taken += int(n)
-		deltas = append(deltas, store.GateDelta{GateRow: g.get(), Delta: int(delta)})
-		return err
-	})
-	var complete []store.CompleteBatch
-	told := 0
-	t.foldBatches(tick.Params.BatchDeltas, &complete, &told)
-	var dirty []store.GateRow
-	if tick.Params.Room.Total > 0 {
-		t.gates("dirty_gates", []any{store.MaxDirty, int64(t.s.shapes.Dirty)}, &dirty)
+	loads := t.loads(tick, found)
+	for i, expected := range t.s.expected {
+		if expected {
+			loads[i]()
+		}
 	}
 	var events []store.EventRow
 	t.events(tick.Params.Links, &events)
 	t.ready(tick, lanes)
-	var changed []task.ID
-	t.rows("take_tally_events", []any{store.MaxTallyEvents}, func(rows pgx.Rows) error {
-		var id task.ID
-		err := rows.Scan((*[16]byte)(&id))
-		changed = append(changed, id)
-		return err
-	})
-	t.clock()
+	var there sorts
+	t.lookForRare(&there)
 	if err := t.flush(ctx); err != nil {
 		return err
 	}
@@ -123,28 +105,22 @@ func (t *tx) fold(ctx context.Context, tick *store.Tick, lanes *laneTick, learne
 	case *epoch != t.s.shapes.Epoch:
 		return &connError{errEpoch}
 	}
-	tick.Now = t.now
-	tick.FoldGates(deltas, dirty, taken)
-	tick.FoldEvents(events)
-	tick.FoldBatches(complete, told)
-	tick.Ready(lanes.found)
-	tick.TallyEvents(changed)
-	return nil
-}
-
-// foldBatches counts in told the rows that were folded.
-func (t *tx) foldBatches(limit int, into *[]store.CompleteBatch, told *int) {
-	t.rows("fold_batches", []any{limit}, func(rows pgx.Rows) error {
-		var b store.CompleteBatch
-		var n int
-		var complete bool
-		err := rows.Scan((*[16]byte)(&b.ID), &n, &complete, &b.OnComplete)
-		*told += n
-		if complete {
-			*into = append(*into, b)
+	for i, expected := range t.s.expected {
+		if there[i] && !expected {
+			loads[i]()
 		}
+	}
+	if err := t.flush(ctx); err != nil {
 		return err
-	})
+	}
+	t.s.expected = found.found(tick)
+	tick.Now = t.now
+	tick.FoldGates(found.deltas, found.dirty, found.taken)
+	tick.FoldEvents(events)
+	tick.FoldBatches(found.complete, found.told)
+	tick.Ready(lanes.found)
+	tick.TallyEvents(found.changed)
+	return nil
 }
 
 func (t *tx) events(limit int, into *[]store.EventRow) {

@@ -123,6 +123,40 @@ func TestHopAsksForNothing(t *testing.T) {
 	}
 }
 
+// What is rare is asked for when it is there, and after that until a tick finds none.
+func TestRareIsLoadedWhenItIsThere(t *testing.T) {
+	t.Parallel()
+	s := openForCommits(t)
+	p := pumpParams(t, s)
+	tasks := createTasks(t, s, 2)
+	tick := func() int64 {
+		t.Helper()
+		before := s.Statements()
+		if pumped, err := s.Pump(t.Context(), p); err != nil || pumped.Busy {
+			t.Fatalf("%+v, %v", pumped, err)
+		}
+		return s.Statements() - before
+	}
+	tick() // which claims them
+	usual := tick()
+	for _, k := range tasks { // whose ends are told to their batch
+		if _, err := s.Settle(t.Context(), []task.Outcome{{ID: k.ID, Kind: task.Update, Status: task.Success}}); err != nil {
+			t.Fatal(err)
+		}
+		tick()
+		var left int
+		if err := s.pool.QueryRow(t.Context(), "SELECT count(*) FROM batch_delta").Scan(&left); err != nil || left > 0 {
+			t.Errorf("a tick left %d rows of what batches are told, %v", left, err)
+		}
+	}
+	if n := tick(); n != usual+1 {
+		t.Errorf("%d statements after a tick that found something rare, %d before", n, usual)
+	}
+	if n := tick(); n != usual {
+		t.Errorf("%d statements after a tick that found nothing, %d before", n, usual)
+	}
+}
+
 // A child that is edited while the pump waits for it starts as it was edited.
 func TestChildEditedMeanwhile(t *testing.T) {
 	t.Parallel()

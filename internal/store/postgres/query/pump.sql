@@ -9,6 +9,17 @@ SELECT set_config('taskrunner.pump', 'locked', true),
        EXISTS (SELECT FROM process WHERE id = $1 FOR KEY SHARE), l.epoch
 FROM (SELECT epoch FROM pump WHERE shard = 0 FOR UPDATE SKIP LOCKED) l;
 
+-- Behind all that locks: the time is that of this statement. Whether there are unknown shapes, deltas of gates and of batches,
+-- dirty gates, and tally events. Each table is asked for its first row, as in work.
+-- name: look_for_rare
+SELECT clock_timestamp(),
+       coalesce((SELECT version FROM shape ORDER BY version LIMIT 1) = 0, false)
+           OR coalesce((SELECT version FROM shape ORDER BY version DESC LIMIT 1) > $1, false),
+       (SELECT seq FROM gate_delta ORDER BY seq LIMIT 1) IS NOT NULL,
+       (SELECT seq FROM batch_delta ORDER BY seq LIMIT 1) IS NOT NULL,
+       (SELECT id FROM gate WHERE dirty AND id > $2 ORDER BY id LIMIT 1) IS NOT NULL,
+       (SELECT seq FROM tally_event ORDER BY seq LIMIT 1) IS NOT NULL;
+
 -- name: unknown_shapes
 SELECT id, type, kind, status, fields, version, coalesce(horizon > '0'::xid8, false),
        coalesce(horizon > '0'::xid8 AND pg_snapshot_xmin(pg_current_snapshot()) > horizon, false), walked_to

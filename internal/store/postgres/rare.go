@@ -1,0 +1,88 @@
+package postgres
+
+import (
+	"github.com/jackc/pgx/v5"
+
+	"taskrunner/internal/store"
+	"taskrunner/internal/task"
+)
+
+// rare is what there is for a tick, of the sorts that most ticks find nothing of. One statement looks for all of them; those
+// that load them are sent where it finds some. Of what the last tick found there is likely to be more, which is loaded without
+// asking: so it takes no round trip more, but for the first time.
+type rare struct {
+	shapes   shapesRead
+	deltas   []store.GateDelta
+	taken    int // rows of them
+	complete []store.CompleteBatch
+	told     int // rows of what batches were told
+	dirty    []store.GateRow
+	changed  []task.ID
+}
+
+// sorts says something about each sort, in the order of [tx.loads].
+type sorts [5]bool
+
+// loads queue the loading of each sort.
+func (t *tx) loads(tick *store.Tick, r *rare) [len(sorts{})]func() {
+	return [...]func(){
+		func() { t.readShapes(tick, &r.shapes) },
+		func() { t.takeDeltas(r) },
+		func() { t.foldBatches(tick.Params.BatchDeltas, r) },
+		func() {
+			if tick.Params.Room.Total > 0 {
+				t.gates("dirty_gates", []any{store.MaxDirty, int64(t.s.shapes.Dirty)}, &r.dirty)
+			}
+		},
+		func() { t.takeTallyEvents(r) },
+	}
+}
+
+// found says what was loaded.
+func (r *rare) found(tick *store.Tick) sorts {
+	return sorts{
+		len(r.shapes.shapes)+len(tick.NewShapes)+len(tick.NewTallies) > 0, r.taken > 0, r.told > 0, len(r.dirty) > 0, len(r.changed) > 0,
+	}
+}
+
+// lookForRare queues the look for all sorts, and the reading of the time.
+func (t *tx) lookForRare(there *sorts) {
+	t.rows("look_for_rare", []any{t.s.shapes.Version, int64(t.s.shapes.Dirty)}, func(rows pgx.Rows) error {
+		defer t.adjust()
+		return rows.Scan(&t.now, &there[0], &there[1], &there[2], &there[3], &there[4])
+	})
+}
+
+func (t *tx) takeDeltas(r *rare) {
+	t.rows("take_deltas", []any{store.MaxDeltas}, func(rows pgx.Rows) error {
+		var g gateScan
+		var delta, n int32
+		err := rows.Scan(append(g.into(), &delta, &n)...)
+		r.taken += int(n)
+		r.deltas = append(r.deltas, store.GateDelta{GateRow: g.get(), Delta: int(delta)})
+		return err
+	})
+}
+
+func (t *tx) foldBatches(limit int, r *rare) {
+	t.rows("fold_batches", []any{limit}, func(rows pgx.Rows) error {
+		var b store.CompleteBatch
+		var n int
+		var complete bool
+		err := rows.Scan((*[16]byte)(&b.ID), &n, &complete, &b.OnComplete)
+		r.told += n
+		if complete {
+			r.complete = append(r.complete, b)
+		}
+		return err
+	})
+}
+
+func (t *tx) takeTallyEvents(r *rare) {
+	t.rows("take_tally_events", []any{store.MaxTallyEvents}, func(rows pgx.Rows) error {
+		var id task.ID
+		err := rows.Scan((*[16]byte)(&id))
+		r.changed = append(r.changed, id)
+		return err
+	})
+}
