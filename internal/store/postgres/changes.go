@@ -11,7 +11,7 @@ import (
 func (t *tx) write(c *store.Changes) {
 	t.updateStates(c.States)
 	if len(c.Release) > 0 {
-		t.exec("release", uuids(c.Release))
+		t.enter(gateDeltas, "release", uuids(c.Release))
 	}
 	if len(c.Unqueue) > 0 { // before the edits: a row of ready is found by the priority it was put there with
 		t.exec("unqueue_ready", uuids(c.Unqueue))
@@ -29,7 +29,7 @@ func (t *tx) write(c *store.Changes) {
 		for i, e := range c.Ended {
 			ids[i], succeeded[i] = e.ID, e.Succeeded
 		}
-		t.exec("insert_events", ids, succeeded)
+		t.enter(events, "insert_events", ids, succeeded)
 	}
 	t.insertBatchDeltas(c.BatchEnds)
 	if n := len(c.Futile); n > 0 {
@@ -55,7 +55,7 @@ func (t *tx) insertBatchDeltas(ends []store.BatchEnd) {
 	for i, e := range ends {
 		ids[i], statuses[i], at[i] = e.ID, int16(e.Status), e.At
 	}
-	t.exec("insert_batch_deltas", ids, statuses, at)
+	t.enter(batchDeltas, "insert_batch_deltas", ids, statuses, at)
 }
 
 func (t *tx) insertHistory(c *store.Changes) {

@@ -20,37 +20,50 @@ const (
 	readShare = 20
 )
 
-// spot is a place in a lane of ready.
+// lane is the part of ready that is a host's, or the whole of another queue of the pump, which has no hosts.
+type lane struct{ table, host string }
+
+func lineFor(host string) lane { return lane{"ready", host} }
+
+// The queues that may be a moment late. What tallied rules count may not, so tally_event is none of them.
+var (
+	events      = lane{table: "dep_event"}
+	gateDeltas  = lane{table: "gate_delta"}
+	batchDeltas = lane{table: "batch_delta"}
+)
+
+// spot is a place in a lane: rank and id in ready, seq in the others.
 type spot struct {
 	rank int16
+	seq  int64
 	id   task.ID
 }
 
-func spotOf(id task.ID, priority int) spot { return spot{int16(-priority), id} }
+func spotOf(id task.ID, priority int) spot { return spot{rank: int16(-priority), id: id} }
 
 func (s spot) before(other spot) bool {
-	return cmp.Or(cmp.Compare(s.rank, other.rank), bytes.Compare(s.id[:], other.id[:])) < 0
+	return cmp.Or(cmp.Compare(s.rank, other.rank), cmp.Compare(s.seq, other.seq), bytes.Compare(s.id[:], other.id[:])) < 0
 }
 
-// heads say of the lanes of ready, by their hosts, where they begin: nobody stands before that. A lane without a head is empty.
-type heads map[string]spot
+// heads say where lanes begin: nothing stands before that. A lane without a head is empty.
+type heads map[lane]spot
 
-func (h heads) lower(host string, s spot) {
-	if head, ok := h[host]; !ok || s.before(head) {
-		h[host] = s
+func (h heads) lower(l lane, s spot) {
+	if head, ok := h[l]; !ok || s.before(head) {
+		h[l] = s
 	}
 }
 
 func (h heads) lowerAll(by heads) {
-	for host, s := range by {
-		h.lower(host, s)
+	for l, s := range by {
+		h.lower(l, s)
 	}
 }
 
-// lanes remember where the pump goes on. What it has taken out of ready stays in the index until a vacuum, which comes
+// lanes remember where the pump goes on. What it has taken out of a queue stays in the index until a vacuum, which comes
 // late, and does nothing while somebody holds an old snapshot, as a backup does: each tick would walk all of it.
 //
-// What this process puts into ready lowers the heads as soon as its transaction is over. What others put there shows when
+// What this process puts into a queue lowers the heads as soon as its transaction is over. What others put there shows when
 // they notify this one, and else when the heads are read again. Safe for concurrent use.
 type lanes struct {
 	mu      sync.Mutex
@@ -71,14 +84,14 @@ func (l *lanes) enter(came heads) {
 	l.entered.lowerAll(came)
 }
 
-// forget is told that tasks may stand before the heads.
+// forget is told that something may stand before the heads.
 func (l *lanes) forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.forgotten++
 }
 
-// look reports whether somebody stands in a lane as far as is known, and whether the next tick reads the heads.
+// look reports whether there is something in a lane as far as is known, and whether the next tick reads the heads.
 func (l *lanes) look() (some, due bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -119,7 +132,7 @@ func (l *lanes) end(t *laneTick) {
 	}
 }
 
-// advance moves the heads behind what the tick takes.
+// advance moves the heads of ready behind what the tick takes.
 func (t *laneTick) advance(taken []store.ReadyKey) {
 	gone := make(map[task.ID]bool, len(taken))
 	for _, k := range taken {
@@ -129,7 +142,7 @@ func (t *laneTick) advance(taken []store.ReadyKey) {
 	for i := range t.found {
 		f := &t.found[i].Facts
 		if ends[f.Host] > 0 {
-			t.heads[f.Host] = spotOf(f.ID, f.Priority)
+			t.heads[lineFor(f.Host)] = spotOf(f.ID, f.Priority)
 			ends[f.Host]--
 			if !gone[f.ID] {
 				ends[f.Host] = 0
@@ -141,22 +154,49 @@ func (t *laneTick) advance(taken []store.ReadyKey) {
 	}
 	for host, n := range ends {
 		if n > 0 {
-			delete(t.heads, host)
+			delete(t.heads, lineFor(host))
 		}
 	}
 }
 
-// readHeads queues the reading of the heads.
-func (t *tx) readHeads(into heads) {
-	t.rows("ready_heads", nil, func(rows pgx.Rows) error { return into.scan(rows) })
+// taken are rows that were taken out of a queue, from its head on.
+type taken struct {
+	n    int
+	last int64
 }
 
-func (h heads) scan(rows pgx.Rows) error {
-	var host string
-	var s spot
-	err := rows.Scan(&host, &s.rank, (*[16]byte)(&s.id))
-	h.lower(host, s)
-	return err
+func (t *taken) add(n int, last int64) { t.n, t.last = t.n+n, max(t.last, last) }
+
+// behind moves the head of a queue behind what was taken, of up to limit rows.
+func (h heads) behind(queue lane, t taken, limit int) {
+	if t.n < limit {
+		delete(h, queue)
+	} else {
+		h[queue] = spot{seq: t.last}
+	}
+}
+
+// enter queues a statement that puts rows into a queue, and gives the first of them, or null for none.
+func (t *tx) enter(queue lane, name string, args ...any) {
+	t.rows(name, args, func(rows pgx.Rows) error {
+		var first *int64
+		err := rows.Scan(&first)
+		if first != nil {
+			t.entered.lower(queue, spot{seq: *first})
+		}
+		return err
+	})
+}
+
+// readHeads queues the reading of the heads.
+func (t *tx) readHeads(into heads) {
+	t.rows("heads", nil, func(rows pgx.Rows) error {
+		var l lane
+		var s spot
+		err := rows.Scan(&l.table, &l.host, &s.rank, &s.seq, (*[16]byte)(&s.id))
+		into.lower(l, s)
+		return err
+	})
 }
 
 // insertReady queues what puts tasks into ready.
@@ -169,14 +209,21 @@ func (t *tx) insertReady(keys []store.ReadyKey) {
 	for i, k := range keys {
 		s := spotOf(k.ID, k.Priority)
 		hosts[i], ranks[i], ids[i] = k.Host, s.rank, s.id
-		t.entered.lower(k.Host, s)
+		t.entered.lower(lineFor(k.Host), s)
 	}
 	t.exec("insert_ready", hosts, ranks, ids)
 }
 
 // enqueue is insertReady for tasks of which only the table knows where they belong.
 func (t *tx) enqueue(ids []task.ID) {
-	if len(ids) > 0 {
-		t.rows("enqueue", []any{uuids(ids)}, func(rows pgx.Rows) error { return t.entered.scan(rows) })
+	if len(ids) == 0 {
+		return
 	}
+	t.rows("enqueue", []any{uuids(ids)}, func(rows pgx.Rows) error {
+		var host string
+		var s spot
+		err := rows.Scan(&host, &s.rank, (*[16]byte)(&s.id))
+		t.entered.lower(lineFor(host), s)
+		return err
+	})
 }

@@ -88,8 +88,8 @@ func (t *tx) fold(ctx context.Context, tick *store.Tick, lanes *laneTick, found 
 			loads[i]()
 		}
 	}
-	var events []store.EventRow
-	t.events(tick.Params.Links, &events)
+	var came folded
+	t.fromQueues(tick, lanes.heads, &came)
 	t.ready(tick, lanes)
 	var there sorts
 	t.lookForRare(&there)
@@ -115,15 +115,66 @@ func (t *tx) fold(ctx context.Context, tick *store.Tick, lanes *laneTick, found 
 	}
 	t.s.expected = found.found(tick)
 	tick.Now = t.now
-	tick.FoldGates(found.deltas, found.dirty, found.taken)
-	tick.FoldEvents(events)
-	tick.FoldBatches(found.complete, found.told)
+	lanes.heads.behind(gateDeltas, came.gates, store.MaxDeltas)
+	lanes.heads.behind(batchDeltas, came.batches, tick.Params.BatchDeltas)
+	lanes.heads.behind(events, came.told, tick.Params.Links)
+	tick.FoldGates(came.deltas, found.dirty, came.gates.n)
+	tick.FoldEvents(came.events)
+	tick.FoldBatches(came.complete, came.batches.n)
 	tick.Ready(lanes.found)
 	tick.TallyEvents(found.changed)
 	return nil
 }
 
-func (t *tx) events(limit int, into *[]store.EventRow) {
+// folded is what a tick takes out of queues that are no lanes of hosts.
+type folded struct {
+	deltas               []store.GateDelta
+	complete             []store.CompleteBatch
+	events               []store.EventRow
+	gates, batches, told taken // the rows of each
+}
+
+// fromQueues queues the loading of what stands in queues that are not empty.
+func (t *tx) fromQueues(tick *store.Tick, heads heads, into *folded) {
+	if head, some := heads[gateDeltas]; some {
+		t.takeDeltas(head, into)
+	}
+	if head, some := heads[batchDeltas]; some {
+		t.foldBatches(head, tick.Params.BatchDeltas, into)
+	}
+	if head, some := heads[events]; some {
+		t.events(head, tick.Params.Links, into)
+	}
+}
+
+func (t *tx) takeDeltas(head spot, into *folded) {
+	t.rows("take_deltas", []any{store.MaxDeltas, head.seq}, func(rows pgx.Rows) error {
+		var g gateScan
+		var delta, n int32
+		var last int64
+		err := rows.Scan(append(g.into(), &delta, &n, &last)...)
+		into.gates.add(int(n), last)
+		into.deltas = append(into.deltas, store.GateDelta{GateRow: g.get(), Delta: int(delta)})
+		return err
+	})
+}
+
+func (t *tx) foldBatches(head spot, limit int, into *folded) {
+	t.rows("fold_batches", []any{limit, head.seq}, func(rows pgx.Rows) error {
+		var b store.CompleteBatch
+		var n int
+		var last int64
+		var complete bool
+		err := rows.Scan((*[16]byte)(&b.ID), &n, &last, &complete, &b.OnComplete)
+		into.batches.add(n, last)
+		if complete {
+			into.complete = append(into.complete, b)
+		}
+		return err
+	})
+}
+
+func (t *tx) events(head spot, limit int, into *folded) {
 	var e store.EventRow
 	var f store.Facts
 	var known bool
@@ -132,7 +183,7 @@ func (t *tx) events(limit int, into *[]store.EventRow) {
 		&e.Seq, (*[16]byte)(&e.Parent), &e.Succeeded, &e.RequiresSuccess,
 		&known, &f.Priority, &f.Host, &f.Metadata, &f.Rules, &f.OnStart, &f.ExpectedCount,
 	}, scan.into()...)
-	t.rows("events", []any{limit}, func(rows pgx.Rows) error {
+	t.rows("events", []any{limit, head.seq}, func(rows pgx.Rows) error {
 		err := rows.Scan(columns...)
 		e.Child, e.Facts = scan.maybe(t), nil
 		if known {
@@ -140,7 +191,8 @@ func (t *tx) events(limit int, into *[]store.EventRow) {
 			facts.ID, facts.Kind = e.Child.ID, e.Child.Kind
 			e.Facts = &facts
 		}
-		*into = append(*into, e)
+		into.told.add(1, e.Seq) // the last event may have more children
+		into.events = append(into.events, e)
 		return err
 	})
 }
@@ -155,10 +207,10 @@ func (t *tx) ready(tick *store.Tick, lanes *laneTick) {
 	var ids uuids
 	var limits []int32
 	lanes.limits, lanes.total = map[string]int{}, tick.ReadyTotal()
-	for host, s := range lanes.heads {
-		if limit := tick.ReadyLimit(host); limit > 0 {
-			lanes.limits[host] = limit
-			hosts, ranks, ids, limits = append(hosts, host), append(ranks, s.rank), append(ids, s.id), append(limits, int32(limit))
+	for l, s := range lanes.heads {
+		if limit := tick.ReadyLimit(l.host); limit > 0 && l == lineFor(l.host) {
+			lanes.limits[l.host] = limit
+			hosts, ranks, ids, limits = append(hosts, l.host), append(ranks, s.rank), append(ids, s.id), append(limits, int32(limit))
 		}
 	}
 	if len(hosts) == 0 {

@@ -11,24 +11,18 @@ import (
 // that load them are sent where it finds some. Of what the last tick found there is likely to be more, which is loaded without
 // asking: so it takes no round trip more, but for the first time.
 type rare struct {
-	shapes   shapesRead
-	deltas   []store.GateDelta
-	taken    int // rows of them
-	complete []store.CompleteBatch
-	told     int // rows of what batches were told
-	dirty    []store.GateRow
-	changed  []task.ID
+	shapes  shapesRead
+	dirty   []store.GateRow
+	changed []task.ID
 }
 
 // sorts says something about each sort, in the order of [tx.loads].
-type sorts [5]bool
+type sorts [3]bool
 
 // loads queue the loading of each sort.
 func (t *tx) loads(tick *store.Tick, r *rare) [len(sorts{})]func() {
 	return [...]func(){
 		func() { t.readShapes(tick, &r.shapes) },
-		func() { t.takeDeltas(r) },
-		func() { t.foldBatches(tick.Params.BatchDeltas, r) },
 		func() {
 			if tick.Params.Room.Total > 0 {
 				t.gates("dirty_gates", []any{store.MaxDirty, int64(t.s.shapes.Dirty)}, &r.dirty)
@@ -41,7 +35,7 @@ func (t *tx) loads(tick *store.Tick, r *rare) [len(sorts{})]func() {
 // found says what was loaded.
 func (r *rare) found(tick *store.Tick) sorts {
 	return sorts{
-		len(r.shapes.shapes)+len(tick.NewShapes)+len(tick.NewTallies) > 0, r.taken > 0, r.told > 0, len(r.dirty) > 0, len(r.changed) > 0,
+		len(r.shapes.shapes)+len(tick.NewShapes)+len(tick.NewTallies) > 0, len(r.dirty) > 0, len(r.changed) > 0,
 	}
 }
 
@@ -49,32 +43,7 @@ func (r *rare) found(tick *store.Tick) sorts {
 func (t *tx) lookForRare(there *sorts) {
 	t.rows("look_for_rare", []any{t.s.shapes.Version, int64(t.s.shapes.Dirty)}, func(rows pgx.Rows) error {
 		defer t.adjust()
-		return rows.Scan(&t.now, &there[0], &there[1], &there[2], &there[3], &there[4])
-	})
-}
-
-func (t *tx) takeDeltas(r *rare) {
-	t.rows("take_deltas", []any{store.MaxDeltas}, func(rows pgx.Rows) error {
-		var g gateScan
-		var delta, n int32
-		err := rows.Scan(append(g.into(), &delta, &n)...)
-		r.taken += int(n)
-		r.deltas = append(r.deltas, store.GateDelta{GateRow: g.get(), Delta: int(delta)})
-		return err
-	})
-}
-
-func (t *tx) foldBatches(limit int, r *rare) {
-	t.rows("fold_batches", []any{limit}, func(rows pgx.Rows) error {
-		var b store.CompleteBatch
-		var n int
-		var complete bool
-		err := rows.Scan((*[16]byte)(&b.ID), &n, &complete, &b.OnComplete)
-		r.told += n
-		if complete {
-			r.complete = append(r.complete, b)
-		}
-		return err
+		return rows.Scan(&t.now, &there[0], &there[1], &there[2])
 	})
 }
 

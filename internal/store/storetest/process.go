@@ -120,7 +120,7 @@ func testShapeAcross(t *testing.T, e *env) {
 		}
 		return pumped.Claims
 	}
-	// Nobody has notified the other, so it may take a second until it sees what has come in.
+	// Nobody has notified the other, so it may take a second until it sees what has come in, or ended.
 	seenByOther := func() (claims []store.Claim) {
 		t.Helper()
 		for begun := time.Now(); len(claims) == 0 && time.Since(begun) < patience; {
@@ -144,7 +144,7 @@ func testShapeAcross(t *testing.T, e *env) {
 		second := newTask(metadata(`{"x":1,"y":1,"z":1}`), kind(name), limitKind(name, 1, name))
 		e.create(second)
 		e.settle(end(free.ID, task.Success))
-		if got := pumpOther(); len(got) != 1 || got[0].ID != ruled.ID {
+		if got := seenByOther(); len(got) != 1 || got[0].ID != ruled.ID {
 			t.Fatalf("the other claimed %v", got)
 		}
 		e.finish(task.Success, ruled)

@@ -43,9 +43,14 @@ WHERE t.ctid = u.at;
 
 -- A slot is given back by whoever deletes the row, so exactly once.
 -- name: release
-WITH gone AS (DELETE FROM running WHERE task_id = ANY($1::uuid[]) RETURNING gates)
-INSERT INTO gate_delta (gate_id, delta)
-SELECT g, -count(*)::integer FROM gone CROSS JOIN unnest(gone.gates) AS g GROUP BY g;
+WITH gone AS (
+    DELETE FROM running WHERE task_id = ANY($1::uuid[]) RETURNING gates
+), came AS (
+    INSERT INTO gate_delta (gate_id, delta)
+    SELECT g, -count(*)::integer FROM gone CROSS JOIN unnest(gone.gates) AS g GROUP BY g
+    RETURNING seq
+)
+SELECT min(seq) FROM came;
 
 -- name: unqueue_ready
 DELETE FROM ready WHERE ctid = ANY(ARRAY(
@@ -84,16 +89,21 @@ FROM (
 WHERE r.ctid = u.at;
 
 -- name: insert_events
-INSERT INTO dep_event (parent_id, succeeded) SELECT * FROM unnest($1::uuid[], $2::boolean[]);
+WITH came AS (INSERT INTO dep_event (parent_id, succeeded) SELECT * FROM unnest($1::uuid[], $2::boolean[]) RETURNING seq)
+SELECT min(seq) FROM came;
 
 -- One row for each batch.
 -- name: insert_batch_deltas
-INSERT INTO batch_delta (batch_id, success, failure, canceled, ended_at)
-SELECT t.batch_id, count(*) FILTER (WHERE u.status = 6), count(*) FILTER (WHERE u.status = 7),
-       count(*) FILTER (WHERE u.status = 8), max(u.ended_at)
-FROM unnest($1::uuid[], $2::smallint[], $3::timestamptz[]) AS u(id, status, ended_at)
-CROSS JOIN LATERAL (SELECT batch_id FROM task WHERE id = u.id OFFSET 0) t
-GROUP BY t.batch_id;
+WITH came AS (
+    INSERT INTO batch_delta (batch_id, success, failure, canceled, ended_at)
+    SELECT t.batch_id, count(*) FILTER (WHERE u.status = 6), count(*) FILTER (WHERE u.status = 7),
+           count(*) FILTER (WHERE u.status = 8), max(u.ended_at)
+    FROM unnest($1::uuid[], $2::smallint[], $3::timestamptz[]) AS u(id, status, ended_at)
+    CROSS JOIN LATERAL (SELECT batch_id FROM task WHERE id = u.id OFFSET 0) t
+    GROUP BY t.batch_id
+    RETURNING seq
+)
+SELECT min(seq) FROM came;
 
 -- name: insert_deliveries
 INSERT INTO delivery (id, source_id, trigger, place, host, next_at, created_at)

@@ -1,6 +1,6 @@
 -- What there is to do. Every table is asked for its first row in the order of an index: what is empty may have been large,
--- and would be walked whole. Indexes delivery_due and running_check. ready, in which most is dead while somebody holds an old
--- snapshot, only if $3: when the pump would walk it too.
+-- and would be walked whole. Indexes delivery_due and running_check. The queues whose heads the pump remembers only if $3: when it
+-- would read those, too.
 -- name: work
 WITH RECURSIVE hosts AS (
     (SELECT host FROM delivery WHERE state = 1 ORDER BY host LIMIT 1)
@@ -8,10 +8,10 @@ WITH RECURSIVE hosts AS (
     SELECT (SELECT d.host FROM delivery d WHERE d.state = 1 AND d.host > hosts.host ORDER BY d.host LIMIT 1)
     FROM hosts WHERE hosts.host IS NOT NULL
 )
-SELECT coalesce((SELECT seq FROM dep_event ORDER BY seq LIMIT 1), (SELECT seq FROM gate_delta ORDER BY seq LIMIT 1),
-                (SELECT seq FROM batch_delta ORDER BY seq LIMIT 1), (SELECT seq FROM tally_event ORDER BY seq LIMIT 1),
-                (SELECT id FROM gate WHERE dirty ORDER BY id LIMIT 1)) IS NOT NULL
-           OR $3 AND (SELECT host FROM ready ORDER BY host LIMIT 1) IS NOT NULL
+SELECT coalesce((SELECT seq FROM tally_event ORDER BY seq LIMIT 1), (SELECT id FROM gate WHERE dirty ORDER BY id LIMIT 1)) IS NOT NULL
+           OR $3 AND ((SELECT host FROM ready ORDER BY host LIMIT 1) IS NOT NULL
+                      OR coalesce((SELECT seq FROM dep_event ORDER BY seq LIMIT 1), (SELECT seq FROM gate_delta ORDER BY seq LIMIT 1),
+                                  (SELECT seq FROM batch_delta ORDER BY seq LIMIT 1)) IS NOT NULL)
            OR coalesce((SELECT version FROM shape ORDER BY version LIMIT 1) = 0, false),
        EXISTS (
            SELECT FROM hosts

@@ -9,14 +9,12 @@ SELECT set_config('taskrunner.pump', 'locked', true),
        EXISTS (SELECT FROM process WHERE id = $1 FOR KEY SHARE), l.epoch
 FROM (SELECT epoch FROM pump WHERE shard = 0 FOR UPDATE SKIP LOCKED) l;
 
--- Behind all that locks: the time is that of this statement. Whether there are unknown shapes, deltas of gates and of batches,
--- dirty gates, and tally events. Each table is asked for its first row, as in work.
+-- Behind all that locks: the time is that of this statement. Whether there are unknown shapes, dirty gates, and tally events.
+-- Each table is asked for its first row, as in work.
 -- name: look_for_rare
 SELECT clock_timestamp(),
        coalesce((SELECT version FROM shape ORDER BY version LIMIT 1) = 0, false)
            OR coalesce((SELECT version FROM shape ORDER BY version DESC LIMIT 1) > $1, false),
-       (SELECT seq FROM gate_delta ORDER BY seq LIMIT 1) IS NOT NULL,
-       (SELECT seq FROM batch_delta ORDER BY seq LIMIT 1) IS NOT NULL,
        (SELECT id FROM gate WHERE dirty AND id > $2 ORDER BY id LIMIT 1) IS NOT NULL,
        (SELECT seq FROM tally_event ORDER BY seq LIMIT 1) IS NOT NULL;
 
@@ -90,12 +88,12 @@ WHERE t.kind = ANY($1::text[]);
 -- else writes batch_progress.
 -- name: fold_batches
 WITH taken AS (
-    DELETE FROM batch_delta WHERE seq = ANY(ARRAY(SELECT seq FROM batch_delta ORDER BY seq LIMIT $1))
+    DELETE FROM batch_delta WHERE seq = ANY(ARRAY(SELECT seq FROM batch_delta WHERE seq >= $2 ORDER BY seq LIMIT $1))
                               AND current_setting('taskrunner.pump', true) = 'locked'
-    RETURNING batch_id, success, failure, canceled, ended_at
+    RETURNING seq, batch_id, success, failure, canceled, ended_at
 ), summed AS (
     SELECT batch_id, sum(success)::integer AS success, sum(failure)::integer AS failure, sum(canceled)::integer AS canceled,
-           max(ended_at) AS ended_at, count(*)::integer AS n
+           max(ended_at) AS ended_at, count(*)::integer AS n, max(seq) AS last
     FROM taken GROUP BY batch_id
 ), folded AS (
     UPDATE batch_progress p
@@ -106,20 +104,20 @@ WITH taken AS (
         OFFSET 0
     ) u
     WHERE p.ctid = u.at
-    RETURNING p.batch_id, p.remaining, u.n
+    RETURNING p.batch_id, p.remaining, u.n, u.last
 )
-SELECT batch_id, n, remaining = 0, CASE WHEN remaining = 0 THEN (SELECT on_complete FROM batch WHERE id = batch_id) END
+SELECT batch_id, n, last, remaining = 0, CASE WHEN remaining = 0 THEN (SELECT on_complete FROM batch WHERE id = batch_id) END
 FROM folded;
 
 -- name: take_deltas
 WITH taken AS (
-    DELETE FROM gate_delta WHERE seq = ANY(ARRAY(SELECT seq FROM gate_delta ORDER BY seq LIMIT $1))
+    DELETE FROM gate_delta WHERE seq = ANY(ARRAY(SELECT seq FROM gate_delta WHERE seq >= $2 ORDER BY seq LIMIT $1))
                              AND current_setting('taskrunner.pump', true) = 'locked'
-    RETURNING gate_id, delta
+    RETURNING seq, gate_id, delta
 ), summed AS (
-    SELECT gate_id, sum(delta)::integer AS delta, count(*)::integer AS n FROM taken GROUP BY gate_id
+    SELECT gate_id, sum(delta)::integer AS delta, count(*)::integer AS n, max(seq) AS last FROM taken GROUP BY gate_id
 )
-SELECT g.id, g.shape_id, g.vals, g.used, g.lanes, g.dirty, summed.delta, summed.n
+SELECT g.id, g.shape_id, g.vals, g.used, g.lanes, g.dirty, summed.delta, summed.n, summed.last
 FROM summed CROSS JOIN LATERAL (SELECT * FROM gate WHERE id = summed.gate_id OFFSET 0) g;
 
 -- name: dirty_gates
@@ -139,7 +137,7 @@ SELECT c.seq, c.parent_id, c.succeeded, c.requires_success,
 FROM (
     SELECT * FROM (
         SELECT e.seq, e.parent_id, e.succeeded, l.child_id, coalesce(l.requires_success, false) AS requires_success
-        FROM (SELECT seq, parent_id, succeeded, after_child FROM dep_event ORDER BY seq LIMIT $1) e
+        FROM (SELECT seq, parent_id, succeeded, after_child FROM dep_event WHERE seq >= $2 ORDER BY seq LIMIT $1) e
         LEFT JOIN LATERAL (
             SELECT child_id, requires_success FROM link
             WHERE parent_id = e.parent_id AND child_id > e.after_child AND NOT settled ORDER BY child_id LIMIT $1
@@ -157,15 +155,18 @@ LEFT JOIN LATERAL (
 ORDER BY c.seq, s.id;
 
 -- Where each lane begins. It walks what is dead before that.
--- name: ready_heads
-WITH RECURSIVE lanes AS (
+-- name: heads
+WITH RECURSIVE lines AS (
     (SELECT host, rank, task_id FROM ready ORDER BY host, rank, task_id LIMIT 1)
     UNION ALL
-    SELECT next.host, next.rank, next.task_id FROM lanes CROSS JOIN LATERAL (
-        SELECT host, rank, task_id FROM ready WHERE host > lanes.host ORDER BY host, rank, task_id LIMIT 1
+    SELECT next.host, next.rank, next.task_id FROM lines CROSS JOIN LATERAL (
+        SELECT host, rank, task_id FROM ready WHERE host > lines.host ORDER BY host, rank, task_id LIMIT 1
     ) next
 )
-SELECT host, rank, task_id FROM lanes;
+SELECT 'ready', host, rank, 0::bigint, task_id FROM lines
+UNION ALL SELECT 'dep_event', '', 0::smallint, seq, '00000000-0000-0000-0000-000000000000'::uuid FROM (SELECT seq FROM dep_event ORDER BY seq LIMIT 1) q
+UNION ALL SELECT 'gate_delta', '', 0::smallint, seq, '00000000-0000-0000-0000-000000000000'::uuid FROM (SELECT seq FROM gate_delta ORDER BY seq LIMIT 1) q
+UNION ALL SELECT 'batch_delta', '', 0::smallint, seq, '00000000-0000-0000-0000-000000000000'::uuid FROM (SELECT seq FROM batch_delta ORDER BY seq LIMIT 1) q;
 
 -- The first $5 by priority and age, of so many of each lane from its head on.
 -- The state rows are locked if that needs no waiting: others may hold one and wait for a child that the pump holds. The
