@@ -20,7 +20,12 @@ var errLost = errors.New("connection lost")
 
 func openForCommits(t *testing.T) *Store {
 	t.Helper()
-	s, err := Open(t.Context(), Options{URL: pgtest.URL(t)})
+	return openURL(t, pgtest.URL(t))
+}
+
+func openURL(t *testing.T, url string) *Store {
+	t.Helper()
+	s, err := Open(t.Context(), Options{URL: url})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -64,7 +64,7 @@ func (h heads) lowerAll(by heads) {
 // late, and does nothing while somebody holds an old snapshot, as a backup does: each tick would walk all of it.
 //
 // What this process puts into a queue lowers the heads as soon as its transaction is over. What others put there shows when
-// they notify this one, and else when the heads are read again. Safe for concurrent use.
+// they notify this one, or find it pumping, and else when the heads are read again. Safe for concurrent use.
 type lanes struct {
 	mu      sync.Mutex
 	heads   heads
@@ -72,6 +72,7 @@ type lanes struct {
 	// The heads are good if they were read when forget had been called as often as by now.
 	forgotten, known int
 	next             time.Time // when they are to be read in any case
+	told             int64     // how often anybody had found another one pumping by the last tick; 0: there was none
 }
 
 func newLanes() *lanes { return &lanes{heads: heads{}, entered: heads{}, forgotten: 1} }
@@ -109,6 +110,7 @@ type laneTick struct {
 	limits    map[string]int // of how many it looks at in each lane; none of the others
 	total     int            // in all lanes
 	found     []store.Found  // what is there, in its order
+	told      int64
 }
 
 func (l *lanes) begin() *laneTick {
@@ -121,8 +123,9 @@ func (l *lanes) begin() *laneTick {
 	return &laneTick{heads: maps.Clone(l.heads)}
 }
 
-// end is told that the tick is committed.
-func (l *lanes) end(t *laneTick) {
+// end is told that the tick is committed, and reports whether others have found this process pumping since the last one: then the
+// next one reads the heads.
+func (l *lanes) end(t *laneTick) (told bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	t.heads.lowerAll(l.entered)
@@ -130,6 +133,11 @@ func (l *lanes) end(t *laneTick) {
 	if t.read {
 		l.known, l.next = t.forgotten, time.Now().Add(max(readEvery, readShare*t.took))
 	}
+	if told = l.told != t.told && l.told > 0; told {
+		l.forgotten++
+	}
+	l.told = t.told
+	return told
 }
 
 // advance moves the heads of ready behind what the tick takes.
@@ -190,6 +198,7 @@ func (t *tx) enter(queue lane, name string, args ...any) {
 
 // readHeads queues the reading of the heads.
 func (t *tx) readHeads(into heads) {
+	t.s.sent.Add(-1) // it depends on the time, not on what there is to do
 	t.rows("heads", nil, func(rows pgx.Rows) error {
 		var l lane
 		var s spot

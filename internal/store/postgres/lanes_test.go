@@ -7,6 +7,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"taskrunner/internal/pgtest"
 	"taskrunner/internal/store"
 	"taskrunner/internal/task"
 )
@@ -234,4 +235,43 @@ func TestHeadsOfLanes(t *testing.T) {
 	want("a younger one", 1)
 	settle(task.Resume)
 	want("an older one, before the head", 1)
+}
+
+// Who finds another process pumping tells it, so that it does not keep to what it has put into the queues itself.
+func TestBusyPumpIsTold(t *testing.T) {
+	t.Parallel()
+	url := pgtest.URL(t)
+	s, other := openURL(t, url), openURL(t, url)
+	p, others := pumpParams(t, s), pumpParams(t, other)
+	pump := func(s *Store, p store.PumpParams) store.Pumped {
+		t.Helper()
+		pumped, err := s.Pump(t.Context(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.lanes.next = time.Now().Add(time.Hour)
+		return pumped
+	}
+	pump(s, p)
+	createTasks(t, other, 1)
+	if pumped := pump(s, p); len(pumped.Claims) > 0 || pumped.More {
+		t.Fatalf("before anybody has told: %+v", pumped)
+	}
+	conn, err := s.pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Release)
+	do(t, conn, "begin")
+	do(t, conn, "SELECT FROM pump FOR UPDATE")
+	if pumped := pump(other, others); !pumped.Busy {
+		t.Fatalf("while another one pumps: %+v", pumped)
+	}
+	do(t, conn, "rollback")
+	if pumped := pump(s, p); !pumped.More {
+		t.Errorf("the tick that heard of it: %+v", pumped)
+	}
+	if pumped := pump(s, p); len(pumped.Claims) != 1 || pumped.More {
+		t.Errorf("the tick after that: %+v", pumped)
+	}
 }

@@ -155,7 +155,7 @@ func behindPooler(ctx context.Context, cfg *pgx.ConnConfig) (bool, error) {
 // Unused lists the statements that no call has run yet. For tests.
 func (s *Store) Unused() []string { return s.queries.Unused() }
 
-// Statements counts those sent so far in transactions. For tests.
+// Statements counts those sent so far in transactions, but those that read the heads of lanes. For tests.
 func (s *Store) Statements() int64 { return s.sent.Load() }
 
 // Close ends every connection.

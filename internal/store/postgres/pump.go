@@ -44,10 +44,14 @@ func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, err
 		return store.Pumped{}, fmt.Errorf("pump: %w", err)
 	}
 	if tick.Result.Busy {
+		if _, err := s.engine.Exec(ctx, s.queries.Get("tell_pump")); err != nil {
+			return store.Pumped{}, fmt.Errorf("pump: %w", redact(err))
+		}
 		return tick.Result, nil
 	}
 	lanes.advance(tick.Unready)
-	s.lanes.end(lanes)
+	told := s.lanes.end(lanes)
+	tick.Result.More = tick.Result.More || told
 	s.shapes.Add(found.shapes.marked, tick.NewShapes...)
 	deleted := len(tick.Unready) + len(tick.Done) + len(tick.Unpark) + tick.Deltas + tick.TalliesTaken + len(tick.DropTallies)
 	s.deletions.add(deleted + 1) // and a mark
@@ -92,7 +96,7 @@ func (t *tx) fold(ctx context.Context, tick *store.Tick, lanes *laneTick, found 
 	t.fromQueues(tick, lanes.heads, &came)
 	t.ready(tick, lanes)
 	var there sorts
-	t.lookForRare(&there)
+	t.lookForRare(&there, &lanes.told)
 	if err := t.flush(ctx); err != nil {
 		return err
 	}

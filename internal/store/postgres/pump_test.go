@@ -141,8 +141,6 @@ func TestRareIsLoadedWhenItIsThere(t *testing.T) {
 		}
 		return s.Statements() - before
 	}
-	tick() // which reads the heads of the lanes
-	s.lanes.next = time.Now().Add(time.Hour)
 	usual := tick()
 	for i := range 2 { // new shapes
 		createTasks(t, s, 1, task.Rule{Matcher: task.Matcher{Kind: "work", Status: task.Running, Fields: []string{fmt.Sprint("f", i)}}, Max: 1})

@@ -263,6 +263,9 @@ CREATE TABLE process (
 -- Counts how often a process told the others that there is work that it cannot take.
 CREATE SEQUENCE notification;
 
+-- Counts how often a process found another one pumping, which looks then at what others have put into its queues.
+CREATE SEQUENCE pump_busy;
+
 -- Transactions whose process may not know yet that they are committed. They are not known by their ids: PostgreSQL gives
 -- an id again after a crash or a fail-over that lost its transaction.
 CREATE TABLE mark (

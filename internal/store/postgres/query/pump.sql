@@ -9,10 +9,13 @@ SELECT set_config('taskrunner.pump', 'locked', true),
        EXISTS (SELECT FROM process WHERE id = $1 FOR KEY SHARE), l.epoch
 FROM (SELECT epoch FROM pump WHERE shard = 0 FOR UPDATE SKIP LOCKED) l;
 
+-- name: tell_pump
+SELECT nextval('pump_busy');
+
 -- Behind all that locks: the time is that of this statement. Whether there are unknown shapes, dirty gates, and tally events.
 -- Each table is asked for its first row, as in work.
 -- name: look_for_rare
-SELECT clock_timestamp(),
+SELECT clock_timestamp(), (SELECT last_value + is_called::integer FROM pump_busy),
        coalesce((SELECT version FROM shape ORDER BY version LIMIT 1) = 0, false)
            OR coalesce((SELECT version FROM shape ORDER BY version DESC LIMIT 1) > $1, false),
        (SELECT id FROM gate WHERE dirty AND id > $2 ORDER BY id LIMIT 1) IS NOT NULL,
