@@ -194,7 +194,7 @@ func (f *fake) Batch(_ context.Context, id task.ID) (*store.BatchSummary, error)
 	if !ok {
 		return nil, store.ErrNotFound
 	}
-	s := &store.BatchSummary{BatchLabels: labels(b), ID: id, CreatedAt: start, OnComplete: b.OnComplete, Deliveries: f.deliveries, Counts: map[task.Status]int{}}
+	s := &store.BatchSummary{BatchLabels: labels(b), ID: id, CreatedAt: start, OnComplete: b.OnComplete, Deliveries: f.deliveries, BatchSums: store.BatchSums{Counts: map[task.Status]int{}}}
 	for _, t := range b.Tasks {
 		state := f.tasks[t.ID].State
 		s.Tasks++

@@ -7,42 +7,60 @@ import (
 	"taskrunner/internal/task"
 )
 
+// BatchRow is a batch in a list whose tasks are still to be counted.
+type BatchRow struct {
+	BatchItem
+	Late int64 // see [BatchVersion]
+}
+
 // BatchGroup counts the tasks of one kind and status of a batch.
 type BatchGroup struct {
 	Batch     task.ID
-	CreatedAt time.Time // of the batch
 	Kind      string
 	Status    task.Status
 	Tasks     int
 	UpdatedAt time.Time // the last activity of any of them
 }
 
-// AddLabels gives labels to those of items that are the batch id.
-func AddLabels(items []BatchItem, id task.ID, labels BatchLabels) {
-	for i := range items {
-		if items[i].ID == id {
-			items[i].BatchLabels = labels
+// Recall gives rows the counts of the batches that ended knows, and returns the others.
+func Recall(rows []BatchRow, ended *EndedBatches[BatchItem]) (uncounted []task.ID) {
+	for i := range rows {
+		b := &rows[i]
+		known, ok := ended.Get(BatchVersion{b.ID, b.Late})
+		if !ok {
+			uncounted = append(uncounted, b.ID)
+			continue
 		}
+		known.BatchLabels = b.BatchLabels
+		b.BatchItem = known
 	}
+	return uncounted
 }
 
-// BatchIDs are those of items.
-func BatchIDs(items []BatchItem) []task.ID {
-	ids := make([]task.ID, len(items))
-	for i := range items {
-		ids[i] = items[i].ID
-	}
-	return ids
-}
-
-// BatchItems makes the items of a list of its groups; those of one batch stand together.
-func BatchItems(groups []BatchGroup) []BatchItem {
-	var items []BatchItem
+// CountBatches makes items of rows; groups have the tasks of those that [Recall] returned. Those of them that have ended are
+// remembered.
+func CountBatches(rows []BatchRow, groups []BatchGroup, ended *EndedBatches[BatchItem]) []BatchItem {
+	counted := map[task.ID][]BatchGroup{}
 	for _, g := range groups {
-		if len(items) == 0 || items[len(items)-1].ID != g.Batch {
-			items = append(items, BatchItem{ID: g.Batch, CreatedAt: g.CreatedAt, Counts: map[task.Status]int{}})
+		counted[g.Batch] = append(counted[g.Batch], g)
+	}
+	items := make([]BatchItem, len(rows))
+	for i := range rows {
+		b := &rows[i]
+		if groups := counted[b.ID]; groups != nil {
+			b.count(groups)
+			known := b.BatchItem
+			known.BatchLabels = BatchLabels{}
+			ended.Put(BatchVersion{b.ID, b.Late}, b.Counts, known, len(b.Kinds))
 		}
-		b := &items[len(items)-1]
+		items[i] = b.BatchItem
+	}
+	return items
+}
+
+func (b *BatchItem) count(groups []BatchGroup) {
+	b.Counts = map[task.Status]int{}
+	for _, g := range groups {
 		b.Tasks += g.Tasks
 		b.Counts[g.Status] += g.Tasks
 		b.Kinds = append(b.Kinds, g.Kind)
@@ -50,9 +68,6 @@ func BatchItems(groups []BatchGroup) []BatchItem {
 			b.UpdatedAt = g.UpdatedAt
 		}
 	}
-	for i := range items {
-		slices.Sort(items[i].Kinds)
-		items[i].Kinds = slices.Compact(items[i].Kinds)
-	}
-	return items
+	slices.Sort(b.Kinds)
+	b.Kinds = slices.Compact(b.Kinds)
 }

@@ -37,6 +37,8 @@ type Changes struct {
 	Ended []Ended
 	// BatchEnds tells the batches of these tasks.
 	BatchEnds []BatchEnd
+	// Late tasks had ended before, and reports about them came now: see [BatchVersion].
+	Late []task.ID
 	// Futile tasks have ended otherwise than by Success, which lists look for. Their parents may be dead ends now; a store
 	// that does not look for those writes nothing of it.
 	Futile []Futile

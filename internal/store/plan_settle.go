@@ -119,6 +119,9 @@ func (t *touched) follow(c *Changes, r *Row, tallied Tallied) {
 	if tallied.changed(&t.before, &r.State, t.edited) {
 		c.Tally = append(c.Tally, r.ID)
 	}
+	if t.before.Status.Terminal() {
+		c.Late = append(c.Late, r.ID)
+	}
 	c.follow(&t.before, r, t.triggers, t.requeue)
 }
 

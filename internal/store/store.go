@@ -472,10 +472,15 @@ type BatchSummary struct {
 	// OnComplete are its own actions, Deliveries the records of them, if it is complete.
 	OnComplete []task.Action
 	Deliveries []DeliveryRecord
-	Counts     map[task.Status]int
-	Tasks      int
-	Success    int64
-	Failures   int64
+	BatchSums
+}
+
+// BatchSums are what the tasks of a batch come to.
+type BatchSums struct {
+	Counts   map[task.Status]int
+	Tasks    int
+	Success  int64
+	Failures int64
 	// Expected is nil as soon as one task does not say.
 	Expected *int64
 }

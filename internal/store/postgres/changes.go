@@ -32,6 +32,9 @@ func (t *tx) write(c *store.Changes) {
 		t.enter(events, "insert_events", ids, succeeded)
 	}
 	t.insertBatchDeltas(c.BatchEnds)
+	if len(c.Late) > 0 {
+		t.exec("count_late", uuids(c.Late))
+	}
 	if n := len(c.Futile); n > 0 {
 		ids, statuses := make(uuids, n), make([]int16, n)
 		for i, f := range c.Futile {

@@ -79,7 +79,7 @@ func (s *Store) History(ctx context.Context, id task.ID) ([]task.Step, error) {
 func (s *Store) ToEdit(ctx context.Context, batch task.ID, kind string, rules []task.Rule) (store.ToEdit, error) {
 	var found store.ToEdit
 	err := s.read(ctx, func(t *tx) {
-		t.batchFacts(batch, &store.BatchSummary{})
+		t.batchFacts(batch, &store.BatchSummary{}, new(int64))
 		t.rows("to_edit", []any{batch, kind}, func(row pgx.Rows) error {
 			var id task.ID
 			var metadata []byte
@@ -423,34 +423,30 @@ func (s *Store) Batches(ctx context.Context, f store.Filter) (store.Page[store.B
 	if err != nil {
 		return store.Page[store.BatchItem]{}, fmt.Errorf("list batches: %w", redact(err))
 	}
-	var items []store.BatchItem
-	_, walked, err := list(ctx, s, &f, walk, s.batchesEnd, s.batchesQuery, scanGroup, func(t *tx, groups []store.BatchGroup) {
-		items = store.BatchItems(groups)
-		t.addLabels(items)
+	var groups []store.BatchGroup
+	rows, walked, err := list(ctx, s, &f, walk, s.batchesEnd, s.batchesQuery, scanBatch, func(t *tx, rows []store.BatchRow) {
+		if uncounted := store.Recall(rows, &s.ended); len(uncounted) > 0 {
+			t.rows("count_batches", []any{uuids(uncounted)}, func(rows pgx.Rows) error {
+				var g store.BatchGroup
+				var status int16
+				err := rows.Scan((*[16]byte)(&g.Batch), &g.Kind, &status, &g.Tasks, &g.UpdatedAt)
+				g.Status, g.UpdatedAt = task.Status(status), g.UpdatedAt.UTC()
+				groups = append(groups, g)
+				return err
+			})
+		}
 	})
 	if err != nil {
 		return store.Page[store.BatchItem]{}, fmt.Errorf("list batches: %w", err)
 	}
-	return store.NewPage(items, walked, &f), nil
+	return store.NewPage(store.CountBatches(rows, groups, &s.ended), walked, &f), nil
 }
 
-// addLabels queues the reading of the labels of batches.
-func (t *tx) addLabels(items []store.BatchItem) {
-	t.rows("batch_labels", []any{uuids(store.BatchIDs(items))}, func(rows pgx.Rows) error {
-		var id task.ID
-		var labels store.BatchLabels
-		err := rows.Scan((*[16]byte)(&id), &labels.Requester, &labels.Scope, &labels.Metadata)
-		store.AddLabels(items, id, labels)
-		return err
-	})
-}
-
-func scanGroup(rows pgx.CollectableRow) (store.BatchGroup, error) {
-	var g store.BatchGroup
-	var status int16
-	err := rows.Scan((*[16]byte)(&g.Batch), &g.CreatedAt, &g.Kind, &status, &g.Tasks, &g.UpdatedAt)
-	g.Status, g.CreatedAt, g.UpdatedAt = task.Status(status), g.CreatedAt.UTC(), g.UpdatedAt.UTC()
-	return g, err
+func scanBatch(rows pgx.CollectableRow) (store.BatchRow, error) {
+	var b store.BatchRow
+	err := rows.Scan((*[16]byte)(&b.ID), &b.CreatedAt, &b.Late, &b.Requester, &b.Scope, &b.Metadata)
+	b.CreatedAt = b.CreatedAt.UTC()
+	return b, err
 }
 
 // batchesFrom chooses where to look.
@@ -541,20 +537,33 @@ func scanItem(rows pgx.CollectableRow) (store.Item, error) {
 
 // Batch is as in store.Store.
 func (s *Store) Batch(ctx context.Context, id task.ID) (*store.BatchSummary, error) {
-	b := &store.BatchSummary{ID: id, Counts: map[task.Status]int{}}
-	err := s.read(ctx, func(t *tx) {
-		t.batchFacts(id, b)
-		t.rows("batch_counts", []any{id}, func(rows pgx.Rows) error {
-			var status int16
-			var n int
-			err := rows.Scan(&status, &n)
-			b.Counts[task.Status(status)] = n
+	b := &store.BatchSummary{ID: id}
+	err := s.snapshot(ctx, func(ctx context.Context, t *tx) error {
+		version := store.BatchVersion{ID: id}
+		t.batchFacts(id, b, &version.Late)
+		t.deliveries(id, &b.Deliveries)
+		if err := t.flush(ctx); err != nil {
+			return err
+		}
+		var known bool
+		if b.BatchSums, known = s.endedSums.Get(version); known {
+			return nil
+		}
+		t.row("batch_sums", []any{id}, func(row pgx.Row) error {
+			var counts []int
+			err := row.Scan(&counts, &b.Tasks, &b.Success, &b.Failures, &b.Expected)
+			b.Counts = map[task.Status]int{}
+			for i, n := range counts {
+				if n > 0 {
+					b.Counts[task.Statuses()[i]] = n
+				}
+			}
+			if err == nil {
+				s.endedSums.Put(version, b.Counts, b.BatchSums, 1)
+			}
 			return err
 		})
-		t.row("batch_sums", []any{id}, func(row pgx.Row) error {
-			return row.Scan(&b.Tasks, &b.Success, &b.Failures, &b.Expected)
-		})
-		t.deliveries(id, &b.Deliveries)
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read batch: %w", err)
@@ -563,10 +572,10 @@ func (s *Store) Batch(ctx context.Context, id task.ID) (*store.BatchSummary, err
 }
 
 // batchFacts queues the reading of what the client said of a batch, which must be there.
-func (t *tx) batchFacts(id task.ID, b *store.BatchSummary) {
+func (t *tx) batchFacts(id task.ID, b *store.BatchSummary, late *int64) {
 	t.row("batch", []any{id}, func(row pgx.Row) error {
 		var actions []byte
-		if err := row.Scan(&b.Requester, &b.Scope, &b.Metadata, &b.CreatedAt, &actions); err != nil {
+		if err := row.Scan(&b.Requester, &b.Scope, &b.Metadata, &b.CreatedAt, &actions, late); err != nil {
 			return err
 		}
 		b.CreatedAt = b.CreatedAt.UTC()
@@ -583,7 +592,7 @@ func (s *Store) ToStop(ctx context.Context, batch task.ID) (*store.ToStop, error
 	var links []store.Link
 	err := s.read(ctx, func(t *tx) {
 		t.exec("open_list")
-		t.batchFacts(batch, &store.BatchSummary{})
+		t.batchFacts(batch, &store.BatchSummary{}, new(int64))
 		t.row("batch_size", []any{batch}, func(row pgx.Row) error { return row.Scan(&u.Tasks) })
 		t.rows("to_stop", []any{batch}, func(rows pgx.Rows) error {
 			var l store.Live
@@ -609,7 +618,7 @@ func (s *Store) ToStop(ctx context.Context, batch task.ID) (*store.ToStop, error
 func (s *Store) DAG(ctx context.Context, batch task.ID) (*store.DAG, error) {
 	dag := &store.DAG{}
 	err := s.read(ctx, func(t *tx) {
-		t.batchFacts(batch, &store.BatchSummary{})
+		t.batchFacts(batch, &store.BatchSummary{}, new(int64))
 		picked := s.queries.Get(byFacts) + "\nWHERE t.batch_id = $1"
 		sql := fmt.Sprintf(s.queries.Get("tasks"), picked) + "\nORDER BY t.id"
 		t.batch.Queue(sql, batch).Query(func(rows pgx.Rows) error {

@@ -65,6 +65,9 @@ type Store struct {
 	expected sorts // what the last tick found
 	lanes    *lanes
 
+	ended     store.EndedBatches[store.BatchItem]
+	endedSums store.EndedBatches[store.BatchSums]
+
 	deletions deletionCount
 	marks     marks
 	purged    atomic.Pointer[time.Time] // when old keys were last looked for; nil: never

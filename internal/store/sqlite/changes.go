@@ -22,6 +22,7 @@ func (t *tx) write(c *store.Changes) {
 	t.put("set_checks", rowsOf(c.Checks, givenCheck))
 	t.put("insert_events", rowsOf(c.Ended, givenEvent))
 	t.put("insert_batch_deltas", rowsOf(c.BatchEnds, givenEnd))
+	t.put("count_late", givenIDs(c.Late))
 	if t.s.deadEnds {
 		t.put("insert_dead_ends", rowsOf(c.Futile, givenFutile))
 	}

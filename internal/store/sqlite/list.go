@@ -81,7 +81,7 @@ func (s *Store) History(ctx context.Context, id task.ID) ([]task.Step, error) {
 func (s *Store) ToEdit(ctx context.Context, batch task.ID, kind string, rules []task.Rule) (store.ToEdit, error) {
 	var found store.ToEdit
 	err := s.read(ctx, func(t *tx) error {
-		if t.batch(batch) == nil && t.err == nil {
+		if b, _ := t.batch(batch); t.err == nil && b == nil {
 			return store.ErrNotFound
 		}
 		t.rows("to_edit", func(r *row) error {
@@ -397,7 +397,7 @@ func (s *Store) Batches(ctx context.Context, f store.Filter) (store.Page[store.B
 	var items []store.BatchItem
 	var walked task.ID
 	err := s.read(ctx, func(t *tx) error {
-		var groups []store.BatchGroup
+		var rows []store.BatchRow
 		walk := t.batchesFrom(&f)
 		if f.Walks() && (walk.from == batchesByAge || walk.from == batchesByKind || walk.from == batchesByScope) {
 			sql, args := s.batchesEnd(&f)
@@ -405,16 +405,21 @@ func (s *Store) Batches(ctx context.Context, f store.Filter) (store.Page[store.B
 		}
 		sql, args := s.batchesQuery(walk, &f)
 		t.query(walk.from, sql, func(r *row) error {
-			groups = append(groups, store.BatchGroup{
-				Batch: r.id(), CreatedAt: r.time(), Kind: r.text(), Status: task.Status(r.int()), Tasks: r.int(), UpdatedAt: r.time(),
-			})
+			b := store.BatchRow{BatchItem: store.BatchItem{ID: r.id(), CreatedAt: r.time()}, Late: r.int64()}
+			b.BatchLabels = r.labels()
+			rows = append(rows, b)
 			return nil
 		}, args...)
-		items = store.BatchItems(groups)
-		t.rows("batch_labels", func(r *row) error {
-			store.AddLabels(items, r.id(), r.labels())
-			return nil
-		}, array(store.BatchIDs(items)))
+		var groups []store.BatchGroup
+		if uncounted := store.Recall(rows, &s.ended); len(uncounted) > 0 {
+			t.rows("count_batches", func(r *row) error {
+				groups = append(groups, store.BatchGroup{Batch: r.id(), Kind: r.text(), Status: task.Status(r.int()), Tasks: r.int(), UpdatedAt: r.time()})
+				return nil
+			}, array(uncounted))
+		}
+		if t.err == nil {
+			items = store.CountBatches(rows, groups, &s.ended)
+		}
 		return t.err
 	})
 	if err != nil {
@@ -507,26 +512,17 @@ func appendItems(to *[]store.Item) func(*row) error {
 func (s *Store) Batch(ctx context.Context, id task.ID) (*store.BatchSummary, error) {
 	var b *store.BatchSummary
 	err := s.read(ctx, func(t *tx) error {
-		if b = t.batch(id); t.err == nil && b == nil {
+		var late int64
+		if b, late = t.batch(id); t.err == nil && b == nil {
 			return store.ErrNotFound
 		}
-		t.rows("batch_counts", func(r *row) error {
-			for _, status := range task.Statuses() {
-				if n := r.int(); n > 0 {
-					b.Counts[status] = n
-				}
+		version, known := store.BatchVersion{ID: id, Late: late}, false
+		if b.BatchSums, known = s.endedSums.Get(version); !known {
+			b.BatchSums = t.sums(id)
+			if t.err == nil {
+				s.endedSums.Put(version, b.Counts, b.BatchSums, 1)
 			}
-			return nil
-		}, id.String())
-		t.rows("batch_sums", func(r *row) error {
-			b.Tasks = r.int()
-			said := r.int()
-			b.Success, b.Failures = r.sum(), r.sum()
-			if expected := r.sum(); said == b.Tasks {
-				b.Expected = &expected
-			}
-			return nil
-		}, id.String())
+		}
 		t.deliveries(id, &b.Deliveries)
 		return t.err
 	})
@@ -537,14 +533,33 @@ func (s *Store) Batch(ctx context.Context, id task.ID) (*store.BatchSummary, err
 }
 
 // batch reads the facts of a batch, nil if there is none.
-func (t *tx) batch(id task.ID) *store.BatchSummary {
-	var b *store.BatchSummary
+func (t *tx) batch(id task.ID) (b *store.BatchSummary, late int64) {
 	t.rows("batch", func(r *row) error {
-		b = &store.BatchSummary{ID: id, BatchLabels: r.labels(), CreatedAt: r.time(), Counts: map[task.Status]int{}}
+		b = &store.BatchSummary{ID: id, BatchLabels: r.labels(), CreatedAt: r.time()}
 		var err error
 		b.OnComplete, err = task.ParseActions(r.raw())
+		late = r.int64()
 		return err
 	}, id.String())
+	return b, late
+}
+
+func (t *tx) sums(batch task.ID) store.BatchSums {
+	b := store.BatchSums{Counts: map[task.Status]int{}}
+	t.rows("batch_sums", func(r *row) error {
+		for _, status := range task.Statuses() {
+			if n := r.int(); n > 0 {
+				b.Counts[status] = n
+			}
+		}
+		b.Tasks = r.int()
+		said := r.int()
+		b.Success, b.Failures = r.sum(), r.sum()
+		if expected := r.sum(); said == b.Tasks {
+			b.Expected = &expected
+		}
+		return nil
+	}, batch.String())
 	return b
 }
 
@@ -563,7 +578,7 @@ func (s *Store) ToStop(ctx context.Context, batch task.ID) (*store.ToStop, error
 	var live []store.Live
 	var links []store.Link
 	err := s.read(ctx, func(t *tx) error {
-		if b := t.batch(batch); t.err == nil && b == nil {
+		if b, _ := t.batch(batch); t.err == nil && b == nil {
 			return store.ErrNotFound
 		}
 		t.rows("batch_size", func(r *row) error {
@@ -591,7 +606,7 @@ func (s *Store) ToStop(ctx context.Context, batch task.ID) (*store.ToStop, error
 func (s *Store) DAG(ctx context.Context, batch task.ID) (*store.DAG, error) {
 	dag := &store.DAG{}
 	err := s.read(ctx, func(t *tx) error {
-		if b := t.batch(batch); t.err == nil && b == nil {
+		if b, _ := t.batch(batch); t.err == nil && b == nil {
 			return store.ErrNotFound
 		}
 		picked := t.s.queries.Get(byFacts) + "\nWHERE t.batch_id = ? ORDER BY t.id"

@@ -57,6 +57,9 @@ type Store struct {
 
 	deadEnds bool
 
+	ended     store.EndedBatches[store.BatchItem]
+	endedSums store.EndedBatches[store.BatchSums]
+
 	writers chan *conn // the one that writes; who has it holds the lock of the writer
 	readers chan *conn // nil: not open yet
 	engine  chan *conn // one more that reads, for what keeps the service going: lists may keep all others busy

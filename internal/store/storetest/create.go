@@ -240,8 +240,8 @@ func testBatchSums(t *testing.T, e *env) {
 		t.Fatal(err)
 	}
 	want := &store.BatchSummary{
-		ID: b.ID, BatchLabels: store.BatchLabels{Requester: "storetest", Metadata: b.Metadata}, CreatedAt: tasks[0].CreatedAt, Counts: map[task.Status]int{task.Pending: 3},
-		Tasks: 3, Success: 5, Failures: 5, Expected: new(int64(12)),
+		ID: b.ID, BatchLabels: store.BatchLabels{Requester: "storetest", Metadata: b.Metadata}, CreatedAt: tasks[0].CreatedAt,
+		BatchSums: store.BatchSums{Counts: map[task.Status]int{task.Pending: 3}, Tasks: 3, Success: 5, Failures: 5, Expected: new(int64(12))},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -33,6 +33,7 @@ var listTests = []conformance{
 	{"batches by scope and metadata", testBatchLabels},
 	{"what a list shows of a batch", testBatchItem},
 	{"pages of batches", testBatchPages},
+	{"what comes after the end of a batch", testBatchLate},
 }
 
 // matches is what a filter means.
@@ -291,6 +292,52 @@ func testBatchItem(t *testing.T, e *env) {
 			t.Errorf("last updated %s, want %s", got, want)
 		}
 	}
+}
+
+// An end is final, but reports are taken after it; whoever was told before what a batch came to is told anew, by each process.
+func testBatchLate(t *testing.T, e *env) {
+	tasks := newTasks(3)
+	b := e.create(tasks...)
+	other := e.create(newTask())
+	e.wantClaims(append(tasks, other.Tasks...)...)
+	want := func(what string, success int64, last *task.Task, counts map[task.Status]int) {
+		t.Helper()
+		for range 2 { // the second time they remember
+			for _, s := range []store.Store{e.Store, e.another()} {
+				page, err := s.Batches(e.ctx, store.Filter{Limit: 2})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := page.Items[1]; !cmp.Equal(got.Counts, counts) || !got.UpdatedAt.Equal(e.detail(last.ID).State.LastUpdated) {
+					t.Errorf("%s: %+v", what, got)
+				}
+				got, err := s.Batch(e.ctx, b.ID)
+				if err != nil || got.Success != success || !cmp.Equal(got.Counts, counts) {
+					t.Errorf("%s: %+v, %v; want %d successes", what, got, err, success)
+				}
+			}
+		}
+	}
+	e.clock.Advance(time.Second)
+	e.settle(end(tasks[0].ID, task.Success), end(tasks[1].ID, task.Failure))
+	want("one task lives", 0, tasks[1], map[task.Status]int{task.Success: 1, task.Failure: 1, task.Claimed: 1})
+	e.clock.Advance(time.Second)
+	e.settle(cancel(tasks[2]))
+	over := map[task.Status]int{task.Success: 1, task.Failure: 1, task.Canceled: 1}
+	want("over", 0, tasks[2], over)
+	for i, k := range tasks {
+		e.clock.Advance(time.Second)
+		e.settle(count(k.ID, 2, 0))
+		want("a count", int64(3*i+2), k, over)
+		e.clock.Advance(time.Second)
+		e.settle(task.Outcome{ID: k.ID, Kind: task.Update, NewSuccess: 1})
+		want("a report", int64(3*i+3), k, over)
+	}
+	e.clock.Advance(time.Second)
+	e.settle(count(tasks[0].ID, 1, 0), count(other.Tasks[0].ID, 1, 0), count(tasks[1].ID, 1, 0))
+	want("several at once", 11, tasks[1], over)
+	e.settleAll(end(tasks[0].ID, task.Success), end(tasks[0].ID, task.Failure), cancel(tasks[1]))
+	want("what changes nothing", 11, tasks[1], over)
 }
 
 func testBatchPages(t *testing.T, e *env) {

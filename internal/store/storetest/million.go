@@ -89,10 +89,11 @@ func MeasureLists(t *testing.T, s store.Store) {
 			})
 		}
 	}
-	timed(t, "GET /batch/{id}", "", func() (int, bool, error) {
+	batch := func() (int, bool, error) {
 		_, err := s.Batch(t.Context(), millionBatch(40))
 		return 1, false, err
-	})
+	}
+	timed(t, "GET /batch/{id}", "", batch)
 	timed(t, "GET /dag/{id}", "", func() (int, bool, error) {
 		dag, err := s.DAG(t.Context(), millionBatch(40))
 		if err != nil {
@@ -100,6 +101,37 @@ func MeasureLists(t *testing.T, s store.Store) {
 		}
 		return len(dag.Items), false, nil
 	})
+	cancelAll(t, s)
+	for _, f := range []store.Filter{{}, {Statuses: []task.Status{task.Success}}} {
+		f.Limit = 51
+		timed(t, fmt.Sprintf("GET /batches %v, all ended", f.Statuses), "first", func() (int, bool, error) {
+			p, err := s.Batches(t.Context(), f)
+			return len(p.Items), false, err
+		})
+	}
+	timed(t, "GET /batch/{id}, ended", "", batch)
+}
+
+// cancelAll ends what lives of the million.
+func cancelAll(t *testing.T, s store.Store) {
+	f := store.Filter{Limit: 1000, Statuses: []task.Status{task.Waiting, task.Pending, task.Claimed, task.Running, task.Paused}}
+	for {
+		p, err := s.Tasks(t.Context(), f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(p.Items) == 0 {
+			return
+		}
+		var outcomes []task.Outcome
+		for i := range p.Items {
+			outcomes = append(outcomes, task.Outcome{ID: p.Items[i].Task.ID, Kind: task.Cancel})
+			f.Before = p.Items[i].Task.ID
+		}
+		if _, err := s.Settle(t.Context(), outcomes); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func hundred() (ids []task.ID) {

@@ -11,7 +11,8 @@ CREATE TABLE batch (
     metadata    json NOT NULL,
     on_complete json, -- null: none
     key         text, -- the idempotency key with which it was created; null: none
-    alive_at    timestamptz NOT NULL -- when it was still needed, as far as retention knows: its age is no greater
+    alive_at    timestamptz NOT NULL, -- when it was still needed, as far as retention knows: its age is no greater
+    late        bigint NOT NULL DEFAULT 0 -- transactions that changed tasks that had ended
 ) WITH (autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX batch_scope ON batch (scope, id) WHERE scope <> '';
 CREATE INDEX batch_alive ON batch (alive_at);

@@ -105,6 +105,14 @@ WITH came AS (
 )
 SELECT min(seq) FROM came;
 
+-- In the order of the ids of batches, as everybody who waits for several.
+-- name: count_late
+UPDATE batch SET late = late + 1
+WHERE id = ANY(ARRAY(
+    SELECT DISTINCT t.batch_id FROM unnest($1::uuid[]) AS u(id) CROSS JOIN LATERAL (SELECT batch_id FROM task WHERE id = u.id OFFSET 0) t
+    ORDER BY t.batch_id
+));
+
 -- name: insert_deliveries
 INSERT INTO delivery (id, source_id, trigger, place, host, next_at, created_at)
 SELECT u.*, $1, $1

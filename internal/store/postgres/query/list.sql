@@ -95,32 +95,37 @@ SELECT b.id FROM batch b
 -- name: few_ready
 SELECT count(*) < $1 FROM (SELECT FROM ready LIMIT $1) r;
 
--- The batches of a list, which one of those that follow picks, with the tasks of each counted. Index task_batch alone has
--- the ids.
+-- The batches of a list, which one of those that follow picks.
 -- name: batches
-SELECT p.id, p.created_at, g.kind, g.status, g.tasks, g.updated
+SELECT b.id, b.created_at, b.late, b.requester, b.scope, b.metadata
 FROM (
 %s
-) p CROSS JOIN LATERAL (
+) p CROSS JOIN LATERAL (SELECT * FROM batch WHERE id = p.id OFFSET 0) b
+ORDER BY p.id DESC;
+
+-- Index task_batch alone has the ids.
+-- name: count_batches
+SELECT p.id, g.kind, g.status, g.tasks, g.updated
+FROM unnest($1::uuid[]) AS p(id) CROSS JOIN LATERAL (
     SELECT s.kind, s.status, count(*)::integer AS tasks, max(s.last_updated) AS updated
     FROM task t CROSS JOIN LATERAL (SELECT kind, status, last_updated FROM task_state WHERE id = t.id OFFSET 0) s
     WHERE t.batch_id = p.id GROUP BY s.kind, s.status
-) g
-ORDER BY p.id DESC;
+) g;
 
 -- name: batches_by_age
-SELECT b.id, b.created_at FROM batch b
+SELECT b.id FROM batch b
 
+-- OFFSET 0 as in tasks. A kind may still be there of a batch that is gone.
 -- name: batches_by_kind
-SELECT b.id, b.created_at FROM batch_kind k JOIN batch b ON b.id = k.batch_id
+SELECT b.id FROM batch_kind k CROSS JOIN LATERAL (SELECT * FROM batch WHERE id = k.batch_id OFFSET 0) b
 
 -- Index batch_scope.
 -- name: batches_by_scope
-SELECT b.id, b.created_at FROM batch b
+SELECT b.id FROM batch b
 
 -- Those with a task in a place, where there are few tasks to look at; their batches are sorted.
 -- name: batches_in_place
-SELECT b.id, b.created_at
+SELECT b.id
 FROM (
     SELECT DISTINCT t.batch_id
     FROM (
@@ -128,7 +133,7 @@ FROM (
     ) p
     CROSS JOIN LATERAL (SELECT * FROM task_state WHERE id = p.task_id OFFSET 0) s
     CROSS JOIN LATERAL (SELECT * FROM task WHERE id = p.task_id OFFSET 0) t%s
-) p JOIN batch b ON b.id = p.batch_id
+) p CROSS JOIN LATERAL (SELECT * FROM batch WHERE id = p.batch_id OFFSET 0) b
 
 -- A condition on one of those, looked at batch by batch, thanks to OFFSET 0, and only as far as the first task.
 -- name: batch_has
@@ -150,22 +155,18 @@ FROM task t JOIN task_state s ON s.id = t.id
 WHERE t.batch_id = $1 AND t.kind = $2 AND s.status NOT IN (6, 7, 8) ORDER BY t.id;
 
 -- name: batch
-SELECT requester, scope, metadata, created_at, on_complete FROM batch WHERE id = $1;
+SELECT requester, scope, metadata, created_at, on_complete, late FROM batch WHERE id = $1;
 
--- name: batch_labels
-SELECT id, requester, scope, metadata FROM batch WHERE id = ANY($1::uuid[]);
-
--- name: batch_counts
-SELECT s.status, count(*)::integer
-FROM task t CROSS JOIN LATERAL (SELECT status FROM task_state WHERE id = t.id OFFSET 0) s
-WHERE t.batch_id = $1 GROUP BY s.status;
-
--- Sums stop at the greatest 64-bit number, like the counts themselves.
+-- The statuses in the order of their numbers. Sums stop at the greatest 64-bit number, like the counts themselves.
 -- name: batch_sums
-SELECT count(*)::integer, least(coalesce(sum(s.success), 0), 9223372036854775807)::bigint,
+SELECT ARRAY[count(*) FILTER (WHERE s.status = 1), count(*) FILTER (WHERE s.status = 2), count(*) FILTER (WHERE s.status = 3),
+             count(*) FILTER (WHERE s.status = 4), count(*) FILTER (WHERE s.status = 5), count(*) FILTER (WHERE s.status = 6),
+             count(*) FILTER (WHERE s.status = 7), count(*) FILTER (WHERE s.status = 8)],
+       count(*)::integer, least(coalesce(sum(s.success), 0), 9223372036854775807)::bigint,
        least(coalesce(sum(s.failures), 0), 9223372036854775807)::bigint,
        CASE WHEN count(t.expected_count) = count(*) THEN least(coalesce(sum(t.expected_count), 0), 9223372036854775807)::bigint END
-FROM task t JOIN task_state s ON s.id = t.id WHERE t.batch_id = $1;
+FROM task t CROSS JOIN LATERAL (SELECT status, success, failures FROM task_state WHERE id = t.id OFFSET 0) s
+WHERE t.batch_id = $1;
 
 -- name: batch_size
 SELECT count(*)::integer FROM task WHERE batch_id = $1;

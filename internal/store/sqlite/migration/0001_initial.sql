@@ -11,7 +11,8 @@ CREATE TABLE batch (
     metadata    TEXT NOT NULL,
     on_complete TEXT, -- null: none
     key         TEXT, -- the idempotency key with which it was created; null: none
-    alive_at    INTEGER NOT NULL -- when it was still needed, as far as retention knows: its age is no greater
+    alive_at    INTEGER NOT NULL, -- when it was still needed, as far as retention knows: its age is no greater
+    late        INTEGER NOT NULL DEFAULT 0 -- transactions that changed tasks that had ended
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX batch_scope ON batch (scope, id) WHERE scope <> '';
 CREATE INDEX batch_alive ON batch (alive_at);

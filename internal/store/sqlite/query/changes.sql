@@ -50,6 +50,9 @@ INSERT INTO batch_delta (batch_id, success, failure, canceled, ended_at)
 SELECT t.batch_id, sum(g.status = 6), sum(g.status = 7), sum(g.status = 8), max(g.ended_at)
 FROM given_end g CROSS JOIN task t ON t.id = g.id GROUP BY t.batch_id;
 
+-- name: count_late
+UPDATE batch SET late = late + 1 WHERE id IN (SELECT t.batch_id FROM given_id g CROSS JOIN task t ON t.id = g.id);
+
 -- name: insert_deliveries
 INSERT INTO delivery (id, source_id, "trigger", place, host, next_at, created_at)
 SELECT g.id, g.source_id, g."trigger", g.place, g.host, ?1, ?1 FROM given_delivery g WHERE true

@@ -106,35 +106,38 @@ SELECT count(*) < ?1 FROM (SELECT 1 FROM ready LIMIT ?1);
 SELECT t.id, t.metadata, t.expected_count FROM task t CROSS JOIN task_state s ON s.id = t.id
 WHERE t.batch_id = ?1 AND t.kind = ?2 AND s.status NOT IN (6, 7, 8) ORDER BY t.id;
 
--- The batches of a list, which one of those that follow picks, with the tasks of each counted. Index task_batch alone has
--- the ids.
+-- The batches of a list, which one of those that follow picks.
 -- name: batches
-SELECT p.id, p.created_at, s.kind, s.status, count(*), max(s.last_updated)
+SELECT b.id, b.created_at, b.late, b.requester, b.scope, b.metadata
 FROM (
 %s
-) p CROSS JOIN task t ON t.batch_id = p.id CROSS JOIN task_state s ON s.id = t.id
-GROUP BY p.id, p.created_at, s.kind, s.status
-ORDER BY p.id DESC;
+) p CROSS JOIN batch b ON b.id = p.id ORDER BY p.id DESC;
+
+-- Index task_batch alone has the ids.
+-- name: count_batches
+SELECT t.batch_id, s.kind, s.status, count(*), max(s.last_updated)
+FROM json_each(?1) g CROSS JOIN task t ON t.batch_id = g.value CROSS JOIN task_state s ON s.id = t.id
+GROUP BY t.batch_id, s.kind, s.status;
 
 -- name: batches_by_age
-SELECT b.id, b.created_at FROM batch b
+SELECT b.id FROM batch b
 
 -- name: batches_by_kind
-SELECT b.id, b.created_at FROM batch_kind k CROSS JOIN batch b ON b.id = k.batch_id
+SELECT b.id FROM batch_kind k CROSS JOIN batch b ON b.id = k.batch_id
 
 -- name: batches_by_scope
-SELECT b.id, b.created_at FROM batch b INDEXED BY batch_scope
+SELECT b.id FROM batch b INDEXED BY batch_scope
 
 -- Those with a task in a place. There are few tasks to look at, so their batches are sorted.
 -- name: batches_by_running
-SELECT b.id, b.created_at
+SELECT b.id
 FROM (
     SELECT DISTINCT t.batch_id
     FROM running p CROSS JOIN task_state s ON s.id = p.task_id CROSS JOIN task t ON t.id = p.task_id%s
 ) p CROSS JOIN batch b ON b.id = p.batch_id
 
 -- name: batches_by_place
-SELECT b.id, b.created_at
+SELECT b.id
 FROM (
     SELECT DISTINCT t.batch_id
     FROM (
@@ -144,7 +147,7 @@ FROM (
 
 -- Those with a task that index task_state_rest has, which are few where there is no incident.
 -- name: batches_by_rest
-SELECT b.id, b.created_at
+SELECT b.id
 FROM (
     SELECT DISTINCT t.batch_id
     FROM task_state s INDEXED BY task_state_rest CROSS JOIN task t ON t.id = s.id%s
@@ -165,21 +168,14 @@ SELECT count(*) < ?1 FROM (
 );
 
 -- name: batch
-SELECT requester, scope, metadata, created_at, on_complete FROM batch WHERE id = ?1;
+SELECT requester, scope, metadata, created_at, on_complete, late FROM batch WHERE id = ?1;
 
--- name: batch_labels
-SELECT b.id, b.requester, b.scope, b.metadata FROM json_each(?1) g CROSS JOIN batch b ON b.id = g.value;
-
--- A column for each status in the order of its number. Index task_batch alone has the ids.
--- name: batch_counts
+-- The statuses in columns, in the order of their numbers. Sums in two parts, high and low: one could be greater than a number can.
+-- name: batch_sums
 SELECT count(*) FILTER (WHERE s.status = 1), count(*) FILTER (WHERE s.status = 2), count(*) FILTER (WHERE s.status = 3),
        count(*) FILTER (WHERE s.status = 4), count(*) FILTER (WHERE s.status = 5), count(*) FILTER (WHERE s.status = 6),
-       count(*) FILTER (WHERE s.status = 7), count(*) FILTER (WHERE s.status = 8)
-FROM task t CROSS JOIN task_state s ON s.id = t.id WHERE t.batch_id = ?1;
-
--- Sums in two parts, high and low: one could be greater than a number can.
--- name: batch_sums
-SELECT count(*), count(t.expected_count),
+       count(*) FILTER (WHERE s.status = 7), count(*) FILTER (WHERE s.status = 8),
+       count(*), count(t.expected_count),
        coalesce(sum(s.success >> 32), 0), coalesce(sum(s.success & 0xffffffff), 0),
        coalesce(sum(s.failures >> 32), 0), coalesce(sum(s.failures & 0xffffffff), 0),
        coalesce(sum(t.expected_count >> 32), 0), coalesce(sum(t.expected_count & 0xffffffff), 0)
