@@ -391,7 +391,7 @@ type query func(walk walk, f *store.Filter) (sql string, args []any)
 func list[T any](
 	ctx context.Context, s *Store, f *store.Filter, walk walk, end, found query, scan pgx.RowToFunc[T], more func(t *tx, rows []T),
 ) (rows []T, walked task.ID, err error) {
-	err = s.snapshot(ctx, func(ctx context.Context, t *tx) error {
+	read := func(ctx context.Context, t *tx) error {
 		t.exec("open_list")
 		if f.Walks() && walk.from != batchesInPlace {
 			sql, args := end(walk, f)
@@ -413,7 +413,8 @@ func list[T any](
 		}
 		more(t, rows)
 		return nil
-	})
+	}
+	err = s.lists.Do(ctx, func() error { return s.snapshot(ctx, read) })
 	return rows, walk.last, err
 }
 

@@ -52,6 +52,7 @@ type Store struct {
 	// hold up the pump, or the lease.
 	pool    *pgxpool.Pool
 	engine  *pgxpool.Pool
+	lists   store.Lists // on pool
 	queries *store.Queries
 	log     *slog.Logger
 	skew    func() time.Duration
@@ -109,7 +110,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, fmt.Errorf("open database: %w", redact(err))
 	}
 	return &Store{
-		pool: pool, engine: engine, queries: store.LoadQueries(queryFiles), log: o.Log, skew: o.Skew,
+		pool: pool, engine: engine, lists: store.NewLists(int(cfg.MaxConns)), queries: store.LoadQueries(queryFiles), log: o.Log, skew: o.Skew,
 		shapes: store.NewShapes(), lanes: newLanes(), deadEnds: o.DeadEnds, pooled: pooled, self: store.NewID().String(),
 	}, nil
 }

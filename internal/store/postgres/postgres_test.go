@@ -11,6 +11,7 @@ import (
 	"taskrunner/internal/store"
 	"taskrunner/internal/store/postgres"
 	"taskrunner/internal/store/storetest"
+	"taskrunner/internal/task"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -42,6 +43,24 @@ type opened struct {
 	tb    testing.TB
 	url   string
 	clock *storetest.Clock
+	stall sync.Once
+}
+
+// StallList waits for a table that somebody else has locked, until ctx or the test ends.
+func (o *opened) StallList(ctx context.Context) error {
+	o.stall.Do(func() {
+		conn, err := pgx.Connect(o.tb.Context(), o.url)
+		if err != nil {
+			o.tb.Error(err)
+			return
+		}
+		o.tb.Cleanup(func() { _ = conn.Close(context.WithoutCancel(o.tb.Context())) })
+		if _, err := conn.Exec(o.tb.Context(), "BEGIN; LOCK TABLE unsuccessful"); err != nil {
+			o.tb.Error(err)
+		}
+	})
+	_, err := o.Tasks(ctx, store.Filter{Statuses: []task.Status{task.Failure}, Limit: 1})
+	return err
 }
 
 func (o *opened) Another() store.Store {

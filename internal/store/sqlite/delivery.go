@@ -169,7 +169,7 @@ const (
 func (s *Store) Deliveries(ctx context.Context, f store.Filter) (store.Page[store.DeliveryItem], error) {
 	var items []store.DeliveryItem
 	var walked task.ID
-	err := s.read(ctx, func(t *tx) error {
+	err := s.list(ctx, func(t *tx) error {
 		walk := t.deliveriesFrom(&f)
 		if f.Walks() && walk.from == deliveriesByAge {
 			sql, args := s.deliveriesEnd(&f)

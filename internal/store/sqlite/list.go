@@ -176,7 +176,7 @@ const (
 func (s *Store) Tasks(ctx context.Context, f store.Filter) (store.Page[store.Item], error) {
 	var items []store.Item
 	var walked task.ID
-	err := s.read(ctx, func(t *tx) error {
+	err := s.list(ctx, func(t *tx) error {
 		walk := t.from(&f)
 		if f.Walks() {
 			sql, args := s.tasksEnd(walk, &f)
@@ -396,7 +396,7 @@ func (w *where) tasks(from string, f *store.Filter) {
 func (s *Store) Batches(ctx context.Context, f store.Filter) (store.Page[store.BatchItem], error) {
 	var items []store.BatchItem
 	var walked task.ID
-	err := s.read(ctx, func(t *tx) error {
+	err := s.list(ctx, func(t *tx) error {
 		var rows []store.BatchRow
 		walk := t.batchesFrom(&f)
 		if f.Walks() && (walk.from == batchesByAge || walk.from == batchesByKind || walk.from == batchesByScope) {

@@ -62,7 +62,8 @@ type Store struct {
 
 	writers chan *conn // the one that writes; who has it holds the lock of the writer
 	readers chan *conn // nil: not open yet
-	engine  chan *conn // one more that reads, for what keeps the service going: lists may keep all others busy
+	engine  chan *conn // one more that reads, for what keeps the service going: requests may keep all others busy
+	lists   store.Lists
 	closing func() error
 
 	// Under the lock of the writer.
@@ -92,7 +93,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s := &Store{
 		path: path, lock: flock.New(path + ".lock"), driver: &sqlite3.Driver{}, queries: store.LoadQueries(queryFiles),
-		log: o.Log, clock: o.Now, deadEnds: o.DeadEnds, writers: make(chan *conn, 1), readers: make(chan *conn, readers), engine: make(chan *conn, 1),
+		log: o.Log, clock: o.Now, deadEnds: o.DeadEnds, writers: make(chan *conn, 1), readers: make(chan *conn, readers), engine: make(chan *conn, 1), lists: store.NewLists(readers),
 		given: &given{}, shapes: store.NewShapes(),
 	}
 	s.closing = sync.OnceValue(s.close)

@@ -27,6 +27,14 @@ func openSuite(tb testing.TB, clock *storetest.Clock) *Store {
 	return s
 }
 
+// StallList is a list that does not end before ctx.
+func (s *Store) StallList(ctx context.Context) error {
+	return s.list(ctx, func(*tx) error {
+		<-ctx.Done()
+		return ctx.Err()
+	})
+}
+
 // Rows counts the rows of all tables.
 func (s *Store) Rows(ctx context.Context) (map[string]int, error) {
 	counts := map[string]int{}

@@ -52,6 +52,11 @@ func (s *Store) read(ctx context.Context, fn func(t *tx) error) error {
 	return s.using(ctx, s.readers, func(t *tx) error { return t.run("BEGIN", fn) })
 }
 
+// list is read for lists.
+func (s *Store) list(ctx context.Context, fn func(t *tx) error) error {
+	return s.lists.Do(ctx, func() error { return s.read(ctx, fn) })
+}
+
 // using lends fn a connection of from that reads, without a transaction.
 func (s *Store) using(ctx context.Context, from chan *conn, fn func(t *tx) error) error {
 	var c *conn

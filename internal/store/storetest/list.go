@@ -3,10 +3,13 @@ package storetest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,6 +36,7 @@ var listTests = []conformance{
 	{"batches by scope and metadata", testBatchLabels},
 	{"what a list shows of a batch", testBatchItem},
 	{"pages of batches", testBatchPages},
+	{"lists that stall leave connections to others", testStalledLists},
 	{"what comes after the end of a batch", testBatchLate},
 }
 
@@ -790,5 +794,60 @@ func tryFilters(choices []func(f *store.Filter), check func(f store.Filter)) {
 			choices[i](&f)
 		}
 		check(f)
+	}
+}
+
+// Stalls is implemented by stores under test. StallList is a list that does not find its page before ctx ends.
+type Stalls interface {
+	StallList(ctx context.Context) error
+}
+
+func testStalledLists(t *testing.T, e *env) {
+	k := newTask()
+	e.create(k)
+	health := func() store.Health {
+		h, err := e.Health(e.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h
+	}
+	var stalled sync.WaitGroup
+	defer stalled.Wait()
+	ctx, cancel := context.WithCancel(e.ctx)
+	defer cancel()
+	for range 2 * health().PoolSize {
+		stalled.Go(func() { _ = e.Store.(Stalls).StallList(ctx) })
+	}
+	outer := e.ctx
+	defer func() { e.ctx = outer }()
+	var stop context.CancelFunc
+	e.ctx, stop = context.WithTimeout(e.ctx, 20*time.Second) // to fail rather than hang
+	defer stop()
+	for h := health(); h.PoolIdle > h.PoolSize/2; h = health() {
+		runtime.Gosched()
+	}
+	if got := e.detail(k.ID); got.Task.ID != k.ID {
+		t.Errorf("%+v", got)
+	}
+	e.create(newTask())
+	lists := map[string]func(ctx context.Context) error{
+		"tasks":      func(ctx context.Context) error { _, err := e.Tasks(ctx, store.Filter{Limit: 1}); return err },
+		"batches":    func(ctx context.Context) error { _, err := e.Batches(ctx, store.Filter{Limit: 1}); return err },
+		"deliveries": func(ctx context.Context) error { _, err := e.Deliveries(ctx, store.Filter{Limit: 1}); return err },
+	}
+	for name, list := range lists {
+		short, cancel := context.WithTimeout(e.ctx, 100*time.Millisecond)
+		if err := list(short); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s beside those that stall: %v, want that it waits", name, err)
+		}
+		cancel()
+	}
+	cancel()
+	stalled.Wait()
+	for name, list := range lists {
+		if err := list(e.ctx); err != nil {
+			t.Errorf("%s after them: %v", name, err)
+		}
 	}
 }

@@ -1,0 +1,21 @@
+package store
+
+import "context"
+
+// Lists bounds how many lists are read at once. Safe for concurrent use.
+type Lists chan struct{}
+
+// NewLists gives lists half of the connections that read: each may take seconds, and however many there are, others read and
+// create beside them.
+func NewLists(connections int) Lists { return make(Lists, max(1, connections/2)) }
+
+// Do calls read when there is a place for it, or answers why ctx ended before.
+func (l Lists) Do(ctx context.Context, read func() error) error {
+	select {
+	case l <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-l }()
+	return read()
+}
