@@ -135,6 +135,7 @@ func (a *App) wire(s store.Store, guard *dispatch.Guard) {
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
 	}
+	(&silent{}).closeWith(a.server)
 }
 
 func (a *App) port() int {

@@ -80,17 +80,8 @@ func startService(t testing.TB, url string, settings map[string]string) *service
 	s := &service{client: client{t: t, url: "http://" + a.Addr().String()}, log: logs, database: url}
 	s.stop = sync.OnceFunc(func() {
 		cancel()
-		for {
-			select {
-			case err := <-done:
-				if err != nil {
-					t.Errorf("the service ended with %v", err)
-				}
-				return
-			case <-time.After(20 * time.Millisecond):
-				// A connection that was opened and never used keeps a server from stopping for 5 s.
-				transport.CloseIdleConnections()
-			}
+		if err := <-done; err != nil {
+			t.Errorf("the service ended with %v", err)
 		}
 	})
 	t.Cleanup(func() {
