@@ -97,7 +97,10 @@ func (b *bodyReader) explain(err error) error {
 	if _, is := errors.AsType[*http.MaxBytesError](err); is {
 		return tooLong(b.limit)
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) || b.r.Context().Err() != nil {
+	if errors.Is(err, os.ErrDeadlineExceeded) { // before the context, which net/http cancels then
+		return &failure{code: tooSlow, message: "the body did not come in time"}
+	}
+	if b.r.Context().Err() != nil {
 		return err
 	}
 	return &failure{code: invalid, message: "the body could not be read to its end"}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 
 	"taskrunner/api"
 	"taskrunner/internal/store"
@@ -121,8 +120,6 @@ func explain(r *http.Request, err error) (f *failure, ok bool) {
 		return &failure{code: keyReused, message: "this Idempotency-Key was sent with another body before; take a new key"}, true
 	case r.Context().Err() != nil:
 		return &failure{code: clientGone}, true
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return &failure{code: tooSlow}, true
 	}
 	return &failure{code: unavailable, message: "not available now, try again"}, false
 }
