@@ -27,6 +27,21 @@ func DeadEndsOf(outcomes []task.Outcome) []task.ID {
 	return sortIDs(ids)
 }
 
+// MaybeGone lists the tasks that had ended before clients ask something of them: retention may have removed their batch, and then
+// they are not there for anybody.
+func MaybeGone(outcomes []task.Outcome, rows map[task.ID]*Row) []task.ID {
+	var ids []task.ID
+	for i := range outcomes {
+		switch o := &outcomes[i]; o.Kind {
+		case task.Update, task.Count, task.Cancel, task.Pause, task.Resume:
+			if r := rows[o.ID]; r != nil && r.Status.Terminal() {
+				ids = append(ids, o.ID)
+			}
+		}
+	}
+	return sortIDs(ids)
+}
+
 // FactsFor lists the tasks whose facts PlanSettle will need.
 func FactsFor(outcomes []task.Outcome, rows map[task.ID]*Row) []task.ID {
 	var ids []task.ID
@@ -49,7 +64,7 @@ type touched struct {
 	triggers []task.Trigger
 }
 
-// PlanSettle applies outcomes in their order to rows, which hold every task of [IDs] that exists, with the facts that
+// PlanSettle applies outcomes in their order to rows, which hold every task of [IDs] that is there, with the facts that
 // [FactsFor] asks for. tallied has the kinds of their tasks.
 func PlanSettle(outcomes []task.Outcome, rows map[task.ID]*Row, tallied Tallied, now time.Time) (Changes, Settled) {
 	settled := Settled{Results: make([]Result, len(outcomes))}

@@ -33,6 +33,15 @@ func (s *Store) Settle(ctx context.Context, outcomes []task.Outcome) (store.Sett
 				rows[id].DeadEnd = true
 			}
 		}
+		if ids := store.MaybeGone(outcomes, rows); len(ids) > 0 {
+			gone, err := t.ids(ctx, "gone", uuids(ids))
+			if err != nil {
+				return err
+			}
+			for _, id := range gone {
+				delete(rows, id)
+			}
+		}
 		if ids := store.FactsFor(outcomes, rows); len(ids) > 0 {
 			t.facts(ids, func(k *task.Task) { rows[k.ID].Task = k })
 			if err := t.flush(ctx); err != nil {

@@ -21,6 +21,10 @@ func (s *Store) Settle(ctx context.Context, outcomes []task.Outcome) (store.Sett
 			rows[r.id()].DeadEnd = true
 			return nil
 		})
+		t.find("gone", store.MaybeGone(outcomes, rows), func(r *row) error {
+			delete(rows, r.id())
+			return nil
+		})
 		t.facts(store.FactsFor(outcomes, rows), func(k *task.Task) { rows[k.ID].Task = k })
 		tallied := t.talliedOf(rows)
 		if t.err != nil {

@@ -29,6 +29,7 @@ var retentionTests = []conformance{
 	{"shapes that find nothing", testRetentionLookups},
 	{"a key goes with its batch", testRetentionKey},
 	{"what is to be deleted is no duplicate", testRetentionNoDuplicate},
+	{"what is to be deleted takes no reports", testRetentionReports},
 	{"duplicates of what is being deleted", testRetentionDuplicates},
 	{"by several processes at once", testRetentionProcesses},
 }
@@ -549,6 +550,45 @@ func testRetentionNoDuplicate(t *testing.T, e *env) {
 			e.keep([]*task.Task{fresh}, fresh)
 			e.settle(cancel(fresh))
 		}
+	}
+}
+
+// Nobody is told that a report is taken about a task that he cannot find.
+func testRetentionReports(t *testing.T, e *env) {
+	old, fresh := newTask(), newTask()
+	b := e.create(old)
+	e.run()
+	e.finish(task.Success, old)
+	e.clock.Advance(kept)
+	other := e.create(fresh)
+	e.run()
+	e.finish(task.Success, fresh)
+	if removed := e.expire(); removed.Batches != 1 {
+		t.Fatalf("%+v", removed)
+	}
+	e.wantGone(b)
+	asked := func(k *task.Task) []task.Outcome {
+		return []task.Outcome{
+			count(k.ID, 1, 0), end(k.ID, task.Success), end(k.ID, task.Failure), {ID: k.ID, Kind: task.Update, NewFailures: 1},
+			cancel(k), pause(k), resume(k),
+		}
+	}
+	there := e.settleAll(append(asked(old), asked(fresh)...)...).Results
+	for i, r := range there[:len(asked(old))] {
+		if refusal, is := errors.AsType[*task.Refusal](r.Err); !is || refusal.Code != task.NotFound {
+			t.Errorf("outcome %d about what is gone: %v", i, r.Err)
+		}
+	}
+	for i, r := range there[len(asked(old)):] {
+		if refusal, is := errors.AsType[*task.Refusal](r.Err); is && refusal.Code == task.NotFound {
+			t.Errorf("outcome %d about what is there: %v", i, r.Err)
+		}
+	}
+	if got, err := e.Batch(e.ctx, other.ID); err != nil || got.Success != 1 || got.Failures != 1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	e.settle(started(old.ID)) // what the service itself comes with too late is no error
+	for e.purge(1000).More {
 	}
 }
 

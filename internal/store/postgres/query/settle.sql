@@ -50,6 +50,12 @@ SELECT id, status, unmet, success, failures, attempt, start_failures, start_stat
        ctid
 FROM task_state WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE;
 
+-- Those of the tasks $1 that retention has removed with their batch, and that are still to be deleted.
+-- name: gone
+SELECT u.id
+FROM unnest($1::uuid[]) AS u(id) CROSS JOIN LATERAL (SELECT batch_id FROM task WHERE id = u.id OFFSET 0) t
+WHERE NOT EXISTS (SELECT FROM (SELECT FROM batch WHERE id = t.batch_id OFFSET 0) b);
+
 -- name: facts
 SELECT id, batch_id, local_id, name, kind, priority, expected_count, dead_end_barrier, metadata, rules, on_start,
        on_success, on_failure, on_cancel, created_at

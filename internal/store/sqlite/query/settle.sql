@@ -15,6 +15,11 @@ SELECT s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failur
        s.end_actions, s.tells_batch
 FROM given_id g CROSS JOIN task_state s ON s.id = g.id;
 
+-- Those of the tasks that are given that retention has removed with their batch, and that are still to be deleted.
+-- name: gone
+SELECT t.id FROM given_id g CROSS JOIN task t ON t.id = g.id
+WHERE NOT EXISTS (SELECT 1 FROM batch b WHERE b.id = t.batch_id);
+
 -- name: facts
 SELECT t.id, t.batch_id, t.local_id, t.name, t.kind, t.priority, t.expected_count, t.dead_end_barrier, t.metadata,
        t.rules, t.on_start, t.on_success, t.on_failure, t.on_cancel, t.created_at
