@@ -58,7 +58,7 @@ func durations(name, help string) prometheus.Histogram {
 
 func sizes(name, help string) prometheus.Histogram {
 	return prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(1, 2, 11), // up to 1024
+		Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(1, 2, 15), // up to 16384: 10 000 outcomes may share a transaction
 	})
 }
 

@@ -152,3 +152,27 @@ tasks_removed_total 6
 		t.Error(err)
 	}
 }
+
+// A transaction has up to 10 000 outcomes, and a histogram knows of no size beyond its last bucket.
+func TestSizesHaveBuckets(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewRegistry()
+	s := telemetry.Instrument(&fakeStore{}, registry)
+	if _, err := s.Settle(t.Context(), make([]task.Outcome, 10_000)); err != nil {
+		t.Fatal(err)
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "settle_batch_size" {
+			buckets := f.GetMetric()[0].GetHistogram().GetBucket()
+			if last := buckets[len(buckets)-1]; last.GetCumulativeCount() != 1 {
+				t.Errorf("10 000 outcomes are in no bucket up to %g", last.GetUpperBound())
+			}
+			return
+		}
+	}
+	t.Error("no settle_batch_size")
+}
