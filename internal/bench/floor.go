@@ -173,14 +173,14 @@ func (b *bench) requests(ctx context.Context, stub string, shape floorShape, n i
 
 // floorRows are ids and facts of tasks.
 type floorRows struct {
-	ids              []string
+	ids              []uuid.UUID
 	metadata, starts []string
 }
 
 func newFloorRows(n int) floorRows {
 	var r floorRows
 	for i := range n {
-		r.ids = append(r.ids, uuid.Must(uuid.NewV7()).String())
+		r.ids = append(r.ids, uuid.Must(uuid.NewV7()))
 		r.metadata = append(r.metadata, fmt.Sprintf(`{"tenant_id":%d,"note":"some words that a task carries"}`, i%100))
 		r.starts = append(r.starts, fmt.Sprintf(
 			`[{"kind":"Webhook","params":{"url":"http://127.0.0.1:40000/1/%d","verb":"Post","body":{"input":"s3://bucket/key-%d"}}}]`, i, i))

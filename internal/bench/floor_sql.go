@@ -125,11 +125,11 @@ func (s *floorSQLite) statement(ctx context.Context, name string, rows floorRows
 		var err error
 		switch {
 		case strings.HasPrefix(text, "SELECT"):
-			err = drain(ctx, stmt, id, strings.Contains(text, "?1"))
+			err = drain(ctx, stmt, id[:], strings.Contains(text, "?1"))
 		case strings.Contains(text, "?3"):
-			_, err = stmt.ExecContext(ctx, id, rows.metadata[i], rows.starts[i])
+			_, err = stmt.ExecContext(ctx, id[:], rows.metadata[i], rows.starts[i])
 		default:
-			_, err = stmt.ExecContext(ctx, id)
+			_, err = stmt.ExecContext(ctx, id[:])
 		}
 		if err != nil {
 			return err
@@ -139,7 +139,7 @@ func (s *floorSQLite) statement(ctx context.Context, name string, rows floorRows
 }
 
 // drain reads all rows of a query.
-func drain(ctx context.Context, stmt *sql.Stmt, id string, takesID bool) (err error) {
+func drain(ctx context.Context, stmt *sql.Stmt, id []byte, takesID bool) (err error) {
 	args := []any{id}
 	if !takesID {
 		args = nil

@@ -70,30 +70,31 @@ func (t *tx) release(ids []task.ID) {
 
 func givenEdit(item **task.Task, to []driver.Value) []driver.Value {
 	t := *item
-	return append(to, t.ID.String(), string(t.Metadata), rulesJSON(t.Rules), int64(t.Priority), maybe(t.ExpectedCount),
+	return append(to, t.ID[:], string(t.Metadata), rulesJSON(t.Rules), int64(t.Priority), maybe(t.ExpectedCount),
 		actionsJSON(t.OnCancel))
 }
 
 func givenCheck(c *store.Check, to []driver.Value) []driver.Value {
-	return append(to, c.ID.String(), micros(c.At))
+	return append(to, c.ID[:], micros(c.At))
 }
 
 func givenEvent(e *store.Ended, to []driver.Value) []driver.Value {
-	return append(to, e.ID.String(), flag(e.Succeeded))
+	return append(to, e.ID[:], flag(e.Succeeded))
 }
 
 func givenEnd(e *store.BatchEnd, to []driver.Value) []driver.Value {
-	return append(to, e.ID.String(), int64(e.Status), micros(e.At))
+	return append(to, e.ID[:], int64(e.Status), micros(e.At))
 }
 
 func givenFutile(f *store.Futile, to []driver.Value) []driver.Value {
-	return append(to, f.ID.String())
+	return append(to, f.ID[:])
 }
 
 func givenHistory(h *store.HistoryRow, to []driver.Value) []driver.Value {
-	return append(to, h.Task.String(), micros(h.At), string(h.Cause), int64(h.To))
+	return append(to, h.Task[:], micros(h.At), string(h.Cause), int64(h.To))
 }
 
 func givenDelivery(d *store.Delivery, to []driver.Value) []driver.Value {
-	return append(to, store.NewID().String(), d.Source.String(), int64(d.Trigger), int64(d.Place), d.Host)
+	id := store.NewID()
+	return append(to, id[:], d.Source[:], int64(d.Trigger), int64(d.Place), d.Host)
 }

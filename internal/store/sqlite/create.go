@@ -47,33 +47,33 @@ func (s *Store) Create(ctx context.Context, creates []store.Create) ([]store.Cre
 
 func givenBatch(c *store.Create, to []driver.Value) []driver.Value {
 	b := c.Batch
-	return append(to, b.ID.String(), b.Requester, b.Scope, string(b.Metadata), actionsJSON(b.OnComplete), maybe(c.Key.Name()))
+	return append(to, b.ID[:], b.Requester, b.Scope, string(b.Metadata), actionsJSON(b.OnComplete), maybe(c.Key.Name()))
 }
 
 func givenAwaited(a *store.Awaited, to []driver.Value) []driver.Value {
-	return append(to, a.Batch.String(), int64(a.Tasks))
+	return append(to, a.Batch[:], int64(a.Tasks))
 }
 
 func givenKind(k *store.BatchKind, to []driver.Value) []driver.Value {
-	return append(to, k.Batch.String(), k.Kind)
+	return append(to, k.Batch[:], k.Kind)
 }
 
 func givenTask(item **task.Task, to []driver.Value) []driver.Value {
 	t := *item
-	return append(to, t.ID.String(), t.BatchID.String(), t.LocalID, t.Name, t.Kind, store.Host(t.OnStart), int64(t.Priority),
+	return append(to, t.ID[:], t.BatchID[:], t.LocalID, t.Name, t.Kind, store.Host(t.OnStart), int64(t.Priority),
 		maybe(t.ExpectedCount), flag(t.DeadEndBarrier), string(t.Metadata), rulesJSON(t.Rules),
 		actionsJSON([]task.Action{t.OnStart}), actionsJSON(t.OnSuccess), actionsJSON(t.OnFailure))
 }
 
 func givenState(s *task.State, to []driver.Value) []driver.Value {
-	return append(to, s.ID.String(), int64(s.Status), int64(s.Unmet), s.Success, s.Failures, int64(s.Attempt),
+	return append(to, s.ID[:], int64(s.Status), int64(s.Unmet), s.Success, s.Failures, int64(s.Attempt),
 		int64(s.StartFailures), int64(s.StartStatus), s.StartError, micros(s.ClaimedAt), micros(s.StartedAt),
 		micros(s.EndedAt), micros(s.LastUpdated), s.FailureReason, s.Kind, int64(s.Timeout.Seconds()),
 		flag(s.HasChildren), flag(s.EndActions), flag(s.TellsBatch))
 }
 
 func givenLink(l *store.Link, to []driver.Value) []driver.Value {
-	return append(to, l.Parent.String(), l.Child.String(), flag(l.RequiresSuccess), flag(l.Settled))
+	return append(to, l.Parent[:], l.Child[:], flag(l.RequiresSuccess), flag(l.Settled))
 }
 
 func givenShape(s *task.Shape, to []driver.Value) []driver.Value {

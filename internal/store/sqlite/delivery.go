@@ -46,7 +46,7 @@ func (s *Store) ClaimDeliveries(ctx context.Context, p store.ClaimDeliveriesPara
 		}
 		claimed.More = len(claimed.Deliveries) < len(all)
 		t.put("claim_deliveries", rowsOf(claimed.Deliveries, func(d *store.Delivery, to []driver.Value) []driver.Value {
-			return append(to, d.ID.String(), int64(store.DeliveryPending), micros(t.now.Add(d.Lease(p.Lease))))
+			return append(to, d.ID[:], int64(store.DeliveryPending), micros(t.now.Add(d.Lease(p.Lease))))
 		}))
 		return t.err
 	})
@@ -89,7 +89,7 @@ func (r *row) completion(source task.ID) task.Completion {
 func (s *Store) FinishDeliveries(ctx context.Context, attempts []store.Attempt) error {
 	err := s.write(ctx, func(t *tx) error {
 		given := rowsOf(attempts, func(a *store.Attempt, to []driver.Value) []driver.Value {
-			return append(to, a.Delivery.String(), int64(a.State), micros(t.now.Add(a.Retry)), int64(a.Status), a.Error, micros(a.At),
+			return append(to, a.Delivery[:], int64(a.State), micros(t.now.Add(a.Retry)), int64(a.Status), a.Error, micros(a.At),
 				a.Took.Microseconds(), a.Answer)
 		})
 		t.put("finish_deliveries", given)
@@ -131,7 +131,7 @@ func (s *Store) Delivery(ctx context.Context, id task.ID) (*store.DeliveryDetail
 		t.query("delivery_items", s.queries.Get("delivery_items")+"\n"+s.queries.Get(deliveriesByAge)+"\nWHERE d.id = ?1", func(r *row) error {
 			found, d.DeliveryItem = true, r.deliveryItem()
 			return nil
-		}, id.String())
+		}, id[:])
 		if t.err == nil && !found {
 			return store.ErrNotFound
 		}
@@ -140,13 +140,13 @@ func (s *Store) Delivery(ctx context.Context, id task.ID) (*store.DeliveryDetail
 			var err error
 			d.Action, err = store.DeliveredAction(raw, d.Trigger, d.Place, &completion)
 			return err
-		}, id.String())
+		}, id[:])
 		t.rows("attempts", func(r *row) error {
 			d.Attempts = append(d.Attempts, store.AttemptRecord{
 				At: r.time(), Took: time.Duration(r.int64()) * time.Microsecond, Status: r.int(), Error: r.text(), Answer: r.text(),
 			})
 			return nil
-		}, id.String())
+		}, id[:])
 		return t.err
 	})
 	if err != nil {
@@ -224,12 +224,12 @@ func (s *Store) deliveriesQuery(walk walk, f *store.Filter) (sql string, args []
 	w := &where{args: &args}
 	switch walk.from {
 	case deliveriesOfTask:
-		w.add("d.source_id = %s", f.Task.String())
+		w.add("d.source_id = %s", f.Task[:])
 		if f.Batch != (task.ID{}) {
-			w.conditions = append(w.conditions, "d.source_id IN (SELECT id FROM task WHERE id = ?1 AND batch_id = "+w.arg(f.Batch.String())+")")
+			w.conditions = append(w.conditions, "d.source_id IN (SELECT id FROM task WHERE id = ?1 AND batch_id = "+w.arg(f.Batch[:])+")")
 		}
 	case deliveriesOfBatch:
-		w.arg(f.Batch.String())
+		w.arg(f.Batch[:])
 	case deliveriesDead, deliveriesDeadHost:
 		w.conditions = append(w.conditions, "d.state = 3") // what the index is for
 	case deliveriesPending:

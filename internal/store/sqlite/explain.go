@@ -24,7 +24,7 @@ func (s *Store) Explain(ctx context.Context, id task.ID) (*store.Situation, erro
 			k.Timeout = state.Timeout
 			situation = store.NewSituation(k, &state)
 			return nil
-		}, id.String())
+		}, id[:])
 		if t.err == nil && situation == nil {
 			return store.ErrNotFound
 		}
@@ -53,20 +53,20 @@ func (t *tx) waits(id task.ID, s *store.Situation) {
 			ID: r.id(), Name: r.text(), Status: task.Status(r.int()), RequiresSuccess: r.bool(),
 		})
 		return nil
-	}, id.String(), int64(store.MaxUnmet))
+	}, id[:], int64(store.MaxUnmet))
 	t.rows("parked_place", func(r *row) error {
 		s.Parked = new(task.GateID(r.int64()))
 		s.Ahead = r.int()
 		return nil
-	}, id.String(), int64(store.MaxAhead+1))
+	}, id[:], int64(store.MaxAhead+1))
 	t.rows("ready_place", func(r *row) error {
 		s.Ahead = r.int()
 		return nil
-	}, id.String(), int64(store.MaxAhead+1))
+	}, id[:], int64(store.MaxAhead+1))
 	t.rows("orphaned", func(r *row) error {
 		s.Orphaned = r.bool()
 		return nil
-	}, id.String(), micros(s.Now))
+	}, id[:], micros(s.Now))
 }
 
 func (t *tx) gatesOf(s *store.Situation) {

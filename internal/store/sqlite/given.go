@@ -26,7 +26,7 @@ func rowsOf[T any](items []T, row func(item *T, to []driver.Value) []driver.Valu
 }
 
 func givenIDs(ids []task.ID) givenRows {
-	return rowsOf(ids, func(id *task.ID, to []driver.Value) []driver.Value { return append(to, id.String()) })
+	return rowsOf(ids, func(id *task.ID, to []driver.Value) []driver.Value { return append(to, id[:]) })
 }
 
 func givenNumbers[T ~int64](numbers []T) givenRows {

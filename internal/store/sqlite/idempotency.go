@@ -28,7 +28,7 @@ func (t *tx) takeKeys(creates []store.Create) map[string]store.StoredKey {
 }
 
 func givenKey(c *store.Create, to []driver.Value) []driver.Value {
-	return append(to, c.Key.Key, c.Batch.ID.String(), c.Key.Digest[:])
+	return append(to, c.Key.Key, c.Batch.ID[:], c.Key.Digest[:])
 }
 
 // Details is as in store.Store.
@@ -36,7 +36,7 @@ func (s *Store) Details(ctx context.Context, batch task.ID) ([]store.Detail, err
 	var tasks []store.Detail
 	var related store.Related
 	err := s.read(ctx, func(t *tx) error {
-		id := batch.String()
+		id := batch[:]
 		t.rows("batch_tasks", func(r *row) error {
 			d, err := r.detail()
 			tasks = append(tasks, d)

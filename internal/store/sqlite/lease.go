@@ -17,7 +17,7 @@ func (s *Store) Work(ctx context.Context, owner task.ID) (store.Work, error) {
 		t.rows("work", func(r *row) error {
 			w = store.Work{Pump: r.bool(), Outbox: r.bool(), Due: r.bool(), DeadEnds: r.bool(), Dead: r.bool()}
 			return nil
-		}, micros(s.now()), owner.String())
+		}, micros(s.now()), owner[:])
 		return t.err
 	})
 	if err != nil {
@@ -29,7 +29,7 @@ func (s *Store) Work(ctx context.Context, owner task.ID) (store.Work, error) {
 // Heartbeat is as in store.Store.
 func (s *Store) Heartbeat(ctx context.Context, owner task.ID, lease time.Duration) error {
 	err := s.write(ctx, func(t *tx) error {
-		t.exec("heartbeat", owner.String(), micros(t.now.Add(lease)))
+		t.exec("heartbeat", owner[:], micros(t.now.Add(lease)))
 		return t.err
 	})
 	if err != nil {
@@ -41,7 +41,7 @@ func (s *Store) Heartbeat(ctx context.Context, owner task.ID, lease time.Duratio
 // Leave is as in store.Store.
 func (s *Store) Leave(ctx context.Context, owner task.ID) error {
 	err := s.write(ctx, func(t *tx) error {
-		t.exec("leave", owner.String())
+		t.exec("leave", owner[:])
 		return t.err
 	})
 	if err != nil {
@@ -55,7 +55,7 @@ func (s *Store) TakeOver(ctx context.Context, owner task.ID) ([]store.Claim, err
 	var claims []store.Claim
 	err := s.write(ctx, func(t *tx) error {
 		var dead, lost []task.ID
-		t.rows("dead_processes", appendIDs(&dead), micros(t.now), owner.String())
+		t.rows("dead_processes", appendIDs(&dead), micros(t.now), owner[:])
 		t.find("lost_claims", dead, appendIDs(&lost))
 		var states []task.State
 		t.lockStates(lost, func(s task.State) { states = append(states, s) })
@@ -68,8 +68,8 @@ func (s *Store) TakeOver(ctx context.Context, owner task.ID) ([]store.Claim, err
 		changes, claims = store.PlanTakeOver(states, facts, t.now)
 		t.write(&changes)
 		t.put("set_owner", rowsOf(claims, func(c *store.Claim, to []driver.Value) []driver.Value {
-			return append(to, c.ID.String())
-		}), owner.String())
+			return append(to, c.ID[:])
+		}), owner[:])
 		t.put("delete_processes", givenIDs(dead))
 		return t.err
 	})

@@ -1,6 +1,8 @@
 package sqlite
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"database/sql/driver"
 	"fmt"
@@ -21,7 +23,7 @@ func (s *Store) Task(ctx context.Context, id task.ID) (*store.Detail, error) {
 			detail, err := r.detail()
 			d = &detail
 			return err
-		}, id.String())
+		}, id[:])
 		if t.err == nil && d == nil {
 			return store.ErrNotFound
 		}
@@ -29,7 +31,7 @@ func (s *Store) Task(ctx context.Context, id task.ID) (*store.Detail, error) {
 			d.Task.Dependencies = append(d.Task.Dependencies, task.Dependency{Parent: r.id(), RequiresSuccess: r.bool()})
 			d.Parents = append(d.Parents, task.Status(r.int()))
 			return nil
-		}, id.String())
+		}, id[:])
 		t.deliveries(id, &d.Deliveries)
 		return t.err
 	})
@@ -44,7 +46,7 @@ func (t *tx) deliveries(source task.ID, into *[]store.DeliveryRecord) {
 	t.rows("deliveries", func(r *row) error {
 		*into = append(*into, r.delivery())
 		return nil
-	}, source.String())
+	}, source[:])
 }
 
 // History is as in store.Store.
@@ -57,7 +59,7 @@ func (s *Store) History(ctx context.Context, id task.ID) ([]task.Step, error) {
 		t.rows("life", func(r *row) error {
 			created, parents, state = r.time(), r.bool(), r.state()
 			return nil
-		}, id.String())
+		}, id[:])
 		if t.err == nil && created.IsZero() {
 			return store.ErrNotFound
 		}
@@ -67,7 +69,7 @@ func (s *Store) History(ctx context.Context, id task.ID) ([]task.Step, error) {
 			step.Cause, step.To = task.Cause(r.text()), task.Status(r.int())
 			written = append(written, step)
 			return nil
-		}, id.String())
+		}, id[:])
 		steps = task.History(created, parents, &state, written)
 		return t.err
 	})
@@ -87,7 +89,7 @@ func (s *Store) ToEdit(ctx context.Context, batch task.ID, kind string, rules []
 		t.rows("to_edit", func(r *row) error {
 			found.Add(r.id(), r.raw(), r.maybe(), rules)
 			return nil
-		}, batch.String(), kind)
+		}, batch[:], kind)
 		return t.err
 	})
 	if err != nil {
@@ -161,13 +163,11 @@ type walk struct {
 	place string // the statement of inPlace
 	// exact: the place has nothing but what is of the statuses that are wanted.
 	exact bool
-	// last is where it ends; empty: it goes on to the end.
-	last string
+	// last is where it ends; zero: it goes on to the end.
+	last task.ID
 }
 
 const (
-	// afterAll is greater than every id.
-	afterAll = "g"
 	// fewReady and fewPending are up to how many ready tasks and pending deliveries a list sorts.
 	fewReady, fewPending = 10_000, 10_000
 )
@@ -196,7 +196,7 @@ func (s *Store) Tasks(ctx context.Context, f store.Filter) (store.Page[store.Ite
 func (t *tx) end(walk *walk, sql string, args []driver.Value) (last task.ID) {
 	t.query("walk", sql, func(r *row) error {
 		last = r.id()
-		walk.last = last.String()
+		walk.last = last
 		return nil
 	}, args...)
 	return last
@@ -248,7 +248,7 @@ func (s *Store) tasksQuery(walk walk, f *store.Filter) (sql string, args []drive
 		w.state = true
 		order, again = "\nORDER BY s.last_updated DESC, "+id+" DESC", "\nORDER BY s.last_updated DESC, picked.id DESC"
 		if f.Before != (task.ID{}) {
-			w.add("(s.last_updated, "+id+") < ("+w.arg(micros(f.BeforeUpdate))+", %s)", f.Before.String())
+			w.add("(s.last_updated, "+id+") < ("+w.arg(micros(f.BeforeUpdate))+", %s)", f.Before[:])
 		}
 	case walk.from == inPlace:
 		order = "" // the place has one
@@ -290,7 +290,7 @@ func (s *Store) tasksEnd(walk walk, f *store.Filter) (sql string, args []driver.
 		w.add("t.kind = %s", f.Kind)
 	}
 	if f.Batch != (task.ID{}) {
-		w.add("t.batch_id = %s", f.Batch.String())
+		w.add("t.batch_id = %s", f.Batch[:])
 	}
 	return s.queries.Get(byFacts) + w.sql() + "\nORDER BY t.id DESC" + w.last(f), args
 }
@@ -302,9 +302,10 @@ func (w *where) last(f *store.Filter) string { return "\nLIMIT 1 OFFSET " + w.ar
 func (w *where) begin(walk walk, f *store.Filter) {
 	if walk.from == inPlace {
 		after, before := idBounds(f)
-		*w.args = append(*w.args, before, max(after, walk.last), array(f.Statuses))
-		if after != "" {
-			w.add("p.task_id > %s", after)
+		last := cmp.Or(walk.last, after)
+		*w.args = append(*w.args, before[:], last[:], array(f.Statuses))
+		if after != (task.ID{}) {
+			w.add("p.task_id > %s", after[:])
 		}
 		return
 	}
@@ -317,39 +318,32 @@ func (w *where) begin(walk walk, f *store.Filter) {
 
 // notBehind ends the walk.
 func (w *where) notBehind(id string, walk walk) {
-	if walk.last != "" {
-		w.add(id+" >= %s", walk.last)
+	if walk.last != (task.ID{}) {
+		w.add(id+" >= %s", walk.last[:])
 	}
 }
 
 // between adds the bounds of ids.
 func (w *where) between(id string, f *store.Filter) {
 	after, before := idBounds(f)
-	w.add(id+" < %s", before)
-	if after != "" {
-		w.add(id+" > %s", after)
+	w.add(id+" < %s", before[:])
+	if after != (task.ID{}) {
+		w.add(id+" > %s", after[:])
 	}
 }
 
-// idBounds are the bounds of ids; after is empty for none.
-func idBounds(f *store.Filter) (after, before string) {
-	low, high := store.IDsBetween(f.CreatedAfter, f.CreatedBefore)
-	if low != (task.ID{}) {
-		after = low.String()
-	}
-	before = afterAll
-	if !f.CreatedBefore.IsZero() {
-		before = high.String()
-	}
-	if f.Before != (task.ID{}) && f.Sort == store.SortCreated {
-		before = min(before, f.Before.String())
+// idBounds are the bounds of ids; after is zero for none.
+func idBounds(f *store.Filter) (after, before task.ID) {
+	after, before = store.IDsBetween(f.CreatedAfter, f.CreatedBefore)
+	if f.Before != (task.ID{}) && f.Sort == store.SortCreated && bytes.Compare(f.Before[:], before[:]) < 0 {
+		before = f.Before
 	}
 	return after, before
 }
 
 // here finds nothing of a batch that is gone, some of whose tasks may still be to be deleted.
 func (w *where) here(batch task.ID) {
-	w.add("EXISTS (SELECT 1 FROM batch WHERE id = %s)", batch.String())
+	w.add("EXISTS (SELECT 1 FROM batch WHERE id = %s)", batch[:])
 }
 
 // created adds the bounds of times, of which those of ids are only an estimate.
@@ -384,7 +378,7 @@ func (w *where) tasks(from string, f *store.Filter) {
 		w.ofFacts("instr(t.name, %s) > 0", f.NamePart)
 	}
 	if f.Batch != (task.ID{}) {
-		w.ofFacts("t.batch_id = %s", f.Batch.String())
+		w.ofFacts("t.batch_id = %s", f.Batch[:])
 		w.here(f.Batch)
 	}
 	if f.Metadata != nil {
@@ -540,7 +534,7 @@ func (t *tx) batch(id task.ID) (b *store.BatchSummary, late int64) {
 		b.OnComplete, err = task.ParseActions(r.raw())
 		late = r.int64()
 		return err
-	}, id.String())
+	}, id[:])
 	return b, late
 }
 
@@ -559,7 +553,7 @@ func (t *tx) sums(batch task.ID) store.BatchSums {
 			b.Expected = &expected
 		}
 		return nil
-	}, batch.String())
+	}, batch[:])
 	return b
 }
 
@@ -584,15 +578,15 @@ func (s *Store) ToStop(ctx context.Context, batch task.ID) (*store.ToStop, error
 		t.rows("batch_size", func(r *row) error {
 			u.Tasks = r.int()
 			return nil
-		}, batch.String())
+		}, batch[:])
 		t.rows("to_stop", func(r *row) error {
 			live = append(live, store.Live{ID: r.id(), Waits: r.bool(), Holds: r.bool()})
 			return nil
-		}, batch.String())
+		}, batch[:])
 		t.rows("to_stop_links", func(r *row) error {
 			links = append(links, store.Link{Parent: r.id(), Child: r.id()})
 			return nil
-		}, batch.String())
+		}, batch[:])
 		return t.err
 	})
 	if err != nil {
@@ -611,11 +605,11 @@ func (s *Store) DAG(ctx context.Context, batch task.ID) (*store.DAG, error) {
 		}
 		picked := t.s.queries.Get(byFacts) + "\nWHERE t.batch_id = ? ORDER BY t.id"
 		sql := fmt.Sprintf(t.s.queries.Get("tasks"), picked) + "\nORDER BY picked.id"
-		t.query("tasks", sql, appendItems(&dag.Items), batch.String())
+		t.query("tasks", sql, appendItems(&dag.Items), batch[:])
 		t.rows("dag_links", func(r *row) error {
 			dag.Links = append(dag.Links, store.Link{Parent: r.id(), Child: r.id(), RequiresSuccess: r.bool()})
 			return nil
-		}, batch.String())
+		}, batch[:])
 		return t.err
 	})
 	if err != nil {

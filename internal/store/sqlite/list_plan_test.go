@@ -17,10 +17,10 @@ import (
 const manyTasks = `
 CREATE TEMP TABLE made AS
 WITH RECURSIVE n(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < 199999)
-SELECT n, printf('%08x-%04x-7%03x-8000-000000000000', (1767225600000 + n / 100 * 1000) >> 16,
-                 (1767225600000 + n / 100 * 1000) & 0xffff, n % 100 + 1) AS id,
-       printf('%08x-%04x-7000-8000-000000000000', (1767225600000 + n / 100 * 1000) >> 16,
-              (1767225600000 + n / 100 * 1000) & 0xffff) AS batch_id,
+SELECT n, unhex(printf('%08x-%04x-7%03x-8000-000000000000', (1767225600000 + n / 100 * 1000) >> 16,
+                 (1767225600000 + n / 100 * 1000) & 0xffff, n % 100 + 1), '-') AS id,
+       unhex(printf('%08x-%04x-7000-8000-000000000000', (1767225600000 + n / 100 * 1000) >> 16,
+              (1767225600000 + n / 100 * 1000) & 0xffff), '-') AS batch_id,
        iif(n = 70007, 'rare', 'kind-' || (n % 100)) AS kind, (1767225600 + n / 100) * 1000000 AS at,
        CASE WHEN n % 200 = 1 THEN 2 WHEN n % 100 = 2 THEN 2 WHEN n % 400 = 3 THEN 4 WHEN n % 100 = 4 THEN 7
             WHEN n = 70005 THEN 8 WHEN n = 70006 THEN 5 WHEN n = 70008 THEN 1 ELSE 6 END AS status

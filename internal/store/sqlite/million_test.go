@@ -13,10 +13,10 @@ import (
 const million = `
 CREATE TEMP TABLE made AS
 WITH RECURSIVE n(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < 999999)
-SELECT n, printf('%08x-%04x-7001-8000-000000000000', ((1767225600 + n / 1000 * 60) * 1000 + n % 1000) >> 16,
-                 ((1767225600 + n / 1000 * 60) * 1000 + n % 1000) & 0xffff) AS id,
-       printf('%08x-%04x-7000-8000-000000000000', ((1767225600 + n / 1000 * 60) * 1000) >> 16,
-              ((1767225600 + n / 1000 * 60) * 1000) & 0xffff) AS batch_id,
+SELECT n, unhex(printf('%08x-%04x-7001-8000-000000000000', ((1767225600 + n / 1000 * 60) * 1000 + n % 1000) >> 16,
+                 ((1767225600 + n / 1000 * 60) * 1000 + n % 1000) & 0xffff), '-') AS id,
+       unhex(printf('%08x-%04x-7000-8000-000000000000', ((1767225600 + n / 1000 * 60) * 1000) >> 16,
+              ((1767225600 + n / 1000 * 60) * 1000) & 0xffff), '-') AS batch_id,
        'kind-' || (n % 20) AS kind, (1767225600 + n / 1000 * 60) * 1000000 + n % 1000 * 1000 AS at,
        CASE WHEN n % 1000 IN (11, 211, 411, 611, 811) THEN 2 WHEN n % 100 = 2 AND n % 1000 <> 2 THEN 2
             WHEN n % 200 = 3 THEN 4 WHEN n % 1000 = 4 THEN 7 WHEN n % 100000 = 6 THEN 5 WHEN n % 1000 = 8 THEN 1 ELSE 6 END AS status

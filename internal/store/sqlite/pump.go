@@ -134,7 +134,7 @@ func (t *tx) foldBatches(tick *store.Tick) {
 	}
 	var complete []store.CompleteBatch
 	t.get("fold_batches", rowsOf(deltas, func(d *batchDelta, to []driver.Value) []driver.Value {
-		return append(to, d.batch.String(), d.success, d.failure, d.canceled, d.at)
+		return append(to, d.batch[:], d.success, d.failure, d.canceled, d.at)
 	}), func(r *row) error {
 		b := store.CompleteBatch{ID: r.id()}
 		if last := r.bool(); last {
@@ -262,13 +262,13 @@ func (t *tx) admit(tick *store.Tick, owner task.ID, version *int64) error {
 	t.writeGates(tick)
 	t.put("delete_events", givenNumbers(tick.Done))
 	if a := tick.Advance; a != nil {
-		t.exec("advance_event", a.Seq, a.After.String())
+		t.exec("advance_event", a.Seq, a.After[:])
 	}
 	return t.err
 }
 
 func givenReady(k *store.ReadyKey, to []driver.Value) []driver.Value {
-	return append(to, k.Host, int64(-k.Priority), k.ID.String())
+	return append(to, k.Host, int64(-k.Priority), k.ID[:])
 }
 
 func (t *tx) writePlaces(tick *store.Tick, owner task.ID) {
@@ -276,11 +276,11 @@ func (t *tx) writePlaces(tick *store.Tick, owner task.ID) {
 	t.put("insert_ready", rowsOf(tick.Lined, givenReady))
 	t.put("unqueue_parked", givenIDs(tick.Unpark))
 	t.put("upsert_parked", rowsOf(tick.Park, func(p *store.ParkRow, to []driver.Value) []driver.Value {
-		return append(to, p.ID.String(), int64(p.Gate), int64(p.Lane), p.Host, int64(-p.Priority))
+		return append(to, p.ID[:], int64(p.Gate), int64(p.Lane), p.Host, int64(-p.Priority))
 	}))
 	t.put("insert_running", rowsOf(tick.Claim, func(c *store.ClaimRow, to []driver.Value) []driver.Value {
-		return append(to, c.ID.String(), array(c.Gates), micros(c.Check))
-	}), owner.String())
+		return append(to, c.ID[:], array(c.Gates), micros(c.Check))
+	}), owner[:])
 }
 
 // held are the gates that are added to a running row.
@@ -301,7 +301,7 @@ func (t *tx) writeGates(tick *store.Tick) {
 		holds[i].gates = append(holds[i].gates, h.Gate)
 	}
 	t.put("hold_gates", rowsOf(holds, func(h *held, to []driver.Value) []driver.Value {
-		return append(to, h.id.String(), array(h.gates))
+		return append(to, h.id[:], array(h.gates))
 	}))
 	t.put("upsert_gates", rowsOf(tick.SetGates, func(g *store.GateRow, to []driver.Value) []driver.Value {
 		return append(to, int64(g.ID), int64(g.Shape), g.Values, int64(g.Used), array(g.Lanes), flag(g.Dirty))

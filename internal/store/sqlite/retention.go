@@ -41,7 +41,7 @@ func (s *Store) Expire(ctx context.Context, keep time.Duration, limit int) (stor
 		}
 		t.put("insert_expired", givenIDs(ids))
 		t.put("delete_keys", rowsOf(gone, func(e *expired, to []driver.Value) []driver.Value {
-			return append(to, e.key, e.id.String())
+			return append(to, e.key, e.id[:])
 		}))
 		t.put("delete_progress", givenIDs(ids))
 		t.deleteDeliveries(ids)

@@ -52,15 +52,9 @@ func (r *row) raw() []byte {
 	return nil
 }
 
-func (r *row) id() task.ID {
-	s := r.text()
-	if s == "" {
-		return task.ID{}
-	}
-	id, err := task.ParseID(s)
-	if err != nil {
-		panic(fmt.Sprintf("sqlite: stored id: %v", err)) // we wrote it
-	}
+func (r *row) id() (id task.ID) {
+	b, _ := r.next().([]byte)
+	copy(id[:], b)
 	return id
 }
 

@@ -57,18 +57,18 @@ func (s *Store) Rows(ctx context.Context) (map[string]int, error) {
 // misplaced are tasks that are not in the one place that their state names, and those parked in a lane that their gate
 // does not know, which nobody would ever wake; and batches that do not know how many of their tasks have ended.
 const misplaced = `
-SELECT s.id || ' in state ' || s.status || iif(r.task_id IS NULL, '', ' is ready') ||
+SELECT hex(s.id) || ' in state ' || s.status || iif(r.task_id IS NULL, '', ' is ready') ||
        iif(p.task_id IS NULL, '', ' is parked') || iif(x.task_id IS NULL, '', ' is running')
 FROM task_state s LEFT JOIN ready r ON r.task_id = s.id LEFT JOIN parked p ON p.task_id = s.id
 LEFT JOIN running x ON x.task_id = s.id
 WHERE (r.task_id IS NOT NULL) + (p.task_id IS NOT NULL) <> (s.status = 2)
    OR (x.task_id IS NOT NULL) <> (s.status IN (3, 4) OR s.status = 5 AND s.claimed_at IS NOT NULL)
 UNION ALL
-SELECT p.task_id || ' is parked in lane ' || p.lane || ', which its gate does not know'
+SELECT hex(p.task_id) || ' is parked in lane ' || p.lane || ', which its gate does not know'
 FROM parked p
 WHERE NOT EXISTS (SELECT 1 FROM gate g WHERE g.id = p.gate_id AND p.lane IN (SELECT value FROM json_each(g.lanes)))
 UNION ALL
-SELECT p.batch_id || ' waits for ' || p.remaining || ' tasks'
+SELECT hex(p.batch_id) || ' waits for ' || p.remaining || ' tasks'
 FROM batch_progress p
 WHERE p.remaining <> (SELECT count(*) FROM task t JOIN task_state s ON s.id = t.id WHERE t.batch_id = p.batch_id AND s.status < 6)
     + (SELECT coalesce(sum(d.success + d.failure + d.canceled), 0) FROM batch_delta d WHERE d.batch_id = p.batch_id)`

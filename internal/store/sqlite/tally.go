@@ -19,7 +19,7 @@ func (t *tx) walk(tick *store.Tick) {
 			s := task.State{ID: r.id(), Status: task.Status(r.int()), ClaimedAt: r.time(), Kind: w.Kind}
 			found[i] = append(found[i], s)
 			return nil
-		}, w.Kind, w.After.String(), int64(w.Limit))
+		}, w.Kind, w.After[:], int64(w.Limit))
 	}
 	if t.err == nil {
 		tick.Walked(walks, found)
@@ -63,12 +63,12 @@ func storedTallies(u *store.Unfolded) func(*row) error {
 
 func (t *tx) writeTallies(tick *store.Tick) {
 	for _, to := range tick.WalkedTo {
-		t.exec("set_walked", int64(to.Shape), to.After.String())
+		t.exec("set_walked", int64(to.Shape), to.After[:])
 	}
 	t.put("upsert_tallies", rowsOf(tick.SetTallies, func(y *store.TallyRow, to []driver.Value) []driver.Value {
-		return append(to, y.Task.String(), int64(y.Gate), int64(y.N))
+		return append(to, y.Task[:], int64(y.Gate), int64(y.N))
 	}))
 	t.put("delete_tallies", rowsOf(tick.DropTallies, func(y *store.TallyKey, to []driver.Value) []driver.Value {
-		return append(to, y.Task.String(), int64(y.Gate), nil)
+		return append(to, y.Task[:], int64(y.Gate), nil)
 	}))
 }

@@ -1,10 +1,10 @@
--- The tables of the PostgreSQL driver. Ids are text of 36 characters, which sort like their bytes. Times are
--- microseconds since 1970 in UTC, null for none. Booleans are 0 and 1. JSON and arrays are JSON text.
+-- The tables of the PostgreSQL driver. Ids are their 16 bytes: hex() shows them, and x'…' or unhex('…', '-') looks for one.
+-- Times are microseconds since 1970 in UTC, null for none. Booleans are 0 and 1. JSON and arrays are JSON text.
 -- WITHOUT ROWID where rows are small: the row lives in the B-tree of its key, so finding it is one search instead of two.
 
 -- Facts of a batch.
 CREATE TABLE batch (
-    id          TEXT PRIMARY KEY,
+    id          BLOB PRIMARY KEY,
     requester   TEXT NOT NULL,
     created_at  INTEGER NOT NULL,
     scope       TEXT NOT NULL, -- empty: none
@@ -19,14 +19,14 @@ CREATE INDEX batch_alive ON batch (alive_at);
 
 -- Batches that retention has deleted, whose tasks are still to be deleted. No reader finds those by their batch any more.
 CREATE TABLE expired (
-    batch_id TEXT PRIMARY KEY
+    batch_id BLOB PRIMARY KEY
 ) STRICT, WITHOUT ROWID;
 
 -- Creates that may be sent again: what a key that a client chose stands for, for a day.
 CREATE TABLE idempotency_key (
     key        TEXT PRIMARY KEY,
     digest     BLOB NOT NULL, -- of the request
-    batch_id   TEXT NOT NULL,
+    batch_id   BLOB NOT NULL,
     created_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_key_created ON idempotency_key (created_at);
@@ -34,14 +34,14 @@ CREATE INDEX idempotency_key_created ON idempotency_key (created_at);
 -- Which kinds a batch has, to list the batches of a kind.
 CREATE TABLE batch_kind (
     kind     TEXT NOT NULL,
-    batch_id TEXT NOT NULL,
+    batch_id BLOB NOT NULL,
     PRIMARY KEY (kind, batch_id)
 ) STRICT, WITHOUT ROWID;
 
 -- Facts of a task. The hot path reads this table and never updates it. Rows are too big for a tree of keys.
 CREATE TABLE task (
-    id               TEXT PRIMARY KEY,
-    batch_id         TEXT NOT NULL, -- retention deletes the batch first
+    id               BLOB PRIMARY KEY,
+    batch_id         BLOB NOT NULL, -- retention deletes the batch first
     local_id         TEXT NOT NULL,
     name             TEXT NOT NULL,
     kind             TEXT NOT NULL,
@@ -63,7 +63,7 @@ CREATE INDEX task_kind ON task (kind, id);
 -- What changes while a task lives: narrow, and no index on anything that changes on the way of a task that succeeds.
 -- The numbers of status are those of task.Status.
 CREATE TABLE task_state (
-    id             TEXT PRIMARY KEY REFERENCES task,
+    id             BLOB PRIMARY KEY REFERENCES task,
     status         INTEGER NOT NULL CHECK (status BETWEEN 1 AND 8),
     unmet          INTEGER NOT NULL,
     success        INTEGER NOT NULL DEFAULT 0 CHECK (success >= 0),
@@ -95,8 +95,8 @@ CREATE INDEX task_state_rest ON task_state (status, id) WHERE status IN (1, 5, 7
 
 -- A child waits for its parent.
 CREATE TABLE link (
-    parent_id        TEXT NOT NULL REFERENCES task,
-    child_id         TEXT NOT NULL REFERENCES task,
+    parent_id        BLOB NOT NULL REFERENCES task,
+    child_id         BLOB NOT NULL REFERENCES task,
     requires_success INTEGER NOT NULL,
     settled          INTEGER NOT NULL, -- the child knows of the parent's end since it was created
     PRIMARY KEY (parent_id, child_id)
@@ -107,11 +107,11 @@ CREATE INDEX link_child ON link (child_id);
 CREATE TABLE ready (
     host     TEXT NOT NULL,
     rank     INTEGER NOT NULL, -- minus priority
-    task_id  TEXT NOT NULL,
+    task_id  BLOB NOT NULL,
     PRIMARY KEY (host, rank, task_id)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE parked (
-    task_id TEXT PRIMARY KEY,
+    task_id BLOB PRIMARY KEY,
     gate_id INTEGER NOT NULL,
     lane    INTEGER NOT NULL,
     host    TEXT NOT NULL,
@@ -119,8 +119,8 @@ CREATE TABLE parked (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX parked_lane ON parked (gate_id, lane, host, rank, task_id);
 CREATE TABLE running (
-    task_id  TEXT PRIMARY KEY,
-    owner    TEXT NOT NULL,   -- the process that claimed it
+    task_id  BLOB PRIMARY KEY,
+    owner    BLOB NOT NULL,   -- the process that claimed it
     gates    TEXT NOT NULL,   -- where it holds a slot: a JSON array
     check_at INTEGER          -- when to look at its time-out; null: never
 ) STRICT, WITHOUT ROWID;
@@ -135,7 +135,7 @@ CREATE TABLE shape (
     status    INTEGER NOT NULL,
     fields    TEXT NOT NULL,
     version   INTEGER NOT NULL DEFAULT 0,
-    walked_to TEXT NOT NULL DEFAULT '' -- of a tallied shape that is new: up to which task its kind was walked
+    walked_to BLOB NOT NULL DEFAULT x'' -- of a tallied shape that is new: up to which task its kind was walked
 ) STRICT;
 CREATE INDEX shape_version ON shape (version);
 CREATE INDEX shape_tallied ON shape (kind, type) WHERE type <> 0 OR status <> 4;
@@ -158,7 +158,7 @@ CREATE TABLE gate_delta (
 -- What tasks add to the gates of tallied shapes, and the tasks for which that is to be found anew. Gates of the type Lookup
 -- are stored nowhere else; there n is 0.
 CREATE TABLE tally (
-    task_id TEXT NOT NULL,
+    task_id BLOB NOT NULL,
     gate_id INTEGER NOT NULL,
     n       INTEGER NOT NULL CHECK (n >= 0),
     PRIMARY KEY (task_id, gate_id)
@@ -166,21 +166,21 @@ CREATE TABLE tally (
 CREATE INDEX tally_gate ON tally (gate_id, task_id);
 CREATE TABLE tally_event (
     seq     INTEGER PRIMARY KEY,
-    task_id TEXT NOT NULL
+    task_id BLOB NOT NULL
 ) STRICT;
 CREATE INDEX tally_event_task ON tally_event (task_id);
 
 -- Parents that ended and whose children have not all heard of it.
 CREATE TABLE dep_event (
     seq         INTEGER PRIMARY KEY,
-    parent_id   TEXT NOT NULL,
+    parent_id   BLOB NOT NULL,
     succeeded   INTEGER NOT NULL,
-    after_child TEXT NOT NULL DEFAULT ''
+    after_child BLOB NOT NULL DEFAULT x''
 ) STRICT;
 
 -- How far the batches are that have an on_complete. Only the pump changes these rows.
 CREATE TABLE batch_progress (
-    batch_id  TEXT PRIMARY KEY,
+    batch_id  BLOB PRIMARY KEY,
     remaining INTEGER NOT NULL CHECK (remaining >= 0), -- tasks that have not ended, before batch_delta is folded
     success   INTEGER NOT NULL DEFAULT 0,
     failure   INTEGER NOT NULL DEFAULT 0,
@@ -191,7 +191,7 @@ CREATE TABLE batch_progress (
 -- Tasks of these batches that ended, counted by the transaction that ended them.
 CREATE TABLE batch_delta (
     seq      INTEGER PRIMARY KEY,
-    batch_id TEXT NOT NULL,
+    batch_id BLOB NOT NULL,
     success  INTEGER NOT NULL,
     failure  INTEGER NOT NULL,
     canceled INTEGER NOT NULL,
@@ -201,13 +201,13 @@ CREATE TABLE batch_delta (
 -- Parents of tasks that ended otherwise than by Success: they may be dead ends. One may stand here several times.
 CREATE TABLE dead_end (
     seq     INTEGER PRIMARY KEY,
-    task_id TEXT NOT NULL
+    task_id BLOB NOT NULL
 ) STRICT;
 
 -- The outbox: end and cancel actions of tasks, and what batches send when they are complete. The numbers are those of task.Trigger and store.DeliveryState.
 CREATE TABLE delivery (
-    id               TEXT PRIMARY KEY,
-    source_id        TEXT NOT NULL, -- the task, or the batch, whose action it is
+    id               BLOB PRIMARY KEY,
+    source_id        BLOB NOT NULL, -- the task, or the batch, whose action it is
     "trigger"        INTEGER NOT NULL,
     place            INTEGER NOT NULL,
     host             TEXT NOT NULL,
@@ -229,7 +229,7 @@ CREATE INDEX delivery_dead_host ON delivery (host, id) WHERE state = 3;
 -- What attempts to send deliveries came to.
 CREATE TABLE delivery_attempt (
     seq         INTEGER PRIMARY KEY,
-    delivery_id TEXT NOT NULL REFERENCES delivery,
+    delivery_id BLOB NOT NULL REFERENCES delivery,
     at          INTEGER NOT NULL, -- when it began
     took        INTEGER NOT NULL, -- microseconds
     status      INTEGER NOT NULL, -- 0: no answer
@@ -241,7 +241,7 @@ CREATE INDEX delivery_attempt_delivery ON delivery_attempt (delivery_id, seq);
 -- Transitions of tasks that no time in their state tells of.
 CREATE TABLE history (
     seq     INTEGER PRIMARY KEY,
-    task_id TEXT NOT NULL REFERENCES task,
+    task_id BLOB NOT NULL REFERENCES task,
     at      INTEGER NOT NULL,
     cause   TEXT NOT NULL,    -- a task.Cause
     status  INTEGER NOT NULL  -- where it led
@@ -250,6 +250,6 @@ CREATE INDEX history_task ON history (task_id, seq);
 
 -- Processes that claim; one whose lease has run out is dead.
 CREATE TABLE process (
-    id      TEXT PRIMARY KEY,
+    id      BLOB PRIMARY KEY,
     expires INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;

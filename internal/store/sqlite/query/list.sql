@@ -49,7 +49,7 @@ SELECT s.id FROM task_state s
 
 -- Those that are named as ?1.
 -- name: tasks_by_ids
-SELECT p.task_id AS id FROM (SELECT DISTINCT value AS task_id FROM json_each(?1)) p
+SELECT p.task_id AS id FROM (SELECT DISTINCT unhex(value, '-') AS task_id FROM json_each(?1)) p
 
 -- Those in one of the places that follow.
 -- name: tasks_in_place
@@ -116,7 +116,7 @@ FROM (
 -- Index task_batch alone has the ids.
 -- name: count_batches
 SELECT t.batch_id, s.kind, s.status, count(*), max(s.last_updated)
-FROM json_each(?1) g CROSS JOIN task t ON t.batch_id = g.value CROSS JOIN task_state s ON s.id = t.id
+FROM json_each(?1) g CROSS JOIN task t ON t.batch_id = unhex(g.value, '-') CROSS JOIN task_state s ON s.id = t.id
 GROUP BY t.batch_id, s.kind, s.status;
 
 -- name: batches_by_age

@@ -117,7 +117,7 @@ WITH RECURSIVE hosts (gate_id, lane, n, host) AS (
 ), lanes (gate_id, lane, n, host, room) AS (
     SELECT h.gate_id, h.lane, h.n, h.host, coalesce(r.room, ?1) FROM hosts h LEFT JOIN rooms r ON r.host = h.host WHERE h.host IS NOT NULL
 ), walk (gate_id, lane, n, host, room, steps, rank, task_id) AS (
-    SELECT gate_id, lane, n, host, room, min(n, max(room, 1)), -1000000, '' FROM lanes
+    SELECT gate_id, lane, n, host, room, min(n, max(room, 1)), -1000000, x'' FROM lanes
     UNION ALL
     SELECT w.gate_id, w.lane, w.n, w.host, w.room, w.steps - 1, p.rank, p.task_id
     FROM walk w CROSS JOIN parked p
@@ -128,7 +128,7 @@ WITH RECURSIVE hosts (gate_id, lane, n, host) AS (
     )
 ), heads (gate_id, lane, n, task_id, place) AS (
     SELECT gate_id, lane, n, task_id, row_number() OVER (PARTITION BY gate_id, lane ORDER BY room = 0, rank, task_id)
-    FROM walk WHERE task_id <> ''
+    FROM walk WHERE task_id <> x''
 )
 SELECT w.gate_id, w.lane, t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.expected_count,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,

@@ -2,15 +2,15 @@
 -- for many: that is the fastest way that SQLite has.
 
 -- name: create_task
-CREATE TABLE task (id TEXT PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, metadata TEXT NOT NULL, on_start TEXT NOT NULL) STRICT;
+CREATE TABLE task (id BLOB PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, metadata TEXT NOT NULL, on_start TEXT NOT NULL) STRICT;
 -- name: create_state
 CREATE TABLE task_state (
-    id TEXT PRIMARY KEY, status INTEGER NOT NULL, success INTEGER NOT NULL DEFAULT 0, claimed_at INTEGER, started_at INTEGER, ended_at INTEGER
+    id BLOB PRIMARY KEY, status INTEGER NOT NULL, success INTEGER NOT NULL DEFAULT 0, claimed_at INTEGER, started_at INTEGER, ended_at INTEGER
 ) STRICT, WITHOUT ROWID;
 -- name: create_ready
-CREATE TABLE ready (task_id TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+CREATE TABLE ready (task_id BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;
 -- name: create_running
-CREATE TABLE running (task_id TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+CREATE TABLE running (task_id BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;
 
 -- name: insert_tasks
 INSERT INTO task VALUES (?1, 'floor', 'Task', ?2, ?3);
