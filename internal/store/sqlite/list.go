@@ -451,7 +451,7 @@ func (s *Store) batchesQuery(walk walk, f *store.Filter) (sql string, args []dri
 	rest := ofTasks // what is not known yet of the batches that are walked
 	switch walk.from {
 	case batchesByRest:
-		tasks.conditions = []string{"s.status IN (1, 5, 7, 8)"} // what the index is for
+		tasks.conditions = []string{"(s.status = 1 OR s.status = 5 OR s.status = 7 OR s.status = 8)"} // what the index is for
 		fallthrough
 	case batchesByPlace, batchesByRunning:
 		tasks.tasks(byState, &ofTasks)

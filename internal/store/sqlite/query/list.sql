@@ -78,16 +78,16 @@ UNION ALL SELECT task_id FROM parked WHERE task_id < ?1 AND task_id >= ?2
 UNION ALL SELECT task_id FROM ready WHERE task_id < ?1 AND task_id >= ?2
 ORDER BY task_id DESC LIMIT -1
 
--- When only what index task_state_rest has is wanted; its condition has to stand in every part.
+-- When only what index task_state_rest has is wanted.
 -- name: place_rest
 SELECT id AS task_id FROM task_state INDEXED BY task_state_rest
-WHERE status IN (1, 5, 7, 8) AND status = 1 AND 1 IN (SELECT value FROM json_each(?3)) AND id < ?1 AND id >= ?2
+WHERE status = 1 AND 1 IN (SELECT value FROM json_each(?3)) AND id < ?1 AND id >= ?2
 UNION ALL SELECT id FROM task_state INDEXED BY task_state_rest
-WHERE status IN (1, 5, 7, 8) AND status = 5 AND 5 IN (SELECT value FROM json_each(?3)) AND id < ?1 AND id >= ?2
+WHERE status = 5 AND 5 IN (SELECT value FROM json_each(?3)) AND id < ?1 AND id >= ?2
 UNION ALL SELECT id FROM task_state INDEXED BY task_state_rest
-WHERE status IN (1, 5, 7, 8) AND status = 7 AND 7 IN (SELECT value FROM json_each(?3)) AND id < ?1 AND id >= ?2
+WHERE status = 7 AND 7 IN (SELECT value FROM json_each(?3)) AND id < ?1 AND id >= ?2
 UNION ALL SELECT id FROM task_state INDEXED BY task_state_rest
-WHERE status IN (1, 5, 7, 8) AND status = 8 AND 8 IN (SELECT value FROM json_each(?3)) AND id < ?1 AND id >= ?2
+WHERE status = 8 AND 8 IN (SELECT value FROM json_each(?3)) AND id < ?1 AND id >= ?2
 ORDER BY task_id DESC LIMIT -1
 
 -- How far a list of batches that passes over some goes for one page: batch by batch, for the tasks in them.
@@ -164,7 +164,7 @@ SELECT (SELECT count(*) < ?1 FROM (SELECT 1 FROM ready LIMIT ?1)) AND (SELECT co
 -- name: few_rest
 SELECT count(*) < ?1 FROM (
     SELECT 1 FROM task_state INDEXED BY task_state_rest
-    WHERE status IN (1, 5, 7, 8) AND status IN (SELECT value FROM json_each(?2)) LIMIT ?1
+    WHERE (status = 1 OR status = 5 OR status = 7 OR status = 8) AND status IN (SELECT value FROM json_each(?2)) LIMIT ?1
 );
 
 -- name: batch
