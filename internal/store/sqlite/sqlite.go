@@ -131,6 +131,7 @@ func resolve(path string) (string, error) {
 }
 
 func (s *Store) open(ctx context.Context) error {
+	dropMutexes()
 	s.driver.MustRegisterDeterministicScalarFunction("metadata_contains", 2, metadataContains)
 	if err := s.driver.RegisterModule("given", s.given); err != nil {
 		return err
