@@ -179,9 +179,10 @@ func (t *tx) ready(tick *store.Tick) {
 	var heads []store.Found
 	taken := map[string]int{}
 	t.get("ready", givenTexts(full), func(r *row) error {
-		host := r.text()
+		head := r.found()
+		host := head.Facts.Host
 		if taken[host]++; taken[host] <= tick.ReadyLimit(host) && len(heads) < tick.ReadyTotal() {
-			heads = append(heads, r.found())
+			heads = append(heads, head)
 		}
 		return nil
 	}, int64(most))

@@ -1,4 +1,5 @@
--- What is due, ?2 for each host, but none of the hosts that are given. Index delivery_due.
+-- What is due, ?2 for each host, but none of the hosts that are given. Index delivery_due. For a limit that is ?2 alone,
+-- SQLite would plan anew whenever ?2 changes.
 -- name: due_deliveries
 WITH RECURSIVE hosts (host) AS (
     SELECT min(host) FROM delivery WHERE state = 1
@@ -17,7 +18,7 @@ CROSS JOIN delivery d
 LEFT JOIN batch_progress p ON d."trigger" = 5 AND p.batch_id = d.source_id
 WHERE hosts.host IS NOT NULL AND hosts.host NOT IN (SELECT id FROM given_id)
   AND d.id IN (
-    SELECT q.id FROM delivery q WHERE q.state = 1 AND q.host = hosts.host AND q.next_at <= ?1 ORDER BY q.next_at LIMIT ?2
+    SELECT q.id FROM delivery q WHERE q.state = 1 AND q.host = hosts.host AND q.next_at <= ?1 ORDER BY q.next_at LIMIT ?2 + 0
   );
 
 -- name: claim_deliveries

@@ -78,14 +78,14 @@ LEFT JOIN task_state s ON s.id = l.child_id
 ORDER BY e.seq, l.child_id LIMIT ?1;
 
 -- The head of every host's lane, ?1 for each, but none of the hosts that are given. A limit cannot differ by host here;
--- Go cuts off what is too much.
+-- Go cuts off what is too much. For a limit that is ?1 alone, SQLite would plan anew whenever ?1 changes.
 -- name: ready
 WITH RECURSIVE hosts (host) AS (
     SELECT min(host) FROM ready
     UNION ALL
     SELECT (SELECT min(r.host) FROM ready r WHERE r.host > hosts.host) FROM hosts WHERE hosts.host IS NOT NULL
 )
-SELECT r.host, t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.expected_count,
+SELECT t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.expected_count,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
        s.end_actions, s.tells_batch
@@ -93,7 +93,7 @@ FROM hosts CROSS JOIN ready r CROSS JOIN task t ON t.id = r.task_id CROSS JOIN t
 WHERE hosts.host IS NOT NULL AND hosts.host NOT IN (SELECT id FROM given_id)
   AND r.host = hosts.host
   AND (r.rank, r.task_id) IN (
-    SELECT q.rank, q.task_id FROM ready q WHERE q.host = hosts.host ORDER BY q.rank, q.task_id LIMIT ?1
+    SELECT q.rank, q.task_id FROM ready q WHERE q.host = hosts.host ORDER BY q.rank, q.task_id LIMIT ?1 + 0
   )
 ORDER BY r.rank, r.task_id;
 
