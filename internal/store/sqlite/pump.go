@@ -176,16 +176,20 @@ func (t *tx) ready(tick *store.Tick) {
 			full = append(full, host)
 		}
 	}
-	var heads []store.Found
+	var ids []task.ID
 	taken := map[string]int{}
 	t.get("ready", givenTexts(full), func(r *row) error {
-		head := r.found()
-		host := head.Facts.Host
-		if taken[host]++; taken[host] <= tick.ReadyLimit(host) && len(heads) < tick.ReadyTotal() {
-			heads = append(heads, head)
+		host := r.text()
+		if taken[host]++; taken[host] <= tick.ReadyLimit(host) && len(ids) < tick.ReadyTotal() {
+			ids = append(ids, r.id())
 		}
 		return nil
 	}, int64(most))
+	var heads []store.Found
+	t.find("heads", ids, func(r *row) error {
+		heads = append(heads, r.found())
+		return nil
+	})
 	if t.err == nil {
 		tick.Ready(heads)
 	}

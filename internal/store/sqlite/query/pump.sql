@@ -85,17 +85,22 @@ WITH RECURSIVE hosts (host) AS (
     UNION ALL
     SELECT (SELECT min(r.host) FROM ready r WHERE r.host > hosts.host) FROM hosts WHERE hosts.host IS NOT NULL
 )
-SELECT t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.expected_count,
-       s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
-       s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
-       s.end_actions, s.tells_batch
-FROM hosts CROSS JOIN ready r CROSS JOIN task t ON t.id = r.task_id CROSS JOIN task_state s ON s.id = r.task_id
+SELECT r.host, r.task_id
+FROM hosts CROSS JOIN ready r
 WHERE hosts.host IS NOT NULL AND hosts.host NOT IN (SELECT id FROM given_id)
   AND r.host = hosts.host
   AND (r.rank, r.task_id) IN (
     SELECT q.rank, q.task_id FROM ready q WHERE q.host = hosts.host ORDER BY q.rank, q.task_id LIMIT ?1 + 0
   )
 ORDER BY r.rank, r.task_id;
+
+-- What the pump needs of those that are left.
+-- name: heads
+SELECT t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.expected_count,
+       s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
+       s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
+       s.end_actions, s.tells_batch
+FROM given_id g CROSS JOIN task t ON t.id = g.id CROSS JOIN task_state s ON s.id = g.id;
 
 -- name: pump_facts
 SELECT t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.expected_count, t.on_failure
