@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"taskrunner/internal/group"
@@ -42,6 +43,8 @@ type Options struct {
 type Settler struct {
 	options Options
 	group   *group.Group[task.Outcome, store.Result]
+	// ended are the tasks that the last transaction ended. It belongs to Run.
+	ended map[task.ID]task.State
 }
 
 // New makes a settler; [Settler.Run] must run for it to answer.
@@ -66,10 +69,52 @@ func (s *Settler) Settle(ctx context.Context, outcomes ...task.Outcome) ([]store
 // Run works until ctx ends and everything accepted is settled.
 func (s *Settler) Run(ctx context.Context) error { return s.group.Run(ctx) }
 
+// commit settles outcomes in one transaction, but for those that come too late: a quick worker's report is often settled just
+// before the answer to on_start, which then changes nothing.
 func (s *Settler) commit(ctx context.Context, outcomes []task.Outcome) ([]store.Result, error) {
+	if !slices.ContainsFunc(outcomes, s.late) {
+		return s.apply(ctx, outcomes)
+	}
+	results := make([]store.Result, len(outcomes))
+	inTime, places := make([]task.Outcome, 0, len(outcomes)), make([]int, 0, len(outcomes))
+	for i, o := range outcomes {
+		if s.late(o) {
+			state := s.ended[o.ID]
+			results[i] = store.Result{From: state.Status, State: state}
+		} else {
+			inTime, places = append(inTime, o), append(places, i)
+		}
+	}
+	if len(inTime) == 0 {
+		return results, nil
+	}
+	applied, err := s.apply(ctx, inTime)
+	for i, r := range applied {
+		results[places[i]] = r
+	}
+	return results, err
+}
+
+// late: the last transaction has ended its task, and an end is final. What is to be called on cancel is not late: the task may have
+// been canceled.
+func (s *Settler) late(o task.Outcome) bool {
+	if o.Kind != task.Started || len(o.OnCancel) > 0 {
+		return false
+	}
+	_, ended := s.ended[o.ID]
+	return ended
+}
+
+func (s *Settler) apply(ctx context.Context, outcomes []task.Outcome) ([]store.Result, error) {
 	settled, err := s.options.Store.Settle(ctx, outcomes)
 	if err != nil {
 		return nil, err
+	}
+	s.ended = map[task.ID]task.State{}
+	for _, r := range settled.Results {
+		if r.State.Status.Terminal() && !r.From.Terminal() {
+			s.ended[r.State.ID] = r.State
+		}
 	}
 	if settled.Pump {
 		s.options.WakePump()

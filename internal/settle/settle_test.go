@@ -3,6 +3,7 @@ package settle_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -111,4 +112,76 @@ func TestArraysShareATransaction(t *testing.T) {
 			t.Errorf("transactions of %d and %d outcomes, want 1000 and 4000", first, then)
 		}
 	})
+}
+
+// endingStore ends what it is told to end, and writes down the kinds of the outcomes it gets.
+type endingStore struct {
+	fakeStore
+	got []task.OutcomeKind
+}
+
+func (f *endingStore) Settle(_ context.Context, outcomes []task.Outcome) (store.Settled, error) {
+	var s store.Settled
+	for _, o := range outcomes {
+		f.got = append(f.got, o.Kind)
+		r := store.Result{From: task.Claimed, State: task.State{ID: o.ID, Status: task.Running}}
+		if o.Status.Terminal() {
+			r.State.Status = o.Status
+		}
+		s.Results = append(s.Results, r)
+	}
+	return s, nil
+}
+
+// The answer to an on_start whose task the transaction before has ended needs none of its own.
+func TestLateStart(t *testing.T) {
+	t.Parallel()
+	f := &endingStore{}
+	s := settle.New(settle.Options{Store: f, WakePump: func() {}, WakeOutbox: func() {}})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	a, b := task.ID{1}, task.ID{2}
+	started := func(id task.ID) task.Outcome { return task.Outcome{ID: id, Kind: task.Started} }
+	withCancel := started(a)
+	withCancel.OnCancel = []task.Action{{}}
+	for i, step := range []struct {
+		outcomes []task.Outcome
+		asked    []task.OutcomeKind
+		statuses []task.Status
+	}{
+		{
+			[]task.Outcome{{ID: a, Kind: task.Update, Status: task.Success}},
+			[]task.OutcomeKind{task.Update}, []task.Status{task.Success},
+		},
+		{[]task.Outcome{started(a)}, nil, []task.Status{task.Success}},
+		{
+			[]task.Outcome{started(a), started(b), started(a), {ID: a, Kind: task.Count}},
+			[]task.OutcomeKind{task.Started, task.Count}, []task.Status{task.Success, task.Running, task.Success, task.Running},
+		},
+		{[]task.Outcome{started(a)}, []task.OutcomeKind{task.Started}, []task.Status{task.Running}}, // that was long ago
+		{
+			[]task.Outcome{{ID: a, Kind: task.Update, Status: task.Success}},
+			[]task.OutcomeKind{task.Update}, []task.Status{task.Success},
+		},
+		{[]task.Outcome{withCancel}, []task.OutcomeKind{task.Started}, []task.Status{task.Running}}, // it may have been canceled
+	} {
+		f.got = nil
+		results, err := s.Settle(t.Context(), step.outcomes...)
+		if err != nil || len(results) != len(step.outcomes) {
+			t.Fatalf("step %d: %d results, error %v", i, len(results), err)
+		}
+		if !slices.Equal(f.got, step.asked) {
+			t.Errorf("step %d: the store was asked for %v, want %v", i, f.got, step.asked)
+		}
+		for j, r := range results {
+			if r.Err != nil || r.State.Status != step.statuses[j] || r.State.ID != step.outcomes[j].ID {
+				t.Errorf("step %d: result %d is %+v, want status %v", i, j, r, step.statuses[j])
+			}
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }
