@@ -12,7 +12,7 @@ require (
 	github.com/spf13/cobra v1.10.2
 	github.com/standard-webhooks/standard-webhooks/libraries v0.0.1
 	golang.org/x/sync v0.24.0
-	modernc.org/libc v1.79.0
+	modernc.org/libc v1.79.0 // exactly the version that modernc.org/sqlite requires
 	modernc.org/sqlite v1.61.1
 	pgregory.net/rapid v1.3.0
 )

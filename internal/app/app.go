@@ -251,6 +251,7 @@ func (a *App) stop(claiming []*worker, server, creator, settler, reaper *worker)
 	for _, w := range claiming {
 		<-w.done
 	}
+	passing := spawn(make(chan error, 1), a.pump.PassOn)
 	if err := a.dispatcher.Drain(draining); err != nil {
 		a.log.Warn("webhooks were still out; they are sent again", "error", err)
 	}
@@ -262,6 +263,7 @@ func (a *App) stop(claiming []*worker, server, creator, settler, reaper *worker)
 	creator.stop()
 	reaper.stop()
 	settler.stop()
+	passing.stop()
 	leaving, cancelLeaving := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancelLeaving()
 	if err := a.reaper.Stop(leaving); err != nil {

@@ -84,7 +84,7 @@ type floorSQLite struct {
 
 func openFloorSQLite(ctx context.Context, path string, queries *store.Queries) (floorStore, error) {
 	// The settings of the service.
-	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=journal_mode(wal)&_pragma=synchronous(full)&_pragma=cache_size(-65536)&_pragma=wal_autocheckpoint(4000)")
+	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=journal_mode(wal)&_pragma=synchronous(full)&_pragma=cache_size(-32768)&_pragma=wal_autocheckpoint(4000)")
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net/http"
 	"time"
@@ -52,6 +53,10 @@ var errLongSearch = &failure{
 	code: longSearch, message: "the page was not found within " + listTime.String() + "; begin with cursor= and follow Link, or narrow the filter",
 }
 
+var errListsBusy = &failure{
+	code: unavailable, message: "other lists have taken all places for " + listTime.String() + "; this one was not begun",
+}
+
 // readPage reads the page of a list that r asks for, and links to the next one: the same filters, continued after the
 // last item, or where the walk over what it does not show ended. A page's number would count twice. One item more than asked
 // for is read, to know whether there is a next.
@@ -74,6 +79,8 @@ func readPage[T any](
 	items := page.Items
 	query := maps.Clone(l.known)
 	switch {
+	case errors.Is(err, store.ErrListsBusy) && r.Context().Err() == nil:
+		return nil, errListsBusy
 	case err != nil && ctx.Err() != nil && r.Context().Err() == nil:
 		return nil, errLongSearch
 	case err != nil:

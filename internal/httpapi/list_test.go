@@ -398,6 +398,27 @@ func (endless) Tasks(ctx context.Context, _ store.Filter) (store.Page[store.Item
 	return store.Page[store.Item]{}, ctx.Err()
 }
 
+// crowded is a store all of whose places for lists are taken.
+type crowded struct{ *fake }
+
+func (crowded) Tasks(ctx context.Context, _ store.Filter) (store.Page[store.Item], error) {
+	<-ctx.Done()
+	return store.Page[store.Item]{}, fmt.Errorf("%w: %w", store.ErrListsBusy, ctx.Err())
+}
+
+// A list that was never begun was not too long.
+func TestListsBusy(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newService(t, func(o *Options) { o.Store = crowded{newFake()} })
+		w := s.do("GET", "/task", "")
+		checkProblem(t, w.Header(), w.Code, w.Body.Bytes())
+		if p := decode[api.Problem](t, w); w.Code != 503 || w.Header().Get("Retry-After") == "" || !strings.Contains(p.Error, "not begun") || s.log.Len() > 0 {
+			t.Errorf("%d %v %+v; logged %s", w.Code, w.Header(), p, s.log)
+		}
+	})
+}
+
 // A search that takes too long is given up, so that it keeps no connection from others.
 func TestLongSearch(t *testing.T) {
 	t.Parallel()

@@ -132,6 +132,21 @@ func (p *Pump) Run(ctx context.Context) error {
 	return nil
 }
 
+// PassOn tells other processes of hints, once Run has returned: while this process stops, reports still come in, and what follows
+// from them is for others to do. It returns nil when ctx has ended and the last hint is passed on.
+func (p *Pump) PassOn(ctx context.Context) error {
+	work := context.WithoutCancel(ctx)
+	p.uncounted = false
+	for ctx.Err() == nil {
+		p.await(ctx, work)
+		p.notifyOwed = true
+		p.notify(work)
+	}
+	p.notified = time.Time{}
+	p.notify(work)
+	return nil
+}
+
 // next says how to go on after a tick.
 type next struct {
 	sleep time.Duration // before the next one, whatever happens

@@ -343,3 +343,36 @@ func TestLinksFollowWhatTheyTake(t *testing.T) {
 		})
 	}
 }
+
+// While a process stops, what follows from reports is for others to do, who are told as soon as they may be, and once more in the end.
+func TestPassOn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		p := New(Options{Store: f, Starter: f, Owner: uuid.UUID{1}})
+		stopped, stop := context.WithCancel(t.Context())
+		stop()
+		if err := p.Run(stopped); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- p.PassOn(ctx) }()
+		synctest.Wait()
+		for range 3 {
+			p.Wake()
+			time.Sleep(20 * time.Millisecond) // 0, 20, 40
+		}
+		time.Sleep(time.Second)
+		p.Wake()
+		time.Sleep(10 * time.Millisecond)
+		p.Wake()
+		cancel()
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(ms(0, 50, 1060, 1070), f.notified); diff != "" || len(f.params) > 0 {
+			t.Errorf("notified (-want +got): %s; %d ticks", diff, len(f.params))
+		}
+	})
+}

@@ -2,7 +2,7 @@
 // Concurrent callers share a transaction, and each gets its own answer once it is durable.
 //
 // Invariants: an answer is given only after the commit; whoever has work because of it (the pump, the outbox) is told
-// after the commit, in this process at once.
+// after the commit, in this process at once, and does it: others may see it a moment later.
 package settle
 
 import (
@@ -69,16 +69,16 @@ func (s *Settler) Settle(ctx context.Context, outcomes ...task.Outcome) ([]store
 // Run works until ctx ends and everything accepted is settled.
 func (s *Settler) Run(ctx context.Context) error { return s.group.Run(ctx) }
 
-// commit settles outcomes in one transaction, but for those that come too late: a quick worker's report is often settled just
+// commit settles outcomes in one transaction, but for those that are overtaken: a quick worker's report is often settled just
 // before the answer to on_start, which then changes nothing.
 func (s *Settler) commit(ctx context.Context, outcomes []task.Outcome) ([]store.Result, error) {
-	if !slices.ContainsFunc(outcomes, s.late) {
+	if !slices.ContainsFunc(outcomes, s.overtaken) {
 		return s.apply(ctx, outcomes)
 	}
 	results := make([]store.Result, len(outcomes))
 	inTime, places := make([]task.Outcome, 0, len(outcomes)), make([]int, 0, len(outcomes))
 	for i, o := range outcomes {
-		if s.late(o) {
+		if s.overtaken(o) {
 			state := s.ended[o.ID]
 			results[i] = store.Result{From: state.Status, State: state}
 		} else {
@@ -95,9 +95,9 @@ func (s *Settler) commit(ctx context.Context, outcomes []task.Outcome) ([]store.
 	return results, err
 }
 
-// late: the last transaction has ended its task, and an end is final. What is to be called on cancel is not late: the task may have
-// been canceled.
-func (s *Settler) late(o task.Outcome) bool {
+// overtaken: it is the answer to an on_start whose task the last transaction has ended, and an end is final. Not if it says what is to
+// be called on cancel: the task may have been canceled.
+func (s *Settler) overtaken(o task.Outcome) bool {
 	if o.Kind != task.Started || len(o.OnCancel) > 0 {
 		return false
 	}

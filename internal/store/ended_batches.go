@@ -61,3 +61,10 @@ func (e *EndedBatches[V]) keep(version BatchVersion, known weighed[V]) {
 	e.young[version] = known
 	e.weight += known.weight
 }
+
+// Forget forgets all. A database may have been set back when it is connected to anew: then batches have not ended after all.
+func (e *EndedBatches[V]) Forget() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.young, e.old, e.weight = nil, nil, 0
+}

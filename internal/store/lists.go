@@ -1,6 +1,13 @@
 package store
 
-import "context"
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// ErrListsBusy: as many lists are being read as may be, and none of them came to an end in time.
+var ErrListsBusy = errors.New("too many lists are being read")
 
 // Lists bounds how many lists are read at once. Safe for concurrent use.
 type Lists chan struct{}
@@ -9,12 +16,12 @@ type Lists chan struct{}
 // create beside them.
 func NewLists(connections int) Lists { return make(Lists, max(1, connections/2)) }
 
-// Do calls read when there is a place for it, or answers why ctx ended before.
+// Do calls read when there is a place for it, or answers [ErrListsBusy] when ctx ended before.
 func (l Lists) Do(ctx context.Context, read func() error) error {
 	select {
 	case l <- struct{}{}:
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return fmt.Errorf("%w: %w", ErrListsBusy, context.Cause(ctx))
 	}
 	defer func() { <-l }()
 	return read()

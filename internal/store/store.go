@@ -42,7 +42,7 @@ type Store interface {
 	// this finds what becomes due by itself, and that of which the hint was lost, be it with its process.
 	Work(ctx context.Context, owner task.ID) (Work, error)
 	// Pump runs one tick: it folds what has ended, admits what may start, and parks the rest. What another process has made
-	// ready, or has ended, it may overlook for a second, unless Listen has heard of it.
+	// ready, or has ended, it may overlook for about a second, unless Listen has heard of it.
 	Pump(ctx context.Context, p PumpParams) (Pumped, error)
 	// TakeOver gives owner the claims of other processes whose lease has run out, to send on_start again.
 	TakeOver(ctx context.Context, owner task.ID) ([]Claim, error)

@@ -6,13 +6,13 @@
 // stores carry out inside one transaction:
 //
 //   - [Apply] takes one [Outcome] (finished, progress, started, timed out, canceled, paused …) to a task's [State];
-//   - [SettleDependency] takes the end of a parent to a waiting child;
+//   - [SettleDependencies] takes the end of a parent to a waiting child;
 //   - [Admit] says which candidates start now under their rules, and at which gate the others park.
 //
 // Invariants:
 //
-//   - A state changes only along [Transitions]; the same table is the CHECK of the databases and the picture in
-//     the docs.
+//   - A state changes only along [Transitions]; the same table is the picture in the docs. What no state can be, the databases
+//     refuse by CHECKs.
 //   - A task is in at most one place: ready or parked while Pending, running while it holds slots (Claimed, Running,
 //     or Paused from one of them), nowhere while Waiting or ended.
 //   - A terminal state is final.

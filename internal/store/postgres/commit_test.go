@@ -13,6 +13,7 @@ import (
 
 	"taskrunner/internal/pgtest"
 	"taskrunner/internal/store"
+	"taskrunner/internal/store/storetest"
 	"taskrunner/internal/task"
 )
 
@@ -257,4 +258,14 @@ func TestHeartbeatOutlivesItsConnection(t *testing.T) {
 		other.Release()
 		conn.Release() // the next one finds it
 	}
+}
+
+func TestImpossibleStates(t *testing.T) {
+	t.Parallel()
+	s := openForCommits(t)
+	createTasks(t, s, 1)
+	storetest.Impossible(t, func(sql string) error {
+		_, err := s.pool.Exec(t.Context(), sql)
+		return err
+	})
 }

@@ -17,7 +17,7 @@ import (
 // Work is as in store.Store.
 func (s *Store) Work(ctx context.Context, owner task.ID) (store.Work, error) {
 	var w store.Work
-	ready, due := s.lanes.look()
+	ready, due := s.cursors.look()
 	var batch pgx.Batch // it is a transaction, as short as can be: every process does this every second
 	batch.Queue(s.queries.Get("open_list"))
 	batch.Queue(s.queries.Get("work"), s.skew(), owner, due).QueryRow(func(row pgx.Row) error {
@@ -72,6 +72,7 @@ func (s *Store) TakeOver(ctx context.Context, owner task.ID) ([]store.Claim, err
 		if err != nil {
 			return err
 		}
+		defer s.cursors.forget() // what they have put into queues, nobody else may know of
 		claims, err = t.takeOver(ctx, owner, lost)
 		t.exec("delete_processes", dead)
 		return err

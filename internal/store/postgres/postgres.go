@@ -64,7 +64,7 @@ type Store struct {
 	pumping  sync.Mutex // held by Pump; guards shapes and expected
 	shapes   *store.Shapes
 	expected sorts // what the last tick found
-	lanes    *lanes
+	cursors  *cursors
 
 	ended     store.EndedBatches[store.BatchItem]
 	endedSums store.EndedBatches[store.BatchSums]
@@ -97,22 +97,26 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
+	s := &Store{
+		queries: store.LoadQueries(queryFiles), log: o.Log, skew: o.Skew, shapes: store.NewShapes(), cursors: newCursors(),
+		deadEnds: o.DeadEnds, pooled: pooled, self: store.NewID().String(), lists: store.NewLists(int(cfg.MaxConns)),
+	}
 	engineCfg := cfg.Copy()
 	engineCfg.MaxConns = enginePool
 	engineCfg.MinConns, engineCfg.MinIdleConns = 0, 0
-	engine, err := pgxpool.NewWithConfig(ctx, engineCfg)
-	if err != nil {
+	if s.engine, err = pgxpool.NewWithConfig(ctx, engineCfg); err != nil {
 		return nil, fmt.Errorf("open database: %w", redact(err))
 	}
-	pool, err := pgxpool.NewWithConfig(ctx, cfg)
-	if err != nil {
-		engine.Close()
+	cfg.AfterConnect = func(context.Context, *pgx.Conn) error { // after a fail-over, perhaps
+		s.ended.Forget()
+		s.endedSums.Forget()
+		return nil
+	}
+	if s.pool, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
+		s.engine.Close()
 		return nil, fmt.Errorf("open database: %w", redact(err))
 	}
-	return &Store{
-		pool: pool, engine: engine, lists: store.NewLists(int(cfg.MaxConns)), queries: store.LoadQueries(queryFiles), log: o.Log, skew: o.Skew,
-		shapes: store.NewShapes(), lanes: newLanes(), deadEnds: o.DeadEnds, pooled: pooled, self: store.NewID().String(),
-	}, nil
+	return s, nil
 }
 
 // config is that of the pool for requests.
@@ -159,7 +163,7 @@ func behindPooler(ctx context.Context, cfg *pgx.ConnConfig) (bool, error) {
 // Unused lists the statements that no call has run yet. For tests.
 func (s *Store) Unused() []string { return s.queries.Unused() }
 
-// Statements counts those sent so far in transactions, but those that read the heads of lanes. For tests.
+// Statements counts those sent so far in transactions, but those that read the heads of queues. For tests.
 func (s *Store) Statements() int64 { return s.sent.Load() }
 
 // Close ends every connection.
@@ -197,7 +201,7 @@ type tx struct {
 	// places are those of the state rows that it has locked, and lined those of such tasks in ready. Nobody else can move
 	// them, and each is written once.
 	places, lined map[task.ID]pgtype.TID
-	// entered is what it puts into ready.
+	// entered is where what it puts into queues begins.
 	entered heads
 }
 
@@ -248,7 +252,7 @@ func (s *Store) try(ctx context.Context, pool *pgxpool.Pool, fn func(ctx context
 		s: s, conn: conn, batch: &pgx.Batch{}, token: uuid.Must(uuid.NewV7()),
 		places: map[task.ID]pgtype.TID{}, lined: map[task.ID]pgtype.TID{}, entered: heads{},
 	}
-	defer func() { s.lanes.enter(t.entered) }()
+	defer func() { s.cursors.enter(t.entered) }()
 	t.batch.Queue("begin")
 	t.exec("open", t.token)
 	if err := fn(ctx, t); err != nil {
@@ -268,8 +272,8 @@ func (s *Store) try(ctx context.Context, pool *pgxpool.Pool, fn func(ctx context
 		t.rollback(ctx)
 		return err
 	}
-	release()              // it is dead, and who asks needs a place in the pool
-	defer s.lanes.forget() // what it has put there may not have been told
+	release()                // it is dead, and who asks needs a place in the pool
+	defer s.cursors.forget() // what it has put there may not have been told
 	return s.became(ctx, t.token, err)
 }
 

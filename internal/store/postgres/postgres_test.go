@@ -27,7 +27,7 @@ func TestStore(t *testing.T) {
 			return s
 		})
 	})
-	unused.Check(t, "became", "forget", "notifications", "tell_pump") // by commit_test.go, open_test.go and lanes_test.go
+	unused.Check(t, "became", "forget", "notifications", "tell_pump") // by commit_test.go, open_test.go and cursors_test.go
 }
 
 func BenchmarkStore(b *testing.B) {

@@ -19,7 +19,7 @@ func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, err
 	defer s.pumping.Unlock()
 	var tick *store.Tick
 	var found rare
-	var lanes *laneTick
+	var pass *pass
 	epoch := s.shapes.Epoch
 	err := s.run(ctx, func(ctx context.Context, t *tx) error {
 		if epoch != s.shapes.Epoch {
@@ -27,8 +27,8 @@ func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, err
 			s.shapes.Epoch = epoch
 		}
 		tick, found = store.NewTick(p, s.shapes), rare{}
-		lanes = s.lanes.begin()
-		if err := t.fold(ctx, tick, lanes, &found, &epoch); err != nil {
+		pass = s.cursors.begin()
+		if err := t.fold(ctx, tick, pass, &found, &epoch); err != nil {
 			return err
 		}
 		if tick.Result.Busy {
@@ -44,14 +44,15 @@ func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, err
 		return store.Pumped{}, fmt.Errorf("pump: %w", err)
 	}
 	if tick.Result.Busy {
-		if _, err := s.engine.Exec(ctx, s.queries.Get("tell_pump")); err != nil {
-			return store.Pumped{}, fmt.Errorf("pump: %w", redact(err))
+		if s.cursors.tell() {
+			if _, err := s.engine.Exec(ctx, s.queries.Get("tell_pump")); err != nil {
+				return store.Pumped{}, fmt.Errorf("pump: %w", redact(err))
+			}
 		}
 		return tick.Result, nil
 	}
-	lanes.advance(tick.Unready)
-	told := s.lanes.end(lanes)
-	tick.Result.More = tick.Result.More || told
+	pass.advance(tick.Unready)
+	tick.Result.More = s.cursors.end(pass) || tick.Result.More
 	s.shapes.Add(found.shapes.marked, tick.NewShapes...)
 	deleted := len(tick.Unready) + len(tick.Done) + len(tick.Unpark) + tick.Deltas + tick.TalliesTaken + len(tick.DropTallies)
 	s.deletions.add(deleted + 1) // and a mark
@@ -68,35 +69,41 @@ type shapesRead struct {
 	marked  int64 // the version that new ones were given
 }
 
-// fold locks the pump, and loads what has happened and the heads of ready. It is one round trip: those statements that
+// fold locks the pump, and loads what has happened and who may start. It is one round trip: those statements that
 // lock or delete do nothing unless the first one got the lock; what the others give counts for nothing then. Once in a while
 // there is a round trip more, for the heads, or for what is rare.
 // Where shapes have been deleted, epoch says so, and it is to be done again from the beginning.
-func (t *tx) fold(ctx context.Context, tick *store.Tick, lanes *laneTick, found *rare, epoch *int) error {
+//
+// What limits a task must be read after what lets it start, each statement sees more than the one before: so tally events and new
+// shapes come behind events, deltas and ready.
+func (t *tx) fold(ctx context.Context, tick *store.Tick, pass *pass, found *rare, epoch *int) error {
 	locked, leased := false, false
 	t.rows("lock_pump", []any{tick.Params.Owner}, func(rows pgx.Rows) error {
 		locked = true
 		return rows.Scan(nil, &leased, epoch)
 	})
-	if lanes.read {
-		t.readHeads(lanes.heads)
+	if pass.read {
+		t.readHeads(pass.heads)
 		begun := time.Now()
 		if err := t.flush(ctx); err != nil {
 			return err
 		}
-		lanes.took = time.Since(begun)
+		pass.took = time.Since(begun)
+		if tick.Result.Busy = !locked; !locked {
+			return nil
+		}
 	}
+	var came folded
+	t.fromQueues(tick, pass.heads, &came)
+	t.ready(tick, pass)
 	loads := t.loads(tick, found)
 	for i, expected := range t.s.expected {
 		if expected {
 			loads[i]()
 		}
 	}
-	var came folded
-	t.fromQueues(tick, lanes.heads, &came)
-	t.ready(tick, lanes)
 	var there sorts
-	t.lookForRare(&there, &lanes.told)
+	t.lookForRare(&there, &pass.busy)
 	if err := t.flush(ctx); err != nil {
 		return err
 	}
@@ -119,23 +126,23 @@ func (t *tx) fold(ctx context.Context, tick *store.Tick, lanes *laneTick, found 
 	}
 	t.s.expected = found.found(tick)
 	tick.Now = t.now
-	lanes.heads.behind(gateDeltas, came.gates, store.MaxDeltas)
-	lanes.heads.behind(batchDeltas, came.batches, tick.Params.BatchDeltas)
-	lanes.heads.behind(events, came.told, tick.Params.Links)
+	pass.heads.behind(gateDeltas, came.gates, store.MaxDeltas)
+	pass.heads.behind(batchDeltas, came.batches, tick.Params.BatchDeltas)
+	pass.heads.behind(events, came.ends, tick.Params.Links)
 	tick.FoldGates(came.deltas, found.dirty, came.gates.n)
 	tick.FoldEvents(came.events)
 	tick.FoldBatches(came.complete, came.batches.n)
-	tick.Ready(lanes.found)
+	tick.Ready(pass.found)
 	tick.TallyEvents(found.changed)
 	return nil
 }
 
-// folded is what a tick takes out of queues that are no lanes of hosts.
+// folded is what a tick takes out of queues other than ready.
 type folded struct {
 	deltas               []store.GateDelta
 	complete             []store.CompleteBatch
 	events               []store.EventRow
-	gates, batches, told taken // the rows of each
+	gates, batches, ends taken // the rows of each
 }
 
 // fromQueues queues the loading of what stands in queues that are not empty.
@@ -195,14 +202,14 @@ func (t *tx) events(head spot, limit int, into *folded) {
 			facts.ID, facts.Kind = e.Child.ID, e.Child.Kind
 			e.Facts = &facts
 		}
-		into.told.add(1, e.Seq) // the last event may have more children
+		into.ends.add(1, e.Seq) // a row for each child
 		into.events = append(into.events, e)
 		return err
 	})
 }
 
-// ready looks at the lanes of hosts that have room, from their heads on.
-func (t *tx) ready(tick *store.Tick, lanes *laneTick) {
+// ready looks at the queues of hosts that have room, from their heads on.
+func (t *tx) ready(tick *store.Tick, pass *pass) {
 	if tick.Params.Room.Total <= 0 {
 		return
 	}
@@ -210,21 +217,21 @@ func (t *tx) ready(tick *store.Tick, lanes *laneTick) {
 	var ranks []int16
 	var ids uuids
 	var limits []int32
-	lanes.limits, lanes.total = map[string]int{}, tick.ReadyTotal()
-	for l, s := range lanes.heads {
-		if limit := tick.ReadyLimit(l.host); limit > 0 && l == lineFor(l.host) {
-			lanes.limits[l.host] = limit
-			hosts, ranks, ids, limits = append(hosts, l.host), append(ranks, s.rank), append(ids, s.id), append(limits, int32(limit))
+	pass.limits, pass.total = map[string]int{}, tick.ReadyTotal()
+	for q, s := range pass.heads {
+		if limit := tick.ReadyLimit(q.host); limit > 0 && q == readyOf(q.host) {
+			pass.limits[q.host] = limit
+			hosts, ranks, ids, limits = append(hosts, q.host), append(ranks, s.rank), append(ids, s.id), append(limits, int32(limit))
 		}
 	}
 	if len(hosts) == 0 {
 		return
 	}
-	t.rows("ready", []any{hosts, ranks, ids, limits, lanes.total}, func(rows pgx.Rows) error {
+	t.rows("ready", []any{hosts, ranks, ids, limits, pass.total}, func(rows pgx.Rows) error {
 		var place pgtype.TID
 		f, err := t.found(rows, &place)
 		t.lined[f.Facts.ID] = place
-		lanes.found = append(lanes.found, f)
+		pass.found = append(pass.found, f)
 		return err
 	})
 }

@@ -158,6 +158,71 @@ func TestRareIsLoadedWhenItIsThere(t *testing.T) {
 	}
 }
 
+// What limits a task is read after what lets it start: an end that comes in between must not be seen as an end alone.
+func TestTalliesAreReadAfterEvents(t *testing.T) {
+	t.Parallel()
+	s := openForCommits(t)
+	p := pumpParams(t, s)
+	b := batchOfTasks(2)
+	b.OnComplete = nil
+	parent, child := b.Tasks[0], b.Tasks[1]
+	child.Dependencies = []task.Dependency{{Parent: parent.ID}}
+	child.Rules = []task.Rule{{Matcher: task.Matcher{Kind: "work", Status: task.Failure}, Max: 1}}
+	if _, err := s.Create(t.Context(), []store.Create{{Batch: b}}); err != nil {
+		t.Fatal(err)
+	}
+	tick := func() store.Pumped {
+		pumped, err := s.Pump(t.Context(), p)
+		if err != nil {
+			t.Error(err)
+		}
+		return pumped
+	}
+	askAll := func() { // as a tick does that has found something of everything
+		s.expected = sorts{true, true, true}
+		s.cursors.enter(heads{batchDeltas: {}, events: {}})
+		readOnlyIfTold(s)
+	}
+	for pumped := tick(); pumped.Uncounted || pumped.More; pumped = tick() {
+		time.Sleep(time.Millisecond)
+	}
+	askAll()
+	tick() // so that the statements are prepared
+	askAll()
+
+	conn, err := s.pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Release)
+	do(t, conn, "begin")
+	do(t, conn, "LOCK TABLE batch_delta") // where the tick stops before it comes to the events
+	ticked := make(chan store.Pumped)
+	go func() { ticked <- tick() }()
+	for waiting := false; !waiting; time.Sleep(time.Millisecond) {
+		if err := s.pool.QueryRow(t.Context(),
+			"SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'batch_delta'::regclass)").Scan(&waiting); err != nil {
+			t.Fatal(err)
+		}
+	}
+	settled, err := s.Settle(t.Context(), []task.Outcome{
+		{ID: parent.ID, Kind: task.Update, Status: task.Failure, FailureReason: "broken"},
+	})
+	if err != nil || settled.Results[0].Err != nil {
+		t.Fatal(err, settled)
+	}
+	do(t, conn, "rollback")
+	claims := (<-ticked).Claims
+	for pumped := tick(); ; pumped = tick() {
+		if claims = append(claims, pumped.Claims...); !pumped.More {
+			break
+		}
+	}
+	if len(claims) > 0 {
+		t.Errorf("claimed %v, while one has failed and none may have", claims)
+	}
+}
+
 // A child that is edited while the pump waits for it starts as it was edited.
 func TestChildEditedMeanwhile(t *testing.T) {
 	t.Parallel()

@@ -39,12 +39,12 @@ func (r *rare) found(tick *store.Tick) sorts {
 	}
 }
 
-// lookForRare queues the look for all sorts, and the reading of the time, and of how often processes have been told that
-// another one pumps.
-func (t *tx) lookForRare(there *sorts, told *int64) {
+// lookForRare queues the look for all sorts, and the reading of the time, and of how often processes have found another
+// one pumping.
+func (t *tx) lookForRare(there *sorts, busy *int64) {
 	t.rows("look_for_rare", []any{t.s.shapes.Version, int64(t.s.shapes.Dirty)}, func(rows pgx.Rows) error {
 		defer t.adjust()
-		return rows.Scan(&t.now, told, &there[0], &there[1], &there[2])
+		return rows.Scan(&t.now, busy, &there[0], &there[1], &there[2])
 	})
 }
 

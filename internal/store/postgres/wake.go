@@ -41,7 +41,7 @@ func (s *Store) Listen(ctx context.Context, wake func()) {
 	for pause := minListenPause; ctx.Err() == nil; pause = min(2*pause, maxListenPause) {
 		err := hear(ctx, func() {
 			pause = minListenPause
-			s.lanes.forget()
+			s.cursors.forget()
 			wake()
 		})
 		if ctx.Err() != nil {
@@ -105,7 +105,7 @@ type deletionCount struct{ n atomic.Int64 }
 
 func (d *deletionCount) add(n int) { d.n.Add(int64(n)) }
 
-// vacuumAfter is how many deletions make Maintain vacuum. Each tick walks the dead rows at the head of ready until
+// vacuumAfter is how many deletions make Maintain vacuum. Whoever reads the heads of queues walks the dead rows before them until
 // somebody does, and autovacuum comes once a minute.
 const vacuumAfter = 20_000
 

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"taskrunner/internal/store"
+	"taskrunner/internal/store/storetest"
 	"taskrunner/internal/task"
 )
 
@@ -483,4 +484,15 @@ func TestLookWaitsForNoReader(t *testing.T) {
 	if _, err := s.Work(ctx, newID()); err != nil {
 		t.Errorf("Work: %v", err)
 	}
+}
+
+func TestImpossibleStates(t *testing.T) {
+	t.Parallel()
+	s := open(t, filepath.Join(t.TempDir(), "x.db"), newClock())
+	if _, err := s.Create(t.Context(), []store.Create{{Batch: newBatch(1)}}); err != nil {
+		t.Fatal(err)
+	}
+	storetest.Impossible(t, func(sql string) error {
+		return s.write(t.Context(), func(tx *tx) error { return tx.conn.script(t.Context(), sql) })
+	})
 }

@@ -82,11 +82,11 @@ CREATE TABLE task_state (
     has_children   boolean NOT NULL,
     end_actions    boolean NOT NULL,
     tells_batch    boolean NOT NULL,
-    CHECK (unmet >= 0 OR status IN (6, 7, 8)),
+    CHECK (unmet >= 0 OR status > 5),
     CHECK (status <> 1 OR unmet > 0),                         -- Waiting waits for something
-    CHECK (status NOT IN (2, 3, 4) OR unmet = 0),             -- what may start waits for nothing
-    CHECK ((status IN (6, 7, 8)) = (ended_at IS NOT NULL)),   -- an end has its time
-    CHECK (status NOT IN (3, 4) OR claimed_at IS NOT NULL),
+    CHECK (status NOT BETWEEN 2 AND 4 OR unmet = 0),          -- what may start waits for nothing
+    CHECK ((status > 5) = (ended_at IS NOT NULL)),            -- an end has its time
+    CHECK (status NOT BETWEEN 3 AND 4 OR claimed_at IS NOT NULL),
     CHECK (status <> 4 OR started_at IS NOT NULL)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
 

@@ -105,7 +105,7 @@ WITH came AS (
 )
 SELECT min(seq) FROM came;
 
--- In the order of the ids of batches, as everybody who waits for several.
+-- Whoever locks several batches in another order may wait for this one, and this one for it; then one of them is run again.
 -- name: count_late
 UPDATE batch SET late = late + 1
 WHERE id = ANY(ARRAY(

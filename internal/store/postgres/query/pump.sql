@@ -112,6 +112,7 @@ WITH taken AS (
 SELECT batch_id, n, last, remaining = 0, CASE WHEN remaining = 0 THEN (SELECT on_complete FROM batch WHERE id = batch_id) END
 FROM folded;
 
+-- A gate of which there are deltas is there: its slots are still counted as used. So is the progress of a batch, above.
 -- name: take_deltas
 WITH taken AS (
     DELETE FROM gate_delta WHERE seq = ANY(ARRAY(SELECT seq FROM gate_delta WHERE seq >= $2 ORDER BY seq LIMIT $1))
@@ -157,16 +158,16 @@ LEFT JOIN LATERAL (
 ) t ON true
 ORDER BY c.seq, s.id;
 
--- Where each lane begins. It walks what is dead before that.
+-- Where each queue begins. It walks what is dead before that.
 -- name: heads
-WITH RECURSIVE lines AS (
+WITH RECURSIVE lanes AS (
     (SELECT host, rank, task_id FROM ready ORDER BY host, rank, task_id LIMIT 1)
     UNION ALL
-    SELECT next.host, next.rank, next.task_id FROM lines CROSS JOIN LATERAL (
-        SELECT host, rank, task_id FROM ready WHERE host > lines.host ORDER BY host, rank, task_id LIMIT 1
+    SELECT next.host, next.rank, next.task_id FROM lanes CROSS JOIN LATERAL (
+        SELECT host, rank, task_id FROM ready WHERE host > lanes.host ORDER BY host, rank, task_id LIMIT 1
     ) next
 )
-SELECT 'ready', host, rank, 0::bigint, task_id FROM lines
+SELECT 'ready', host, rank, 0::bigint, task_id FROM lanes
 UNION ALL SELECT 'dep_event', '', 0::smallint, seq, '00000000-0000-0000-0000-000000000000'::uuid FROM (SELECT seq FROM dep_event ORDER BY seq LIMIT 1) q
 UNION ALL SELECT 'gate_delta', '', 0::smallint, seq, '00000000-0000-0000-0000-000000000000'::uuid FROM (SELECT seq FROM gate_delta ORDER BY seq LIMIT 1) q
 UNION ALL SELECT 'batch_delta', '', 0::smallint, seq, '00000000-0000-0000-0000-000000000000'::uuid FROM (SELECT seq FROM batch_delta ORDER BY seq LIMIT 1) q;
