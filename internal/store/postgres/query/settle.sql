@@ -5,7 +5,7 @@
 -- name: open
 WITH mark AS (INSERT INTO mark (token, committed) VALUES ($1, true))
 SELECT set_config('lock_timeout', '10s', true),
-       set_config('idle_in_transaction_session_timeout', '10s', true),
+       set_config('idle_in_transaction_session_timeout', '5s', true),
        set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
        set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
        set_config('jit', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true);
