@@ -37,14 +37,21 @@ func openURL(t *testing.T, url string) *Store {
 	return s
 }
 
-// begun is a transaction that has written its mark, and that the database does not end for being idle.
-func begun(t *testing.T, s *Store) (conn *pgxpool.Conn, token task.ID) {
+// lend gives the test a connection of its own.
+func lend(t *testing.T, s *Store) *pgxpool.Conn {
 	t.Helper()
 	conn, err := s.pool.Acquire(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(conn.Release)
+	return conn
+}
+
+// begun is a transaction that has written its mark, and that the database does not end for being idle.
+func begun(t *testing.T, s *Store) (conn *pgxpool.Conn, token task.ID) {
+	t.Helper()
+	conn = lend(t, s)
 	token = uuid.Must(uuid.NewV7())
 	do(t, conn, "begin")
 	do(t, conn, "INSERT INTO mark (token, committed) VALUES ($1, true)", token)

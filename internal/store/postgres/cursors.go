@@ -221,7 +221,7 @@ func (t *tx) enter(q queue, name string, args ...any) {
 // readHeads queues the reading of the heads.
 func (t *tx) readHeads(into heads) {
 	t.s.sent.Add(-1) // it depends on the time, not on what there is to do
-	t.rows("heads", nil, func(rows pgx.Rows) error {
+	t.rows("queue_heads", nil, func(rows pgx.Rows) error {
 		var q queue
 		var s spot
 		err := rows.Scan(&q.table, &q.host, &s.rank, &s.seq, (*[16]byte)(&s.id))

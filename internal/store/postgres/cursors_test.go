@@ -138,11 +138,7 @@ func TestNobodyStandsBeforeAHead(t *testing.T) {
 func TestOldSnapshot(t *testing.T) {
 	t.Parallel()
 	s := openForCommits(t)
-	conn, err := s.pool.Acquire(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(conn.Release)
+	conn := lend(t, s)
 	do(t, conn, "begin isolation level repeatable read")
 	do(t, conn, "SELECT FROM task")
 
@@ -211,11 +207,7 @@ func TestHeadsOfQueues(t *testing.T) {
 	want("nothing there", 0)
 	tasks := createTasks(t, s, 2)
 	want("own tasks", 2)
-	conn, err := s.pool.Acquire(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(conn.Release)
+	conn := lend(t, s)
 	back := func() { // as another process gives them back
 		t.Helper()
 		do(t, conn, "UPDATE task_state SET status = 2 WHERE id = $1", tasks[0].ID)
@@ -260,11 +252,7 @@ func TestBusyPumpIsTold(t *testing.T) {
 	if pumped := pump(s, p); len(pumped.Claims) > 0 || pumped.More {
 		t.Fatalf("before anybody has told: %+v", pumped)
 	}
-	conn, err := s.pool.Acquire(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(conn.Release)
+	conn := lend(t, s)
 	do(t, conn, "begin")
 	do(t, conn, "SELECT FROM pump FOR UPDATE")
 	if pumped := pump(other, others); !pumped.Busy {

@@ -27,11 +27,7 @@ type node struct {
 func TestPlansDoNotTrustStatistics(t *testing.T) {
 	t.Parallel()
 	s := openForCommits(t)
-	conn, err := s.pool.Acquire(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(conn.Release)
+	conn := lend(t, s)
 	tables := []string{"task", "task_state", "link", "ready", "parked", "running", "gate", "gate_delta", "dep_event", "delivery", "delivery_attempt",
 		"unsuccessful", "idempotency_key", "tally", "tally_event", "batch", "batch_progress", "batch_delta",
 		"batch_kind", "history", "expired"}

@@ -52,11 +52,7 @@ func TestBusyTickLearnsNothing(t *testing.T) {
 	p := pumpParams(t, s)
 	rule := task.Rule{Max: 2, Matcher: task.Matcher{Kind: "work", Status: task.Running}}
 	tasks := createTasks(t, s, 3, rule)
-	conn, err := s.pool.Acquire(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(conn.Release)
+	conn := lend(t, s)
 	do(t, conn, "begin")
 	do(t, conn, "SELECT FROM pump FOR UPDATE")
 	if pumped, err := s.Pump(t.Context(), p); err != nil || !pumped.Busy {
@@ -190,11 +186,7 @@ func TestTalliesAreReadAfterEvents(t *testing.T) {
 	tick() // so that the statements are prepared
 	askAll()
 
-	conn, err := s.pool.Acquire(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(conn.Release)
+	conn := lend(t, s)
 	do(t, conn, "begin")
 	do(t, conn, "LOCK TABLE batch_delta") // where the tick stops before it comes to the events
 	ticked := make(chan store.Pumped)

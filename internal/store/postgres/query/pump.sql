@@ -159,7 +159,7 @@ LEFT JOIN LATERAL (
 ORDER BY c.seq, s.id;
 
 -- Where each queue begins. It walks what is dead before that.
--- name: heads
+-- name: queue_heads
 WITH RECURSIVE lanes AS (
     (SELECT host, rank, task_id FROM ready ORDER BY host, rank, task_id LIMIT 1)
     UNION ALL
