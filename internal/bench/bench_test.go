@@ -71,7 +71,7 @@ func TestWorkloads(t *testing.T) {
 	some := map[string][]string{
 		"flat": {"flat/10"}, "ingest": {"ingest/1000"}, "chain": {"chain/20x50"}, "counters": {"counters/put-1000", "counters/array-1"},
 		"limits":  {"limits/10000-keys-max-1-and-100-overall", "limits/10000-keys-max-5-across-kinds", "limits/handoff"},
-		"backlog": {"backlog/10000"}, "trickle": {"trickle/waiting"}, "snapshot": {"snapshot/chain"},
+		"backlog": {"backlog/10000"}, "trickle": {"trickle/waiting"}, "snapshot": {"snapshot/none/chain", "snapshot/held/chain"},
 		"replicas": {"replicas/2/flat/1000", "replicas/4/limits/handoff"},
 	}
 	for _, database := range []string{"sqlite", "postgres"} {

@@ -191,9 +191,12 @@ func hosts(ctx context.Context, r *run) error {
 	return r.check(ctx, slow)
 }
 
-// withSnapshot does something while a transaction holds an old snapshot, as a backup does: what is deleted meanwhile cannot
-// be cleaned up.
-func withSnapshot(ctx context.Context, r *run, fn func() error) (err error) {
+// withSnapshot does something, when held is set while a transaction holds an old snapshot, as a backup does: what is deleted
+// meanwhile cannot be cleaned up.
+func withSnapshot(ctx context.Context, r *run, held bool, fn func() error) (err error) {
+	if !held {
+		return fn()
+	}
 	conn, err := pgx.Connect(ctx, r.db)
 	if err != nil {
 		return fmt.Errorf("connect to PostgreSQL: %w", err)

@@ -60,12 +60,18 @@ func variants() []variant {
 	}
 	add("hosts", alone, hosts)
 	add("list", floorShape{what: page, clients: 1}, lists)
-	add("snapshot/flat", crowd, func(ctx context.Context, r *run) error {
-		return withSnapshot(ctx, r, func() error { return flat(ctx, r, 400_000, 1000) })
-	})
-	add("snapshot/chain", alone, func(ctx context.Context, r *run) error {
-		return withSnapshot(ctx, r, func() error { return chains(ctx, r, 1, 10_000, 1) })
-	})
+	for _, held := range []bool{false, true} { // each for about a minute
+		name := "snapshot/none/"
+		if held {
+			name = "snapshot/held/"
+		}
+		add(name+"flat", crowd, func(ctx context.Context, r *run) error {
+			return withSnapshot(ctx, r, held, func() error { return flat(ctx, r, 600_000, 1000) })
+		})
+		add(name+"chain", alone, func(ctx context.Context, r *run) error {
+			return withSnapshot(ctx, r, held, func() error { return chains(ctx, r, 1, 10_000, 5) })
+		})
+	}
 	add("soak", crowd, soak)
 	all[len(all)-1].settings = soakSettings
 	single := all
@@ -115,9 +121,9 @@ func clientsFor(perPost int) int { return min(max(2000/perPost, 2), 64) }
 // chains is chains of tasks beside each other, some times over. A hop is from the moment when the report on a task is sent
 // to the arrival of the next task's on_start.
 func chains(ctx context.Context, r *run, beside, length, rounds int) error {
-	beside, length = r.count(beside, 2), r.count(length, 5)
-	if rounds == 1 {
-		beside = 1
+	length = r.count(length, 5)
+	if beside > 1 {
+		beside = r.count(beside, 2)
 	}
 	l := r.receiver.newLoad(&load{
 		kind: "chain", tasks: beside * length * rounds, perPost: length, ordered: true,
