@@ -93,7 +93,7 @@ bench-full: build postgres ## Measure every workload (hours), and keep the outpu
 
 .PHONY: bench-drivers
 bench-drivers: postgres ## Run the Go benchmarks of the drivers (BENCH=Claim COUNT=1)
-	GOGC=400 $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) -timeout 3h -p 1 ./internal/store/...
+	GOGC=300 $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) -timeout 3h -p 1 ./internal/store/...
 
 .PHONY: cover
 cover: postgres ## Measure which statements the tests run, into coverage/

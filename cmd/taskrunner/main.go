@@ -22,7 +22,7 @@ var version = "dev"
 func main() {
 	log.SetOutput(io.Discard) // net/http prints what a receiver sends that nobody asked for: it may echo secrets
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(400) // the heap is small, and most of it short-lived: a fifth less CPU for some tens of MB
+		debug.SetGCPercent(300) // the heap is small, and most of it short-lived: a fifth less CPU for some tens of MB
 	}
 	if err := root().ExecuteContext(untilSignal()); err != nil {
 		fmt.Fprintln(os.Stderr, "taskrunner:", err)

@@ -253,7 +253,7 @@ func TestWorkflows(t *testing.T) {
 // BenchmarkWorkflow measures how much longer than its critical path each recorded workflow takes, with the collector set as the
 // command sets it.
 func BenchmarkWorkflow(b *testing.B) {
-	defer debug.SetGCPercent(debug.SetGCPercent(400))
+	defer debug.SetGCPercent(debug.SetGCPercent(300))
 	for _, db := range databases {
 		for _, w := range workflows(b) {
 			b.Run("driver="+db+"/workflow="+w.name, func(b *testing.B) {
