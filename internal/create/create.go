@@ -115,7 +115,7 @@ func (c *Creator) commit(ctx context.Context, creates []store.Create) ([]store.C
 	if err != nil {
 		return nil, err
 	}
-	if slices.ContainsFunc(created, func(c store.Created) bool { return len(c.States) > 0 }) {
+	if slices.ContainsFunc(created, func(c store.Created) bool { return len(c.Kept) > 0 }) {
 		c.options.WakePump()
 	}
 	if slices.ContainsFunc(created, func(c store.Created) bool { return c.Outbox }) {

@@ -38,7 +38,7 @@ func (r *recorder) Create(_ context.Context, creates []store.Create) ([]store.Cr
 	}
 	created := make([]store.Created, len(creates))
 	for i, c := range creates {
-		created[i] = store.Created{Batch: c.Batch.ID, Kept: c.Batch.Tasks, States: make([]task.State, len(c.Batch.Tasks))}
+		created[i] = store.Created{Batch: c.Batch.ID, Kept: c.Batch.Tasks}
 	}
 	return created, nil
 }
@@ -173,7 +173,7 @@ func TestAnswersAreTheirOwn(t *testing.T) {
 						case 4:
 							created[i].Err = store.ErrKeyReused
 						case 5:
-							created[i] = store.Created{States: make([]task.State, 5), Outbox: true}
+							created[i] = store.Created{Kept: make([]*task.Task, 5), Outbox: true}
 						}
 					}
 					return created, nil

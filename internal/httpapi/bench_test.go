@@ -84,7 +84,7 @@ func (bare) Create(_ context.Context, batch *task.Batch, _ *store.Idempotency) (
 		t.CreatedAt = start
 		states[i] = task.State{ID: t.ID, Status: task.Pending, LastUpdated: start}
 	}
-	return store.Created{Batch: batch.ID, States: states}, nil
+	return store.Created{Batch: batch.ID, Kept: batch.Tasks, State: func(i int) task.State { return states[i] }}, nil
 }
 
 // BenchmarkServer has net/http on both sides, for comparison with a handler that does nothing.

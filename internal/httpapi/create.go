@@ -1,12 +1,10 @@
 package httpapi
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"io"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -122,17 +120,17 @@ func writeCreated(w http.ResponseWriter, created *store.Created, known []store.D
 			return new(fullTask(&d.Task, &d.State, d.Deliveries, func(p int) task.Status { return d.Parents[p] }))
 		}
 		t := created.Kept[i]
-		return new(fullTask(t, &created.States[i], nil, func(d int) task.Status { return statusOf(created, t.Dependencies[d].Parent) }))
+		return new(fullTask(t, new(created.State(i)), nil, func(d int) task.Status { return statusOf(created, t.Dependencies[d].Parent) }))
 	})
 }
 
-// statusOf finds a task of the batch, whose ids sort in request order, or of another one.
+// statusOf finds a task of the batch, or of another one.
 func statusOf(created *store.Created, id task.ID) task.Status {
-	i, ok := slices.BinarySearchFunc(created.Kept, id, func(t *task.Task, id task.ID) int { return bytes.Compare(t.ID[:], id[:]) })
+	i, ok := store.PlaceOf(created.Kept, id)
 	if !ok {
 		return created.Parents[id]
 	}
-	return created.States[i].Status
+	return created.State(i).Status
 }
 
 // maxRequester is in characters.

@@ -96,7 +96,7 @@ func (f *fake) Create(_ context.Context, b *task.Batch, key *store.Idempotency) 
 		f.ids = append(f.ids, t.ID)
 		f.tasks[t.ID] = &store.Detail{Item: store.Item{Task: *t, State: states[i]}}
 	}
-	return store.Created{Batch: b.ID, Kept: b.Tasks, States: states}, nil
+	return store.Created{Batch: b.ID, Kept: b.Tasks, State: func(i int) task.State { return states[i] }}, nil
 }
 
 func (f *fake) Details(_ context.Context, batch task.ID) ([]store.Detail, error) {

@@ -19,9 +19,10 @@ type Created struct {
 	// Batch is the id of the batch that is there now: the one that was passed, or that of the first create with the key.
 	Batch task.ID
 	// Kept are the tasks that were created, in request order, with their dependencies as they are: those of the batch but
-	// for duplicates. States are theirs. Nil when Replayed.
-	Kept   []*task.Task
-	States []task.State
+	// for duplicates. Nil when Replayed.
+	Kept []*task.Task
+	// State is that of Kept[i], made when it is asked for; nil where there are none.
+	State func(i int) task.State
 	// Parents are the states of the tasks of other batches on which they depend.
 	Parents map[task.ID]task.Status
 	// Outbox: there is work for it now.

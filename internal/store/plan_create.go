@@ -1,7 +1,9 @@
 package store
 
 import (
+	"bytes"
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -12,10 +14,9 @@ import (
 type CreatePlan struct {
 	// Batches are those that have tasks.
 	Batches []Create
-	// Tasks are those of all Batches, States theirs.
-	Tasks  []*task.Task
-	States []task.State
-	Links  []Link
+	// Tasks are those of all Batches.
+	Tasks []*task.Task
+	Links []Link
 	// Ready are the tasks that wait for nothing.
 	Ready []ReadyKey
 	// Shapes of all rules, each once, by their ids.
@@ -28,6 +29,37 @@ type CreatePlan struct {
 	Changes Changes
 	// Awaited is how many tasks have to end for the actions of a batch that has some.
 	Awaited []Awaited
+
+	// What State needs besides the tasks.
+
+	now    time.Time
+	traits []traits
+	ended  map[task.ID]endedParents
+}
+
+// traits of a task that its batch has to tell.
+type traits struct{ hasChildren, tellsBatch bool }
+
+// State is that of Tasks[i], made when it is asked for: kept, those of small tasks would take more memory than anything else.
+func (p *CreatePlan) State(i int) task.State {
+	s := p.first(i)
+	if parents := p.ended[s.ID]; parents.n > 0 {
+		task.SettleDependencies(&s, parents.n, parents.failed, p.now)
+	}
+	return s
+}
+
+// first is State for tasks of which no parent has ended.
+func (p *CreatePlan) first(i int) task.State {
+	t, has := p.Tasks[i], p.traits[i]
+	s := task.State{
+		ID: t.ID, Status: task.Pending, Unmet: len(t.Dependencies), LastUpdated: p.now, Kind: t.Kind, Timeout: t.Timeout,
+		HasChildren: has.hasChildren, EndActions: len(t.OnSuccess)+len(t.OnFailure) > 0, TellsBatch: has.tellsBatch,
+	}
+	if s.Unmet > 0 {
+		s.Status = task.Waiting
+	}
+	return s
 }
 
 // BatchKind is a kind of tasks that a batch has.
@@ -53,29 +85,21 @@ type CreateParams struct {
 }
 
 // PlanCreate plans those of creates whose answers are Fresh, and completes these.
-func PlanCreate(creates []Create, created []Created, params CreateParams) CreatePlan {
-	var p CreatePlan
-	for i, c := range creates {
-		if created[i].Fresh() && len(c.Batch.Tasks) > 0 {
-			p.Batches = append(p.Batches, c)
-			p.Tasks = append(p.Tasks, c.Batch.Tasks...)
-		}
-	}
-	p.States = make([]task.State, len(p.Tasks))
-	free := p.States
+func PlanCreate(creates []Create, created []Created, params CreateParams) *CreatePlan {
+	p := &CreatePlan{now: params.Now, ended: map[task.ID]endedParents{}}
+	shapes := map[task.ShapeID]task.Shape{}
 	for i, c := range creates {
 		if !created[i].Fresh() {
 			continue
 		}
-		n, sent := len(c.Batch.Tasks), len(p.Changes.Deliveries)
-		created[i].Kept, created[i].States = c.Batch.Tasks, free[:n:n]
-		p.add(c.Batch, created[i].States, params)
+		first, sent := len(p.Tasks), len(p.Changes.Deliveries)
+		p.add(c, params, shapes)
+		created[i].Kept, created[i].State = c.Batch.Tasks, func(k int) task.State { return p.State(first + k) }
 		created[i].Parents = statuses(params.Parents)
 		created[i].Outbox = len(p.Changes.Deliveries) > sent
-		free = free[n:]
 	}
 	p.Adopted = sortIDs(p.Adopted)
-	p.Shapes = distinct(p.Shapes)
+	p.Shapes = slices.SortedFunc(maps.Values(shapes), func(a, b task.Shape) int { return cmp.Compare(a.ID, b.ID) })
 	return p
 }
 
@@ -90,57 +114,73 @@ func statuses(states map[task.ID]task.State) map[task.ID]task.Status {
 	return of
 }
 
-// add plans b, whose states these become.
-func (p *CreatePlan) add(b *task.Batch, states []task.State, params CreateParams) {
-	now := params.Now
-	index := make(map[task.ID]int, len(b.Tasks))
+// add plans c, and collects the shapes of its rules.
+func (p *CreatePlan) add(c Create, params CreateParams, shapes map[task.ShapeID]task.Shape) {
+	b, first := c.Batch, len(p.Tasks)
+	if len(b.Tasks) == 0 {
+		return
+	}
+	p.Batches, p.Tasks = append(p.Batches, c), append(p.Tasks, b.Tasks...)
+	p.traits = append(p.traits, make([]traits, len(b.Tasks))...)
 	tells := len(b.OnComplete) > 0
+	links, ready := 0, 0
 	for i, t := range b.Tasks {
-		t.CreatedAt = now
-		index[t.ID] = i
-		s := &states[i]
-		*s = task.State{
-			ID: t.ID, Status: task.Pending, Unmet: len(t.Dependencies), LastUpdated: now, Kind: t.Kind,
-			Timeout: t.Timeout, EndActions: len(t.OnSuccess)+len(t.OnFailure) > 0, TellsBatch: tells,
-		}
-		if s.Unmet > 0 {
-			s.Status = task.Waiting
-		}
+		t.CreatedAt = p.now
+		p.traits[first+i].tellsBatch = tells
 		if _, tallied := params.Tallied[t.Kind]; tallied {
 			p.Changes.Tally = append(p.Changes.Tally, t.ID)
 		}
-		p.Shapes = append(p.Shapes, shapesOf(t.Rules)...)
-	}
-	ended := make([]endedParents, len(b.Tasks))
-	for i, t := range b.Tasks {
-		for _, d := range t.Dependencies {
-			link := Link{Parent: d.Parent, Child: t.ID, RequiresSuccess: d.RequiresSuccess}
-			if parent, ok := index[d.Parent]; ok {
-				states[parent].HasChildren = true
-			} else {
-				p.Adopted = append(p.Adopted, d.Parent)
-				if status := params.Parents[d.Parent].Status; status.Terminal() {
-					link.Settled = true
-					ended[i].add(d, status)
-				}
-			}
-			p.Links = append(p.Links, link)
+		for _, r := range t.Rules {
+			shape := r.Shape()
+			shapes[shape.ID] = shape
+		}
+		if links += len(t.Dependencies); len(t.Dependencies) == 0 {
+			ready++
 		}
 	}
+	p.Links, p.Ready = slices.Grow(p.Links, links), slices.Grow(p.Ready, ready)
+	for _, t := range b.Tasks {
+		p.link(b, first, t, params.Parents)
+	}
 	for i, t := range b.Tasks {
-		if ended[i].n > 0 {
-			p.Changes.settle(&states[i], t, ended[i], now)
+		s := p.first(first + i)
+		if parents := p.ended[t.ID]; parents.n > 0 {
+			p.Changes.settle(&s, t, parents, p.now)
 		}
-		if states[i].Status == task.Pending {
+		if s.Status == task.Pending {
 			p.Ready = append(p.Ready, ReadyKey{t.ID, Host(t.OnStart), t.Priority})
 		}
 	}
 	for _, kind := range kindsOf(b.Tasks) {
 		p.Kinds = append(p.Kinds, BatchKind{b.ID, kind})
 	}
-	if tells && len(states) > 0 {
-		p.Awaited = append(p.Awaited, Awaited{b.ID, len(states)})
+	if tells {
+		p.Awaited = append(p.Awaited, Awaited{b.ID, len(b.Tasks)})
 	}
+}
+
+// link links t, of b, whose tasks begin at first, with its parents.
+func (p *CreatePlan) link(b *task.Batch, first int, t *task.Task, others map[task.ID]task.State) {
+	for _, d := range t.Dependencies {
+		link := Link{Parent: d.Parent, Child: t.ID, RequiresSuccess: d.RequiresSuccess}
+		if parent, ok := PlaceOf(b.Tasks, d.Parent); ok {
+			p.traits[first+parent].hasChildren = true
+		} else {
+			p.Adopted = append(p.Adopted, d.Parent)
+			if status := others[d.Parent].Status; status.Terminal() {
+				link.Settled = true
+				parents := p.ended[t.ID]
+				parents.add(d, status)
+				p.ended[t.ID] = parents
+			}
+		}
+		p.Links = append(p.Links, link)
+	}
+}
+
+// PlaceOf is where the task id stands among those of a batch, whose ids sort in request order.
+func PlaceOf(tasks []*task.Task, id task.ID) (place int, ok bool) {
+	return slices.BinarySearchFunc(tasks, id, func(t *task.Task, id task.ID) int { return bytes.Compare(t.ID[:], id[:]) })
 }
 
 // endedParents are those of one task.

@@ -277,11 +277,17 @@ type batchParser struct {
 
 	tasks  []*Task
 	places map[string]int // of local ids, in request order
-	// parents are the dependencies of each task as they stand there.
-	parents []jsonread.Value
+	// parents are the dependencies of tasks as they stand there, in request order.
+	parents []parentList
 	graph   Graph
 	// requiresSuccess of each edge of the graph, in its order.
 	requiresSuccess []bool
+}
+
+// parentList are the dependencies of a task.
+type parentList struct {
+	task int
+	list jsonread.Value
 }
 
 // readTasks reads all of them. Their ids and dependencies are still missing.
@@ -293,7 +299,9 @@ func (b *batchParser) readTasks() {
 		}
 		t := new(Task)
 		b.EnterIndex(i)
-		b.parents = append(b.parents, b.task(element, t).Clone())
+		if list := b.task(element, t); !list.IsNull() {
+			b.parents = append(b.parents, parentList{i, list.Clone()})
+		}
 		if t.LocalID != "" {
 			if first, ok := b.places[t.LocalID]; ok {
 				b.Addf("id", "duplicate %s, already the id of tasks[%d]", jsonread.Quote(t.LocalID), first)

@@ -20,15 +20,15 @@ func (b *batchParser) dependencies() {
 	// lastChild says which task named a parent last, from 1: that is how duplicates are told without a set.
 	lastChild := make([]int, len(b.tasks))
 	var parents []int
-	for i, list := range b.parents {
-		if list.IsNull() {
-			b.graph.Add()
-			continue
+	for i := range b.tasks {
+		parents = parents[:0]
+		if len(b.parents) > 0 && b.parents[0].task == i {
+			b.EnterIndex(i)
+			parents = b.parentsOf(i, b.parents[0].list, lastChild, parents)
+			b.Leave()
+			b.parents = b.parents[1:]
 		}
-		b.EnterIndex(i)
-		parents = b.parentsOf(i, list, lastChild, parents[:0])
 		b.graph.Add(parents...)
-		b.Leave()
 	}
 	const limit = 10 // so many cycles are told at once
 	for _, cycle := range b.graph.Cycles(limit) {

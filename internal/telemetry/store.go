@@ -83,9 +83,9 @@ func (i *instrumented) Create(ctx context.Context, creates []store.Create) ([]st
 	i.createDuration.Observe(time.Since(begun).Seconds())
 	i.createSize.Observe(float64(len(creates)))
 	for _, c := range created {
-		i.created.Add(float64(len(c.States))) // none of a replay
-		for k := range c.States {
-			if s := &c.States[k]; s.Status.Terminal() { // a parent of it had failed before
+		i.created.Add(float64(len(c.Kept))) // none of a replay
+		for k := range c.Kept {
+			if s := c.State(k); s.Status.Terminal() { // a parent of it had failed before
 				i.moved(store.Transition{From: task.Waiting, To: s.Status, Kind: s.Kind}, 1)
 			}
 		}

@@ -27,7 +27,8 @@ func (f *fakeStore) Create(_ context.Context, creates []store.Create) ([]store.C
 	created := make([]store.Created, len(creates))
 	for i, c := range creates {
 		if created[i].Replayed = c.Key != nil; c.Key == nil {
-			created[i].States = make([]task.State, len(c.Batch.Tasks))
+			created[i].Kept = c.Batch.Tasks
+			created[i].State = func(int) task.State { return task.State{} }
 		}
 	}
 	return created, f.err

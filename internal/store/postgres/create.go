@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 
 	"taskrunner/internal/store"
 	"taskrunner/internal/task"
@@ -42,11 +41,10 @@ func (s *Store) Create(ctx context.Context, creates []store.Create) ([]store.Cre
 		if len(plan.Tasks) == 0 {
 			return nil
 		}
-		t.insertBatches(&plan)
-		if err := t.insertRows(ctx, &plan); err != nil {
+		t.insertBatches(plan)
+		if err := t.insertRows(ctx, plan); err != nil {
 			return err
 		}
-		t.insertReady(plan.Ready)
 		if len(plan.Adopted) > 0 {
 			t.exec("adopt_parents", uuids(plan.Adopted))
 		}
@@ -84,21 +82,35 @@ func (t *tx) insertBatches(plan *store.CreatePlan) {
 	t.exec("insert_kinds", ids, kinds)
 }
 
-// insertRows queues the rows of the tasks and sends all but the last chunk.
+// insertRows queues the rows of the tasks and sends all but the last chunks.
 func (t *tx) insertRows(ctx context.Context, plan *store.CreatePlan) error {
-	for tasks, states := plan.Tasks, plan.States; len(tasks) > 0; {
-		n := chunk(tasks)
-		t.insertTasks(tasks[:n])
-		t.insertStates(states[:n])
-		if tasks, states = tasks[n:], states[n:]; len(tasks) == 0 {
+	for first := 0; ; {
+		end := first + chunk(plan.Tasks[first:])
+		t.insertTasks(plan.Tasks[first:end])
+		t.insertStates(plan, first, end)
+		if first = end; first == len(plan.Tasks) {
 			break
 		}
 		if err := t.flush(ctx); err != nil {
 			return err
 		}
 	}
-	for links := range slices.Chunk(plan.Links, 10*createChunk) {
-		t.insertLinks(links)
+	if err := inChunks(ctx, t, plan.Links, t.insertLinks); err != nil {
+		return err
+	}
+	return inChunks(ctx, t, plan.Ready, t.insertReady)
+}
+
+// inChunks queues items, and sends all but the last chunk.
+func inChunks[T any](ctx context.Context, t *tx, items []T, insert func([]T)) error {
+	for ; len(items) > createChunk; items = items[createChunk:] {
+		insert(items[:createChunk])
+		if err := t.flush(ctx); err != nil {
+			return err
+		}
+	}
+	if len(items) > 0 {
+		insert(items)
 	}
 	return nil
 }
@@ -148,13 +160,14 @@ func actionsJSON(actions []task.Action) *string {
 	return nullJSON(task.MarshalActions(actions))
 }
 
-func (t *tx) insertStates(states []task.State) {
-	n := len(states)
+// insertStates is for the tasks from first up to end.
+func (t *tx) insertStates(plan *store.CreatePlan, first, end int) {
+	n := end - first
 	ids, statuses, unmet := make(uuids, n), make([]int16, n), make([]int32, n)
 	reasons, kinds := make([]string, n), make([]string, n)
 	timeouts, children, actions, tells := make([]int32, n), make([]bool, n), make([]bool, n), make([]bool, n)
-	for i := range states {
-		k := &states[i]
+	for i := range n {
+		k := plan.State(first + i)
 		ids[i], statuses[i], unmet[i], reasons[i], kinds[i] = k.ID, int16(k.Status), int32(k.Unmet), k.FailureReason, k.Kind
 		timeouts[i], children[i], actions[i], tells[i] = int32(k.Timeout.Seconds()), k.HasChildren, k.EndActions, k.TellsBatch
 	}

@@ -31,7 +31,7 @@ func (s *Store) Create(ctx context.Context, creates []store.Create) ([]store.Cre
 		t.put("insert_progress", rowsOf(plan.Awaited, givenAwaited))
 		t.put("insert_kinds", rowsOf(plan.Kinds, givenKind))
 		t.put("insert_tasks", rowsOf(plan.Tasks, givenTask), now)
-		t.put("insert_states", rowsOf(plan.States, givenState))
+		t.put("insert_states", givenRows{len(plan.Tasks), func(i int, to []driver.Value) []driver.Value { return givenState(new(plan.State(i)), to) }})
 		t.put("insert_links", rowsOf(plan.Links, givenLink))
 		t.put("insert_shapes", rowsOf(plan.Shapes, givenShape))
 		t.put("insert_ready", rowsOf(plan.Ready, givenReady))

@@ -87,7 +87,11 @@ func (h *harness) create(b *task.Batch) []task.State {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	return created[0].States
+	states := make([]task.State, len(b.Tasks))
+	for i := range states {
+		states[i] = created[0].State(i)
+	}
+	return states
 }
 
 func (h *harness) pump(want ...task.ID) store.Pumped {

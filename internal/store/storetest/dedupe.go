@@ -46,8 +46,8 @@ func (e *env) keep(tasks []*task.Task, want ...*task.Task) store.Created {
 	var got []task.ID
 	for i, k := range created.Kept {
 		got = append(got, k.ID)
-		if created.States[i].ID != k.ID || k.CreatedAt.IsZero() {
-			e.Errorf("state %d is of %s, created at %s; want %s", i, created.States[i].ID, k.CreatedAt, k.ID)
+		if created.State(i).ID != k.ID || k.CreatedAt.IsZero() {
+			e.Errorf("state %d is of %s, created at %s; want %s", i, created.State(i).ID, k.CreatedAt, k.ID)
 		}
 	}
 	if !slices.Equal(got, idsOf(want...)) {
@@ -214,7 +214,7 @@ func testDedupeDependents(t *testing.T, e *env) {
 	dup := newTask(unless(task.Pending), unless(task.Running))
 	child := newTask(kind("child"), after(dup))
 	created := e.keep([]*task.Task{dup, child}, child)
-	if created.Parents[there.ID] != task.Pending || created.States[0].Status != task.Waiting || e.detail(child.ID).State.Unmet != 1 {
+	if created.Parents[there.ID] != task.Pending || created.State(0).Status != task.Waiting || e.detail(child.ID).State.Unmet != 1 {
 		t.Errorf("%+v", created)
 	}
 	e.wantClaims(there)
@@ -237,8 +237,8 @@ func testDedupeEnded(t *testing.T, e *env) {
 	both := newTask(kind("child"), after(good), afterAny(below))
 	created := e.keep([]*task.Task{good, bad, fine, doomed, below, both}, fine, doomed, below, both)
 	for i, want := range []task.Status{task.Pending, task.Failure, task.Waiting, task.Waiting} {
-		if created.States[i].Status != want {
-			t.Errorf("task %d is %s, want %s", i, created.States[i].Status, want)
+		if created.State(i).Status != want {
+			t.Errorf("task %d is %s, want %s", i, created.State(i).Status, want)
 		}
 	}
 	if !created.Outbox {

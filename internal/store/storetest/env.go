@@ -41,7 +41,15 @@ func (e *env) createBatch(b *task.Batch) []task.State {
 	if created.Batch != b.ID || created.Replayed {
 		e.Errorf("Create without a key: batch %s, replayed %t", created.Batch, created.Replayed)
 	}
-	return created.States
+	return states(created)
+}
+
+func states(created store.Created) []task.State {
+	all := make([]task.State, len(created.Kept))
+	for i := range all {
+		all[i] = created.State(i)
+	}
+	return all
 }
 
 // Create is that of the store for a create that comes alone.

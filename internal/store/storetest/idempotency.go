@@ -48,8 +48,8 @@ func (e *env) createKeyed(b *task.Batch, key *store.Idempotency) store.Created {
 func (e *env) wantFresh(b *task.Batch, key *store.Idempotency) {
 	e.Helper()
 	created := e.createKeyed(b, key)
-	if created.Replayed || created.Batch != b.ID || len(created.States) != len(b.Tasks) {
-		e.Fatalf("Create: replayed %t, batch %s, %d states; want %s created", created.Replayed, created.Batch, len(created.States), b.ID)
+	if created.Replayed || created.Batch != b.ID || len(created.Kept) != len(b.Tasks) {
+		e.Fatalf("Create: replayed %t, batch %s, %d tasks; want %s created", created.Replayed, created.Batch, len(created.Kept), b.ID)
 	}
 }
 
@@ -58,8 +58,8 @@ func (e *env) wantReplay(b *task.Batch, key *store.Idempotency) {
 	e.Helper()
 	again := batchOf(newTasks(len(b.Tasks))...)
 	created := e.createKeyed(again, key)
-	if !created.Replayed || created.Batch != b.ID || created.States != nil {
-		e.Fatalf("Create: replayed %t, batch %s, states %v; want %s replayed", created.Replayed, created.Batch, created.States, b.ID)
+	if !created.Replayed || created.Batch != b.ID || created.Kept != nil {
+		e.Fatalf("Create: replayed %t, batch %s, tasks %v; want %s replayed", created.Replayed, created.Batch, created.Kept, b.ID)
 	}
 	var want []store.Detail
 	for _, t := range b.Tasks {
