@@ -392,7 +392,7 @@ func TestHostsAreForgotten(t *testing.T) {
 func TestHostsTakeTurns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWindows(2, 2, func() map[string]int { return map[string]int{} }, nil)
+		w := newWindows(2, 2, func() map[string]int { return map[string]int{} }, newWorkers(t.Context().Done()), nil)
 		var order []string
 		release := make(chan struct{})
 		for _, host := range []string{"a", "a", "a", "a", "a", "b", "b", "c"} {

@@ -158,8 +158,9 @@ func New(o Options) *Dispatcher {
 			o.OnRoom()
 		}
 	})
-	d.starts = newWindows(o.Window, o.HostWindow, d.hosts.room, o.OnRoom)
-	d.outbox = newWindows(o.Window, o.HostWindow, d.hosts.room, func() { signal(d.roomFree) })
+	workers := newWorkers(d.stopping)
+	d.starts = newWindows(o.Window, o.HostWindow, d.hosts.room, workers, o.OnRoom)
+	d.outbox = newWindows(o.Window, o.HostWindow, d.hosts.room, workers, func() { signal(d.roomFree) })
 	return d
 }
 

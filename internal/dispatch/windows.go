@@ -15,7 +15,8 @@ type windows struct {
 	// onRoom is called, outside of the lock, when a place becomes free that somebody may have missed.
 	onRoom func()
 	// shut is how many more may be claimed for hosts that fail.
-	shut func() map[string]int
+	shut    func() map[string]int
+	workers *workers
 
 	mu     sync.Mutex
 	out    int
@@ -29,8 +30,8 @@ type window struct {
 	waiting   []func()
 }
 
-func newWindows(total, perHost int, shut func() map[string]int, onRoom func()) *windows {
-	return &windows{total: total, perHost: perHost, shut: shut, onRoom: onRoom, byHost: map[string]*window{}}
+func newWindows(total, perHost int, shut func() map[string]int, workers *workers, onRoom func()) *windows {
+	return &windows{total: total, perHost: perHost, shut: shut, onRoom: onRoom, workers: workers, byHost: map[string]*window{}}
 }
 
 // room is how much more may be claimed. The caller may keep and change it.
@@ -77,7 +78,7 @@ func (w *windows) enter(host string, send func()) {
 		w.byHost[host] = h
 	}
 	h.held++
-	w.wait(h, func() { go send() })
+	w.wait(h, func() { w.workers.run(send) })
 }
 
 // wait calls enter, which must not block, as soon as there is a place.
