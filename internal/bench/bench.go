@@ -142,6 +142,11 @@ func (b *bench) run(ctx context.Context, v variant) (_ []Figure, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("floor: %w", err)
 	}
+	for _, l := range *receiver.loads.Load() { // once more: what comes late may be too much
+		if err := l.seen(); err != nil {
+			return nil, err
+		}
+	}
 	floor := before.mean(after)
 	for i := range r.figures {
 		if f := &r.figures[i]; f.floor != nil {

@@ -73,12 +73,18 @@ func (f floor) mean(g floor) floor {
 	}
 }
 
+// measuring is from which scale on figures are meant to be good: with fewer exchanges a floor is too rough.
+const measuring = 0.05
+
 // floor measures that of a shape.
 func (b *bench) floor(ctx context.Context, receiver *receiver, shape floorShape) (floor, error) {
 	b.progress.now("floor")
 	shape.perRequest, shape.perCommit = max(shape.perRequest, 1), max(shape.perCommit, 1)
 	shape.rows = cmp.Or(shape.rows, shape.perCommit)
 	n := b.count(20_000, 100)
+	if b.Scale >= measuring {
+		n = max(n, 6000)
+	}
 	switch {
 	case shape.perRequest > 1 || shape.what == end:
 		n *= 10 // they are cheap
@@ -117,6 +123,11 @@ func (b *bench) httpFloor(ctx context.Context, receiver *receiver, shape floorSh
 	if _, err := fmt.Fscanln(p.out, &stub); err != nil {
 		return floor{}, p.failed("did not start")
 	}
+	if shape.what <= existing { // connections and processes are new
+		if _, err := b.pairs(ctx, p, receiver, min(shape.clients, n), n/4); err != nil {
+			return floor{}, err
+		}
+	}
 	stubFrom, _, _ := cpuTime(p.cmd.Process.Pid)
 	ownFrom, _, _ := cpuTime(os.Getpid())
 	took := newLatencies()
@@ -145,7 +156,9 @@ func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsec
 // pairs has the stub send webhooks as clients do that each wait for the callback, and returns how long it took from each
 // callback to the next webhook.
 func (b *bench) pairs(ctx context.Context, p *process, receiver *receiver, clients, n int) (*latencies, error) {
-	l := receiver.newLoad(&load{kind: "floor", tasks: clients, may: func(int) (int, int) { return 1, n }, since: func(task int) (int, bool) { return task, true }})
+	l := &load{kind: "floor", tasks: clients, may: func(int) (int, int) { return 0, n }}
+	l.since = func(task int) (int, bool) { return task, l.sent[task].Load() > 0 } // but for the first of each client
+	receiver.newLoad(l)
 	fmt.Fprintln(p.in, clients, n, fmt.Sprintf("%s/%d/", receiver.url, l.place))
 	var done int
 	if _, err := fmt.Fscanln(p.out, &done); err != nil {

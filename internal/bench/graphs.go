@@ -28,7 +28,8 @@ func fan(ctx context.Context, r *run) error {
 
 // diamond is layers of tasks; each task has three parents in the layer before.
 func diamond(ctx context.Context, r *run) error {
-	width, layers := r.count(300, 5), r.count(300, 5)
+	const width = 300
+	layers := r.count(300, 3)
 	return graph(ctx, r, &load{kind: "diamond", tasks: 1 + width*layers, spec: func(task int) spec {
 		place := task - 1
 		switch {

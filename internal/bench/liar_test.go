@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -29,13 +30,16 @@ type liar struct {
 	mu      sync.Mutex
 	batches map[string]*api.Batch
 	batchOf map[string]string // by task
-	success map[string]int64  // counts, by task
+	localID map[string]string // by task
+	reports chan struct{}
+	success map[string]int64 // counts, by task
 	ended   map[string]bool
+	late    func() // what is done when a batch is asked for
 	starts  sync.WaitGroup
 }
 
 func newLiar(t *testing.T, lie string) *liar {
-	s := &liar{t: t, lie: lie, batches: map[string]*api.Batch{}, batchOf: map[string]string{}, success: map[string]int64{}, ended: map[string]bool{}}
+	s := &liar{t: t, lie: lie, batches: map[string]*api.Batch{}, batchOf: map[string]string{}, localID: map[string]string{}, reports: make(chan struct{}, 1), success: map[string]int64{}, ended: map[string]bool{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /task", s.create)
 	mux.HandleFunc("GET /task", s.live)
@@ -59,7 +63,13 @@ func newLiar(t *testing.T, lie string) *liar {
 }
 
 func (s *liar) create(w http.ResponseWriter, r *http.Request) {
+	if s.lie == "answers nothing" {
+		_, _ = io.Copy(io.Discard, r.Body)
+		<-r.Context().Done()
+		return
+	}
 	var tasks []struct {
+		ID      string
 		OnStart struct{ Params struct{ URL string } } `json:"on_start"`
 	}
 	if err := json.NewDecoder(r.Body).Decode(&tasks); err != nil {
@@ -70,30 +80,61 @@ func (s *liar) create(w http.ResponseWriter, r *http.Request) {
 	defer s.mu.Unlock()
 	id := fmt.Sprintf("batch-%d", len(s.batches))
 	s.batches[id] = &api.Batch{BatchID: id, TotalTasks: len(tasks)}
+	var begins []func()
 	for i, t := range tasks {
 		task := fmt.Sprintf("%s-task-%d", id, i)
-		s.batchOf[task] = id
-		target := t.OnStart.Params.URL + "?handle=" + url.QueryEscape(s.url+"/task/"+task)
+		s.batchOf[task], s.localID[task] = id, t.ID
+		named, target := task, t.OnStart.Params.URL
 		times := 1
 		switch {
+		case s.lie == "mixes up handles": // and all that it says of them
+			task = fmt.Sprintf("%s-task-%d", id, len(tasks)-1-i)
+			named = task
+		case s.lie == "mixes up names":
+			named = fmt.Sprintf("%s-task-%d", id, len(tasks)-1-i)
+		case i == 1 && s.lie == "starts one for another":
+			task = id + "-task-0"
+			named = task
+		case i == 0 && s.lie == "starts one twice, late":
+			s.late = func() { s.start(target, named, task) }
 		case i == 0 && s.lie == "starts one twice":
 			times = 2
 		case i == 0 && s.lie == "starts one never":
 			times, s.ended[task] = 0, true
 			s.batches[id].StatusCounts.Success++
 		}
-		s.starts.Go(func() {
+		begins = append(begins, func() {
 			for range times {
-				s.start(target)
+				s.start(target, named, task)
 			}
 		})
+	}
+	if s.lie == "youngest first" {
+		s.starts.Go(func() {
+			for _, begin := range slices.Backward(begins) {
+				begin()
+				<-s.reports
+			}
+		})
+	} else {
+		for _, begin := range begins {
+			s.starts.Go(begin)
+		}
 	}
 	w.Header().Set("X-Batch-ID", id)
 	w.WriteHeader(http.StatusCreated)
 }
 
-func (s *liar) start(target string) {
-	resp, err := http.Post(target, "application/json", http.NoBody)
+// start calls target with the handle of a task, and with what it says of the task named.
+func (s *liar) start(target, named, task string) {
+	req, err := http.NewRequest(http.MethodPost, target+"?handle="+url.QueryEscape(s.url+"/task/"+task), http.NoBody)
+	if err != nil {
+		s.t.Error(err)
+		return
+	}
+	req.Header.Set("X-Task-Id", named)
+	req.Header.Set("Idempotency-Key", named+":start")
+	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return // the run is over, and says so
 	}
@@ -107,6 +148,10 @@ func (s *liar) finish(w http.ResponseWriter, r *http.Request) {
 	if task := r.PathValue("id"); !s.ended[task] {
 		s.ended[task] = true
 		s.batches[s.batchOf[task]].StatusCounts.Success++
+	}
+	select {
+	case s.reports <- struct{}{}:
+	default:
 	}
 	if s.lie == "refuses a report" && strings.HasSuffix(r.PathValue("id"), "-1") {
 		w.WriteHeader(http.StatusConflict)
@@ -136,12 +181,18 @@ func (s *liar) live(w http.ResponseWriter, _ *http.Request) {
 func (s *liar) get(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_ = json.NewEncoder(w).Encode(api.Task{TaskSummary: api.TaskSummary{ID: r.PathValue("id"), Success: s.success[r.PathValue("id")]}})
+	_ = json.NewEncoder(w).Encode(api.Task{TaskSummary: api.TaskSummary{ID: r.PathValue("id"), LocalID: s.localID[r.PathValue("id")], Success: s.success[r.PathValue("id")]}})
 }
 
 func (s *liar) batch(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if late := s.late; late != nil {
+		s.late = nil
+		s.mu.Unlock()
+		late()
+		s.mu.Lock()
+	}
 	b := *s.batches[r.PathValue("id")]
 	if s.lie == "says one failed" && b.StatusCounts.Success > 0 {
 		b.StatusCounts.Success--
@@ -157,7 +208,13 @@ func TestWrongRunsFail(t *testing.T) {
 		{"", "flat/10", ""},
 		{"", "counters/put-1", ""},
 		{"starts one twice", "flat/10", "started too often"},
+		{"starts one twice, late", "flat/10", "started too often"},
 		{"starts one never", "flat/10", "stuck: "},
+		{"starts one for another", "flat/10", "with the id of another one"},
+		{"mixes up names", "flat/10", "do not belong together"},
+		{"mixes up handles", "flat/10", "was given the handle of"},
+		{"answers nothing", "flat/10", "no answer within"},
+		{"youngest first", "limits/handoff", "before that from which their latency counts"},
 		{"refuses a report", "flat/10", "refused"},
 		{"keeps one", "flat/10", "have not ended"},
 		{"says one failed", "flat/10", "Failure:1"},

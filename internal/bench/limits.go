@@ -55,8 +55,8 @@ func (v limits) run(ctx context.Context, r *run) error {
 
 // load also returns how many tasks are done, at best, in the time of one.
 func (v limits) load(r *run) (l *load, ideal float64) {
-	tasks, keys := r.count(v.tasks, 200), r.count(v.keys, min(v.keys, 10))
-	random := rand.New(rand.NewPCG(1, 2)) // the same in each run
+	tasks, keys := r.count(v.tasks, 200), r.count(v.keys, 1000) // with fewer keys, fewer tasks may run
+	random := rand.New(rand.NewPCG(1, 2))                       // the same in each run
 	draw := func() int { return random.IntN(keys) }
 	if v.zipf {
 		z := rand.NewZipf(random, 1.01, 1, uint64(keys-1))

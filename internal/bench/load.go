@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -44,17 +46,25 @@ type load struct {
 	receiver *receiver
 	place    int
 	starts   []atomic.Int32
-	sent     []atomic.Int64 // when a task was reported on, or was due
-	handles  []string       // of those that are held
-	arrived  *latencies     // see since
+	ids      []atomic.Uint64 // hashes of those with which tasks were started; 0: not yet
+	sent     []atomic.Int64  // when a task was reported on, or was due
+	handles  []string        // of those that are held
+	arrived  *latencies      // see since
 	open     []atomic.Int32
 
-	created, arrivals, ended, refused, exceeded, early, completions atomic.Int64
+	created, arrivals, ended, refused, exceeded, early, unseen, mixed, completions atomic.Int64
 
 	mu      sync.Mutex
 	batches []string
-	last    error // of a report
+	last    error          // of a report
+	sample  map[int]string // ids of some tasks
 }
+
+// sampled is of how many tasks of a load it is looked at whether they are those that their workers took them for.
+const sampled = 50
+
+// hash tells ids apart.
+var hash = maphash.MakeSeed()
 
 // spec is what is particular about a task. The zero value is a task without rules that waits for nothing.
 type spec struct {
@@ -70,6 +80,7 @@ type spec struct {
 func (r *receiver) newLoad(l *load) *load {
 	l.receiver = r
 	l.starts, l.sent, l.open = make([]atomic.Int32, l.tasks), make([]atomic.Int64, l.tasks), make([]atomic.Int32, len(l.limits))
+	l.ids, l.sample = make([]atomic.Uint64, l.tasks), map[int]string{}
 	l.arrived = newLatencies()
 	if l.to == "" {
 		l.to = r.url
@@ -88,12 +99,15 @@ func (r *receiver) newLoad(l *load) *load {
 }
 
 // started is told of an on_start.
-func (l *load) started(now time.Duration, task int, handle string) {
+func (l *load) started(now time.Duration, task int, w webhook) {
 	l.starts[task].Add(1)
+	l.identify(task, w)
 	if l.since != nil {
 		if other, ok := l.since(task); ok {
 			if sent := l.sent[other].Load(); sent > 0 {
 				l.arrived.record(now - time.Duration(sent))
+			} else {
+				l.unseen.Add(1)
 			}
 		}
 	}
@@ -107,8 +121,21 @@ func (l *load) started(now time.Duration, task int, handle string) {
 			}
 		}
 	}
-	l.work(l, task, handle)
+	l.work(l, task, w.handle)
 	l.arrivals.Add(1) // whoever waits for it wants the work done, too
+}
+
+// identify looks whether what came is of one task, the same each time.
+func (l *load) identify(task int, w webhook) {
+	id := maphash.String(hash, w.id) | 1
+	if !l.ids[task].CompareAndSwap(0, id) && l.ids[task].Load() != id || !w.agrees() {
+		l.mixed.Add(1)
+	}
+	if task%((l.tasks+sampled-1)/sampled) == 0 {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.sample[task] = w.id
+	}
 }
 
 // succeed has Success reported at once.
@@ -181,7 +208,7 @@ func (l *load) patch(ctx context.Context, handle, body string) error {
 		req.Header.Set("Authorization", "Bearer "+r.bench.Token)
 	}
 	req.Header.Set("Content-Type", "application/json")
-	a, err := l.receiver.bench.client.exchange(req)
+	a, err := l.receiver.bench.exchange(req)
 	if err == nil && a.code != http.StatusOK {
 		err = fmt.Errorf("PATCH %s: %s %.300s", handle, a.status, a.body)
 	}
@@ -327,7 +354,11 @@ const lookedAt = 1000
 
 // check finds what went wrong with l.
 func (r *run) check(ctx context.Context, l *load) error {
-	errs := []error{l.seen()}
+	return errors.Join(l.seen(), r.lives(ctx, l), r.checkSample(ctx, l), r.checkBatches(ctx, l))
+}
+
+// lives wants all tasks of l to have ended.
+func (r *run) lives(ctx context.Context, l *load) error {
 	var lives []api.TaskSummary
 	for next := "/task?status=Waiting,Pending,Claimed,Running,Paused&kind=" + l.kind + "*"; next != "" && len(lives) == 0; {
 		if err := r.do(ctx, request{method: http.MethodGet, path: next, want: http.StatusOK, into: &lives, next: &next}); err != nil {
@@ -335,9 +366,26 @@ func (r *run) check(ctx context.Context, l *load) error {
 		}
 	}
 	if len(lives) > 0 {
-		errs = append(errs, fmt.Errorf("%s: tasks have not ended, such as %s, which is %s", l.kind, lives[0].ID, lives[0].Status))
+		return fmt.Errorf("%s: tasks have not ended, such as %s, which is %s", l.kind, lives[0].ID, lives[0].Status)
 	}
-	return errors.Join(append(errs, r.checkBatches(ctx, l))...)
+	return nil
+}
+
+// checkSample wants some tasks to be those that their workers took them for.
+func (r *run) checkSample(ctx context.Context, l *load) error {
+	l.mu.Lock()
+	sample := maps.Clone(l.sample)
+	l.mu.Unlock()
+	for task, id := range sample {
+		var found api.TaskSummary
+		if err := r.do(ctx, request{method: http.MethodGet, path: "/task/" + id, want: http.StatusOK, into: &found}); err != nil {
+			return err
+		}
+		if want := fmt.Sprintf("t%d", task); found.LocalID != want {
+			return fmt.Errorf("%s: the worker of %s was given the handle of %s", l.kind, want, found.LocalID)
+		}
+	}
+	return nil
 }
 
 // checkBatches wants the batches of l to have ended as they should.
@@ -373,9 +421,16 @@ func (l *load) seen() error {
 			errs = append(errs, fmt.Errorf("%s: %d %s", l.kind, n, what))
 		}
 	}
-	var missing, repeated int64
+	var missing, repeated, shared int64
 	least, most := 1, 1
+	taskOf := make(map[uint64]int, l.posted())
 	for i := range l.posted() {
+		if id := l.ids[i].Load(); id != 0 {
+			if _, known := taskOf[id]; known {
+				shared++
+			}
+			taskOf[id] = i
+		}
 		if l.may != nil {
 			least, most = l.may(i)
 		}
@@ -388,8 +443,14 @@ func (l *load) seen() error {
 	}
 	wrong(missing, "tasks were not started")
 	wrong(repeated, "tasks were started too often")
+	wrong(shared, "tasks were started with the id of another one")
+	wrong(l.mixed.Load(), "starts with an id, a key and a handle that do not belong together")
 	wrong(l.exceeded.Load(), "starts over a limit")
+	wrong(l.unseen.Load(), "starts before that from which their latency counts")
 	wrong(l.early.Load(), "starts before what they depend on had ended")
+	if l.tells {
+		wrong(max(0, l.completions.Load()-int64(len(l.batches))), "batches too many told of their end")
+	}
 	if n := l.refused.Load(); n > 0 {
 		l.mu.Lock()
 		defer l.mu.Unlock()

@@ -111,7 +111,18 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		l.completions.Add(1)
 		return
 	}
-	l.started(now, task, req.URL.Query().Get("handle"))
+	l.started(now, task, webhook{
+		id: req.Header.Get("X-Task-Id"), key: req.Header.Get("Idempotency-Key"), handle: req.URL.Query().Get("handle"),
+	})
+}
+
+// webhook is what an on_start says of its task.
+type webhook struct{ id, key, handle string }
+
+// agrees reports whether all of it is of one task.
+func (w webhook) agrees() bool {
+	path, _, _ := strings.Cut(w.handle, "?")
+	return w.id != "" && strings.HasSuffix(path, "/task/"+w.id) && w.key == w.id+":start"
 }
 
 // complete is the task in the path of what a batch sends at its end.

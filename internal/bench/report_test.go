@@ -52,8 +52,8 @@ func TestTimesOfProcesses(t *testing.T) {
 	if known && parent != os.Getppid() {
 		t.Errorf("the parent is %d, want %d", parent, os.Getppid())
 	}
-	before, _, _ := cpuTime(os.Getpid())
 	tree := treeTime(os.Getpid())
+	before, _, _ := cpuTime(os.Getpid())
 	for used := before; known && used < before+50*time.Millisecond; used, _, _ = cpuTime(os.Getpid()) {
 	}
 	if known && treeTime(os.Getpid()) < tree+50*time.Millisecond {

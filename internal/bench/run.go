@@ -201,7 +201,7 @@ func (r *run) do(ctx context.Context, q request) error {
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Prefer", "return=minimal")
-	a, err := r.client.exchange(req)
+	a, err := r.exchange(req)
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", q.method, q.path, err)
 	}
@@ -220,6 +220,13 @@ func (r *run) do(ctx context.Context, q request) error {
 		}
 	}
 	return nil
+}
+
+// exchange is that of the client, within patience.
+func (b *bench) exchange(req *http.Request) (answer, error) {
+	ctx, cancel := context.WithTimeoutCause(req.Context(), b.patience(), fmt.Errorf("no answer within %s", b.patience()))
+	defer cancel()
+	return b.client.exchange(req.WithContext(ctx))
 }
 
 // usage is what has been used up to a moment.

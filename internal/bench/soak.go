@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -42,7 +43,11 @@ func soak(ctx context.Context, r *run) error {
 		defer cancel()
 		looked := make(chan error, 1)
 		go func() { looked <- r.lookAtSize(ctx, lasts/soakLooks) }()
-		err := errors.Join(r.steadily(ctx, l, lasts/time.Duration(posts)), <-looked)
+		err := r.steadily(ctx, l, lasts/time.Duration(posts))
+		if err != nil {
+			cancel()
+		}
+		err = errors.Join(err, <-looked)
 		if err == nil {
 			err = r.wait(ctx, "tasks reported on", l.reported, l.tasks)
 		}
@@ -55,7 +60,20 @@ func soak(ctx context.Context, r *run) error {
 	if err := r.sizes(ctx); err != nil {
 		return err
 	}
-	return errors.Join(top.seen(), l.seen()) // what batches there are is a question of time
+	if err := r.wait(ctx, "batches removed that are old", r.gone(ctx, top.batches[0]), 1); err != nil {
+		return err
+	}
+	return errors.Join(top.seen(), l.seen(), r.lives(ctx, l)) // which batches are still there is a question of time
+}
+
+// gone counts a batch that is not there any more.
+func (r *run) gone(ctx context.Context, batch string) func() int64 {
+	return func() int64 {
+		if err := r.do(ctx, request{method: http.MethodGet, path: "/batch/" + batch, want: http.StatusNotFound}); err != nil {
+			return 0
+		}
+		return 1
+	}
 }
 
 // steadily posts l, a request at a time each, whatever became of the one before.

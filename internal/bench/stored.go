@@ -179,7 +179,7 @@ func hosts(ctx context.Context, r *run) error {
 	slow := r.receiver.newLoad(&load{kind: "slow", tasks: r.count(100_000, 600), to: address, perPost: perStore, clients: 2, work: hung(release)})
 	err = r.post(ctx, slow)
 	if err == nil {
-		err = r.wholeTrickle(ctx, r.duration(15*time.Second))
+		err = r.wholeTrickle(ctx, min(r.duration(15*time.Second), 45*time.Second)) // less than WEBHOOK_TIMEOUT
 	}
 	close(release)
 	if err != nil {

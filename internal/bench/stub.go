@@ -87,6 +87,8 @@ func (s *stub) webhook(ctx context.Context, client int, to string) error {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("X-Task-Id", number)
+	req.Header.Set("Idempotency-Key", number+":start")
 	resp, err := s.transport.RoundTrip(req)
 	if err != nil {
 		return err

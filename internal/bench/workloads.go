@@ -121,9 +121,10 @@ func clientsFor(perPost int) int { return min(max(2000/perPost, 2), 64) }
 // chains is chains of tasks beside each other, some times over. A hop is from the moment when the report on a task is sent
 // to the arrival of the next task's on_start.
 func chains(ctx context.Context, r *run, beside, length, rounds int) error {
-	length = r.count(length, 5)
-	if beside > 1 {
-		beside = r.count(beside, 2)
+	if beside > 1 { // how many there are beside each other is what is measured
+		rounds = r.count(rounds, 1)
+	} else {
+		length = r.count(length, 5)
 	}
 	l := r.receiver.newLoad(&load{
 		kind: "chain", tasks: beside * length * rounds, perPost: length, ordered: true,
