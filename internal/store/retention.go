@@ -10,5 +10,9 @@ type Removed struct {
 	More bool
 }
 
-// MaxPurgedLinks is how many dependencies one [Store.Purge] deletes: one task may have many more.
+// MaxPurgedLinks bounds the dependencies that one [Store.Purge] finds from its tasks: one task may have many more.
 const MaxPurgedLinks = 10_000
+
+// Unlinked reports whether tasks have no dependencies left after a step that deleted that many. One between two of them is
+// found from either, so MaxPurgedLinks that were found may be half as many.
+func Unlinked(deleted int) bool { return deleted < MaxPurgedLinks/2 }

@@ -135,7 +135,7 @@ func (s *Store) Purge(ctx context.Context, limit int) (store.Removed, error) {
 		if err != nil {
 			return err
 		}
-		if links == store.MaxPurgedLinks { // perhaps not all; the tasks have to wait
+		if !store.Unlinked(links) { // perhaps not all; the tasks have to wait
 			removed.More = true
 			return nil
 		}

@@ -103,7 +103,7 @@ func (s *Store) Purge(ctx context.Context, limit int) (store.Removed, error) {
 		t.rows("expired_batches", appendID(&batches), int64(limit))
 		t.get("expired_tasks", givenIDs(batches), appendID(&tasks), int64(limit))
 		removed.More = len(batches) == limit || len(tasks) == limit
-		if t.unlink(tasks) == store.MaxPurgedLinks { // perhaps not all; the tasks have to wait
+		if !store.Unlinked(t.unlink(tasks)) { // perhaps not all; the tasks have to wait
 			removed.More = true
 			return t.err
 		}

@@ -25,6 +25,7 @@ var retentionTests = []conformance{
 	{"a task of another batch keeps its parents", testRetentionDependents},
 	{"no reader sees a part of a batch", testRetentionReaders},
 	{"a task with very many dependencies", testRetentionManyLinks},
+	{"tasks with very many dependencies between them", testRetentionDenseLinks},
 	{"what was counted is no more", testRetentionTallies},
 	{"shapes that find nothing", testRetentionLookups},
 	{"a key goes with its batch", testRetentionKey},
@@ -408,6 +409,40 @@ func testRetentionManyLinks(t *testing.T, e *env) {
 		t.Errorf("%+v, want links only", removed)
 	}
 	for e.purge(1000).More {
+	}
+	for table, n := range e.rows() {
+		if n > 0 {
+			t.Errorf("%d rows are left in %s", n, table)
+		}
+	}
+	e.wantGone(&task.Batch{ID: b.ID})
+}
+
+// Each depends on some before it, which go in the same step, and on some that go in a later one. Who goes leaves no link.
+func testRetentionDenseLinks(t *testing.T, e *env) {
+	const tasks, links = 250, 24
+	children, parents := newTasks(tasks), newTasks(links)
+	for i, k := range children {
+		after(parents...)(k)
+		after(children[max(0, i-links):i]...)(k)
+	}
+	b := e.create(append(children, parents...)...)
+	e.run()
+	e.finish(task.Failure, parents...)
+	e.claim()
+	e.lookForDeadEnds()
+	e.clock.Advance(kept)
+	if removed := e.expire(); removed.Batches != 1 {
+		t.Fatalf("%+v", removed)
+	}
+	removed := e.purge(tasks)
+	for removed.Tasks == 0 && removed.More {
+		removed = e.purge(tasks)
+	}
+	if n := e.rows()["link"]; removed.Tasks != tasks || n > 0 {
+		t.Errorf("%d links are left of the %d tasks that are gone", n, removed.Tasks)
+	}
+	for e.purge(tasks).More {
 	}
 	for table, n := range e.rows() {
 		if n > 0 {

@@ -56,7 +56,8 @@ SELECT t.id
 FROM unnest($1::uuid[]) AS e(id) CROSS JOIN LATERAL (SELECT id FROM task WHERE batch_id = e.id ORDER BY id LIMIT $2) t
 LIMIT $2;
 
--- Those to parents and to children, also of other batches. Nobody changes a link.
+-- Those to parents and to children, also of other batches. One between two of these tasks is found twice.
+-- Nobody changes a link.
 -- name: delete_links
 DELETE FROM link WHERE ctid = ANY(ARRAY(
     SELECT l.at

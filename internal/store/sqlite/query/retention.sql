@@ -46,7 +46,8 @@ SELECT batch_id FROM expired ORDER BY batch_id LIMIT ?1;
 -- name: expired_tasks
 SELECT t.id FROM given_id g CROSS JOIN task t ON t.batch_id = g.id LIMIT ?1;
 
--- Those to parents and to children, also of other batches. Two SELECTs in the place of one would have all links walked.
+-- Those to parents and to children, also of other batches. One between two of these tasks is found twice.
+-- Two SELECTs in the place of one would have all links walked.
 -- name: delete_links
 DELETE FROM link WHERE (parent_id, child_id) IN (
     SELECT parent_id, child_id FROM (
