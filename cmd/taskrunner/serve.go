@@ -46,7 +46,13 @@ func serveCommand() *cobra.Command {
 
 // memoryFor is beyond which memory the collector no longer saves its work: enough for what is always there, and for large
 // requests at three times their size.
-func memoryFor(c *config.Config) int64 { return 128<<20 + 3*c.BodyWindow }
+func memoryFor(c *config.Config) int64 {
+	window := c.BodyWindow
+	if len(c.HandleSecrets) > 0 {
+		window += window / 4 // for reports whose tokens are in their bodies
+	}
+	return 128<<20 + 3*window
+}
 
 func migrateCommand() *cobra.Command {
 	cmd := &cobra.Command{

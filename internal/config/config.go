@@ -107,7 +107,7 @@ func Settings() []Setting {
 		{"RETENTION_DAYS", "30", "How long a batch is kept after its last task has ended; fractions work, 0 keeps all", readRetention},
 		{"MAX_TASKS_PER_BATCH", "10000", "Tasks that one POST may create", number(func(c *Config) *int { return &c.MaxTasks }, 1, 1_000_000)},
 		{"MAX_BODY_BYTES", "33554432", "Size of a request body", bytes(func(c *Config) *int64 { return &c.MaxBody }, 1024, 4<<30)},
-		{"BODY_WINDOW_BYTES", "67108864", "Size of all request bodies above 64 KiB together that are in work; others wait, and are answered 503 after 10 s",
+		{"BODY_WINDOW_BYTES", "67108864", "Size of all request bodies above 64 KiB together that are in work; others wait, and are answered 503 after 10 s; with HANDLE_SECRET, PATCH /task and PUT /task without AUTH_TOKEN have a quarter as much of their own",
 			bytes(func(c *Config) *int64 { return &c.BodyWindow }, 1<<20, 1<<40)},
 		{"SHUTDOWN_TIMEOUT", "30s", "How long a stop may take to finish what is in flight", duration(func(c *Config) *time.Duration { return &c.ShutdownTimeout }, time.Second, time.Hour)},
 	}

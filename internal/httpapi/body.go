@@ -42,14 +42,14 @@ func (s *server) openBody(w http.ResponseWriter, r *http.Request) (io.Reader, er
 	if err := checkContent(r.Header); err != nil {
 		return nil, err
 	}
+	rec := w.(*recorder)
 	limit := s.MaxBodyBytes
 	if len(s.Handles) > 0 && inBody(r) && !by(r).trusted {
-		limit = min(limit, maxStrangerBody)
+		limit, rec.share.window = min(limit, maxStrangerBody), s.strangers
 	}
 	if r.ContentLength > limit {
 		return nil, tooLong(limit)
 	}
-	rec := w.(*recorder)
 	// MaxBytesReader tells the server through its writer to close the connection.
 	return &bodyReader{in: http.MaxBytesReader(rec.ResponseWriter, r.Body, limit), r: r, limit: limit, share: &rec.share}, nil
 }
@@ -106,13 +106,17 @@ func (b *bodyReader) explain(err error) error {
 	return &failure{code: invalid, message: "the body could not be read to its end"}
 }
 
-// window is for all bodies that are in work. A body larger than the window is let in alone.
+// window is for all bodies that are in work, but for those of strangers, which have one of their own: they take their shares
+// before it is known who sends them, and so hold up only each other. A body larger than the window is let in alone.
 type window struct {
 	places *semaphore.Weighted
 	size   int64
 }
 
 func newWindow(size int64) *window { return &window{semaphore.NewWeighted(size), size} }
+
+// newStrangers makes the window of strangers beside one of that size.
+func newStrangers(size int64) *window { return newWindow(max(size/4, maxStrangerBody)) }
 
 // share is what a request has of the window, from the reading of its body to the end of its answer.
 type share struct {

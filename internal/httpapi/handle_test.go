@@ -6,7 +6,9 @@ import (
 	"io"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"taskrunner/internal/handle"
@@ -188,6 +190,46 @@ func TestStrangersBodyIsBounded(t *testing.T) {
 			t.Errorf("%s: %d", path, w.Code)
 		}
 	}
+}
+
+// Strangers whose bodies do not come have a window of their own: they hold up each other, and nobody who has shown a token.
+func TestStrangersHoldUpEachOther(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := withHandles(t, token)
+		var strangers [DefaultBodyWindowBytes/maxStrangerBody + 1]*httptest.ResponseRecorder
+		var senders []*io.PipeWriter
+		var all sync.WaitGroup
+		for i := range strangers {
+			strangers[i] = httptest.NewRecorder()
+			body, sender := io.Pipe()
+			senders = append(senders, sender)
+			r := httptest.NewRequest("PATCH", "/task", body)
+			r.ContentLength = maxStrangerBody
+			all.Go(func() { s.handler.ServeHTTP(strangers[i], r) })
+		}
+		synctest.Wait()
+		blank := strings.Repeat(" ", 20<<20)
+		if w := s.do("POST", "/task", manyTasks(1)+blank, "Authorization: Bearer "+token); w.Code != 201 {
+			t.Errorf("a create beside strangers: %d %s", w.Code, w.Body)
+		}
+		if w := s.do("PUT", "/task", "[]"+blank, "Authorization: Bearer "+token); w.Code != 400 {
+			t.Errorf("reports beside strangers: %d %s", w.Code, w.Body)
+		}
+		time.Sleep(bodyWait)
+		synctest.Wait()
+		for _, sender := range senders {
+			_ = sender.Close()
+		}
+		all.Wait()
+		codes := map[int]int{}
+		for _, w := range strangers {
+			codes[w.Code]++
+		}
+		if codes[503] != 13 || codes[400] != 4 { // a quarter of the window has room for four
+			t.Errorf("strangers: %v", codes)
+		}
+	})
 }
 
 // Without keys a token means nothing, right or wrong.
