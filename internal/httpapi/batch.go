@@ -50,7 +50,8 @@ func statusCounts(n map[task.Status]int) api.StatusCounts {
 	}
 }
 
-// getDAG is GET /dag/{batch_id}. A batch may be large, so the answer is streamed.
+// getDAG is GET /dag/{batch_id}. A batch may be large, so the answer is streamed, and reading it takes a place among
+// the lists.
 func (s *server) getDAG(w http.ResponseWriter, r *http.Request) error {
 	id, err := pathID(r, "batch_id")
 	if err != nil {

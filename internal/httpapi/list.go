@@ -79,9 +79,7 @@ func readPage[T any](
 	items := page.Items
 	query := maps.Clone(l.known)
 	switch {
-	case errors.Is(err, store.ErrListsBusy) && r.Context().Err() == nil:
-		return nil, errListsBusy
-	case err != nil && ctx.Err() != nil && r.Context().Err() == nil:
+	case err != nil && !errors.Is(err, store.ErrListsBusy) && ctx.Err() != nil && r.Context().Err() == nil:
 		return nil, errLongSearch
 	case err != nil:
 		return nil, err

@@ -406,15 +406,21 @@ func (crowded) Tasks(ctx context.Context, _ store.Filter) (store.Page[store.Item
 	return store.Page[store.Item]{}, fmt.Errorf("%w: %w", store.ErrListsBusy, ctx.Err())
 }
 
+func (crowded) DAG(context.Context, task.ID) (*store.DAG, error) {
+	return nil, fmt.Errorf("%w: %w", store.ErrListsBusy, context.DeadlineExceeded)
+}
+
 // A list that was never begun was not too long.
 func TestListsBusy(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newService(t, func(o *Options) { o.Store = crowded{newFake()} })
-		w := s.do("GET", "/task", "")
-		checkProblem(t, w.Header(), w.Code, w.Body.Bytes())
-		if p := decode[api.Problem](t, w); w.Code != 503 || w.Header().Get("Retry-After") == "" || !strings.Contains(p.Error, "not begun") || s.log.Len() > 0 {
-			t.Errorf("%d %v %+v; logged %s", w.Code, w.Header(), p, s.log)
+		for _, path := range []string{"/task", "/dag/" + idA} {
+			w := s.do("GET", path, "")
+			checkProblem(t, w.Header(), w.Code, w.Body.Bytes())
+			if p := decode[api.Problem](t, w); w.Code != 503 || w.Header().Get("Retry-After") == "" || !strings.Contains(p.Error, "not begun") || s.log.Len() > 0 {
+				t.Errorf("%s: %d %v %+v; logged %s", path, w.Code, w.Header(), p, s.log)
+			}
 		}
 	})
 }

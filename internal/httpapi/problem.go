@@ -120,6 +120,8 @@ func explain(r *http.Request, err error) (f *failure, ok bool) {
 		return &failure{code: keyReused, message: "this Idempotency-Key was sent with another body before; take a new key"}, true
 	case r.Context().Err() != nil:
 		return &failure{code: clientGone}, true
+	case errors.Is(err, store.ErrListsBusy):
+		return errListsBusy, true
 	}
 	return &failure{code: unavailable, message: "not available now, try again"}, false
 }

@@ -92,7 +92,8 @@ type Store interface {
 	ToStop(ctx context.Context, batch task.ID) (*ToStop, error)
 	// Details returns everything about the tasks of a batch, in request order; none if there is no such batch.
 	Details(ctx context.Context, batch task.ID) ([]Detail, error)
-	// DAG returns the tasks of a batch in request order and the dependencies between them, or ErrNotFound.
+	// DAG returns the tasks of a batch in request order and the dependencies between them, or ErrNotFound. It has its place
+	// among the lists: ErrListsBusy.
 	DAG(ctx context.Context, batch task.ID) (*DAG, error)
 	// Explain returns what decides whether a task may start, or ErrNotFound.
 	Explain(ctx context.Context, id task.ID) (*Situation, error)

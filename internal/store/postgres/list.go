@@ -618,7 +618,7 @@ func (s *Store) ToStop(ctx context.Context, batch task.ID) (*store.ToStop, error
 // DAG is as in store.Store.
 func (s *Store) DAG(ctx context.Context, batch task.ID) (*store.DAG, error) {
 	dag := &store.DAG{}
-	err := s.read(ctx, func(t *tx) {
+	queue := func(t *tx) {
 		t.batchFacts(batch, &store.BatchSummary{}, new(int64))
 		picked := s.queries.Get(byFacts) + "\nWHERE t.batch_id = $1"
 		sql := fmt.Sprintf(s.queries.Get("tasks"), picked) + "\nORDER BY t.id"
@@ -633,8 +633,8 @@ func (s *Store) DAG(ctx context.Context, batch task.ID) (*store.DAG, error) {
 			dag.Links = append(dag.Links, l)
 			return err
 		})
-	})
-	if err != nil {
+	}
+	if err := s.lists.Graph(ctx, func(ctx context.Context) error { return s.read(ctx, queue) }); err != nil {
 		return nil, fmt.Errorf("read graph: %w", err)
 	}
 	return dag, nil

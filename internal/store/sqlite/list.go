@@ -599,7 +599,7 @@ func (s *Store) ToStop(ctx context.Context, batch task.ID) (*store.ToStop, error
 // DAG is as in store.Store.
 func (s *Store) DAG(ctx context.Context, batch task.ID) (*store.DAG, error) {
 	dag := &store.DAG{}
-	err := s.read(ctx, func(t *tx) error {
+	read := func(t *tx) error {
 		if b, _ := t.batch(batch); t.err == nil && b == nil {
 			return store.ErrNotFound
 		}
@@ -611,8 +611,8 @@ func (s *Store) DAG(ctx context.Context, batch task.ID) (*store.DAG, error) {
 			return nil
 		}, batch[:])
 		return t.err
-	})
-	if err != nil {
+	}
+	if err := s.lists.Graph(ctx, func(ctx context.Context) error { return s.read(ctx, read) }); err != nil {
 		return nil, fmt.Errorf("read graph: %w", err)
 	}
 	return dag, nil

@@ -804,7 +804,7 @@ type Stalls interface {
 
 func testStalledLists(t *testing.T, e *env) {
 	k := newTask()
-	e.create(k)
+	b := e.create(k)
 	health := func() store.Health {
 		h, err := e.Health(e.ctx)
 		if err != nil {
@@ -835,6 +835,7 @@ func testStalledLists(t *testing.T, e *env) {
 		"tasks":      func(ctx context.Context) error { _, err := e.Tasks(ctx, store.Filter{Limit: 1}); return err },
 		"batches":    func(ctx context.Context) error { _, err := e.Batches(ctx, store.Filter{Limit: 1}); return err },
 		"deliveries": func(ctx context.Context) error { _, err := e.Deliveries(ctx, store.Filter{Limit: 1}); return err },
+		"a graph":    func(ctx context.Context) error { _, err := e.DAG(ctx, b.ID); return err },
 	}
 	for name, list := range lists {
 		short, cancel := context.WithTimeout(e.ctx, 100*time.Millisecond)
