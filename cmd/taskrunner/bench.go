@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"os"
 	"strings"
 
@@ -22,11 +23,8 @@ func benchCommand() *cobra.Command {
 			"Workloads: " + strings.Join(bench.Names(), ", ") + ".",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			if o.Database != "sqlite" && o.Database != "postgres" {
-				return fmt.Errorf("--db is sqlite or postgres, not %q", o.Database)
-			}
-			if o.Scale <= 0 || o.Scale > 10 || o.Runs < 1 {
-				return fmt.Errorf("--scale is above 0 and up to 10, --runs at least 1")
+			if err := checkBench(&o); err != nil {
+				return err
 			}
 			if o.Program, err = os.Executable(); err != nil {
 				return fmt.Errorf("find this program: %w", err)
@@ -49,6 +47,28 @@ func benchCommand() *cobra.Command {
 		RunE:   func(cmd *cobra.Command, _ []string) error { return bench.Stub(cmd.Context(), os.Stdin, os.Stdout) },
 	})
 	return cmd
+}
+
+// checkBench refuses what cannot be measured. Paths are put behind the URL, which therefore loses a slash at its end.
+func checkBench(o *bench.Options) error {
+	if o.Database != "sqlite" && o.Database != "postgres" {
+		return fmt.Errorf("--db is sqlite or postgres, not %q", o.Database)
+	}
+	if !(o.Scale > 0 && o.Scale <= 10) { // NaN is neither
+		return fmt.Errorf("--scale is above 0 and up to 10, not %v", o.Scale)
+	}
+	if o.Runs < 1 {
+		return fmt.Errorf("--runs is at least 1, not %d", o.Runs)
+	}
+	if o.URL == "" {
+		return nil
+	}
+	u, err := url.Parse(o.URL)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" {
+		return fmt.Errorf("--url is http://HOST[:PORT] or https://HOST[:PORT], not %q", o.URL)
+	}
+	o.URL = strings.TrimRight(o.URL, "/")
+	return nil
 }
 
 func startPostgres(ctx context.Context) (string, func() error, error) {

@@ -156,29 +156,43 @@ func (b *bench) run(ctx context.Context, v variant) (_ []Figure, err error) {
 	return r.figures, nil
 }
 
-// choose finds workloads and variants by name.
-func choose(names []string, database string, own bool) ([]variant, error) {
-	var all, chosen []variant
-	for _, v := range variants() {
-		if (own || !v.own) && (!v.postgres || database == "postgres") {
-			all = append(all, v)
-		}
-	}
+// choose finds workloads and variants by name, or all that can be measured here.
+func choose(names []string, database string, own bool) (chosen []variant, err error) {
+	all := variants()
 	if len(names) == 0 {
-		return all, nil
+		return slices.DeleteFunc(all, func(v variant) bool { return v.lacks(database, own) != "" }), nil
 	}
 	for _, name := range names {
-		found := false
+		found, lacks := false, ""
 		for _, v := range all {
-			if v.name == name || strings.HasPrefix(v.name, name+"/") {
-				chosen, found = append(chosen, v), true
+			if v.name != name && !strings.HasPrefix(v.name, name+"/") {
+				continue
 			}
+			if lack := v.lacks(database, own); lack != "" {
+				lacks = lack
+				continue
+			}
+			chosen, found = append(chosen, v), true
 		}
-		if !found {
-			return nil, fmt.Errorf("no workload %q here; there are %s", name, strings.Join(Names(), ", "))
+		switch {
+		case !found && lacks != "":
+			return nil, fmt.Errorf("the workload %q runs only on %s", name, lacks)
+		case !found:
+			return nil, fmt.Errorf("there is no workload %q; there are %s", name, strings.Join(Names(), ", "))
 		}
 	}
 	return chosen, nil
+}
+
+// lacks is what the variant needs and does not have here; empty: nothing. own: the service is started for it.
+func (v *variant) lacks(database string, own bool) string {
+	switch {
+	case v.own && !own:
+		return "a service that bench starts"
+	case v.postgres && database != "postgres":
+		return "PostgreSQL"
+	}
+	return ""
 }
 
 // Names are those of all workloads, in the order in which they run.
