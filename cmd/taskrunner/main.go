@@ -47,15 +47,17 @@ func root() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:           "taskrunner",
 		Short:         "Run DAGs of tasks whose workers are behind HTTP",
+		Version:       fmt.Sprintf("%s %s %s/%s", version, runtime.Version(), runtime.GOOS, runtime.GOARCH),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	cmd.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	cmd.AddCommand(serveCommand(), migrateCommand(), devCommand(), benchCommand(), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
-		Run: func(cmd *cobra.Command, _ []string) {
-			fmt.Fprintf(cmd.OutOrStdout(), "taskrunner %s %s %s/%s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		Run: func(*cobra.Command, []string) {
+			fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", cmd.Name(), cmd.Version)
 		},
 	})
 	return cmd
