@@ -3,6 +3,7 @@ package dispatch
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/x509"
 	"io"
 	"log"
@@ -12,8 +13,10 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"taskrunner/internal/task"
 )
@@ -78,6 +81,47 @@ func TestSendReusesConnections(t *testing.T) {
 			t.Errorf("HTTP/%d, %d connections", version.Load(), connections.Load())
 		}
 	})
+}
+
+// Connections to a host are kept for as many requests as may be out to it, of on_start and of the outbox together: each wave
+// goes over those of the first.
+func TestWavesReuseConnections(t *testing.T) {
+	t.Parallel()
+	const window, waves = 32, 5
+	var connections atomic.Int32
+	var wave atomic.Pointer[sync.WaitGroup]
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		all := wave.Load()
+		all.Done()
+		all.Wait() // none is answered before all are there
+		_, _ = io.WriteString(w, "{}")
+	}))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	server.Start()
+	t.Cleanup(server.Close)
+	d := New(Options{HostURL: "http://runner", Guard: newGuard(t, "loopback"), Window: window, HostWindow: window, Timeout: time.Minute})
+	t.Cleanup(func() { _ = d.Drain(context.Background()) })
+	for range waves {
+		var there, sent sync.WaitGroup
+		there.Add(2 * window)
+		wave.Store(&there)
+		for range 2 * window {
+			sent.Go(func() {
+				if a := get(t, d.sender, server.URL); a.status != 200 {
+					t.Errorf("%+v", a)
+					there.Done()
+				}
+			})
+		}
+		sent.Wait()
+	}
+	if n := connections.Load(); n != 2*window {
+		t.Errorf("%d connections for %d waves of %d requests", n, waves, 2*window)
+	}
 }
 
 // What comes before the body, 1xx answers included, is read up to a bound, and is no answer beyond it.
