@@ -171,6 +171,7 @@ func (s *Store) DeadEnds(ctx context.Context, limit int) (ids []task.ID, more bo
 	if !s.deadEnds {
 		return nil, false, nil
 	}
+	deleted := 0
 	err = s.run(ctx, func(ctx context.Context, t *tx) error {
 		var maybe store.DeadEndRows
 		t.rows("maybe_dead_ends", []any{limit}, func(rows pgx.Rows) error {
@@ -189,11 +190,14 @@ func (s *Store) DeadEnds(ctx context.Context, limit int) (ids []task.ID, more bo
 		}
 		found, err := t.ids(ctx, "dead_ends", uuids(maybe.IDs()))
 		ids = found
-		t.exec("delete_dead_ends", maybe.Others(found))
+		others := maybe.Others(found)
+		deleted = len(others)
+		t.exec("delete_dead_ends", others)
 		return err
 	})
 	if err != nil {
 		return nil, false, fmt.Errorf("find dead ends: %w", err)
 	}
+	s.deletions.add(deleted)
 	return ids, more, nil
 }

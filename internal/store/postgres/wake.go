@@ -122,7 +122,8 @@ func (s *Store) Maintain(ctx context.Context) error {
 		return nil
 	}
 	for _, table := range []string{
-		"ready", "parked", "running", "gate", "gate_delta", "tally", "tally_event", "dep_event", "batch_delta", "mark", "idempotency_key", "expired",
+		"ready", "parked", "running", "gate", "gate_delta", "tally", "tally_event", "dep_event", "batch_delta", "dead_end", "mark",
+		"idempotency_key", "expired",
 	} {
 		if _, err := s.engine.Exec(ctx, "VACUUM (SKIP_LOCKED, TRUNCATE off) "+table); err != nil {
 			return fmt.Errorf("vacuum %s: %w", table, redact(err))
