@@ -213,13 +213,19 @@ func TestOldSnapshotAndFullTicks(t *testing.T) {
 	walked(t, s, map[string]int{"dep_event": n, "batch_delta": n})
 }
 
-// walked checks that ticks have not walked far more in the queues than was put into them.
-func walked(t *testing.T, s *Store, put map[string]int) {
+// flushStatistics has the engine's connections tell what they have counted, which each keeps for a while.
+func flushStatistics(t *testing.T, s *Store) {
 	t.Helper()
-	for _, conn := range s.engine.AcquireAllIdle(t.Context()) { // each keeps what it has counted for a while
+	for _, conn := range s.engine.AcquireAllIdle(t.Context()) {
 		do(t, conn, "SELECT pg_stat_force_next_flush()")
 		conn.Release()
 	}
+}
+
+// walked checks that ticks have not walked far more in the queues than was put into them.
+func walked(t *testing.T, s *Store, put map[string]int) {
+	t.Helper()
+	flushStatistics(t, s)
 	for table, put := range put {
 		var walked int
 		if err := s.engine.QueryRow(t.Context(), `
