@@ -112,13 +112,6 @@ func TestSettlingNothingIsNotCommitted(t *testing.T) {
 	s := openForCommits(t)
 	tasks := createTasks(t, s, 1)
 	cancel := task.Outcome{ID: tasks[0].ID, Kind: task.Cancel}
-	marks := func() (n int) {
-		t.Helper()
-		if err := s.pool.QueryRow(t.Context(), "SELECT count(*) FROM mark").Scan(&n); err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
 	settle := func(o task.Outcome) store.Result {
 		t.Helper()
 		settled, err := s.Settle(t.Context(), []task.Outcome{o})
@@ -127,9 +120,9 @@ func TestSettlingNothingIsNotCommitted(t *testing.T) {
 		}
 		return settled.Results[0]
 	}
-	before := marks()
+	before := committed(t, s)
 	settle(cancel)
-	if n := marks(); n != before+1 {
+	if n := committed(t, s); n != before+1 {
 		t.Fatalf("a cancel left %d marks", n-before)
 	}
 	late := settle(task.Outcome{ID: tasks[0].ID, Kind: task.Started, Attempt: 1})
@@ -139,9 +132,59 @@ func TestSettlingNothingIsNotCommitted(t *testing.T) {
 	if again := settle(cancel); again.Err == nil {
 		t.Error("a task was canceled twice")
 	}
-	if n := marks(); n != before+1 {
+	if n := committed(t, s); n != before+1 {
 		t.Errorf("what changed nothing left %d marks", n-before-1)
 	}
+}
+
+// committed counts the transactions that were committed.
+func committed(t *testing.T, s *Store) (n int) {
+	t.Helper()
+	if err := s.pool.QueryRow(t.Context(), "SELECT count(*) FROM mark").Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// Nor does whoever looks for something to do, again and again, and finds nothing.
+func TestFindingNothingIsNotCommitted(t *testing.T) {
+	t.Parallel()
+	s := openForCommits(t)
+	s.deadEnds = true
+	p := pumpParams(t, s)
+	create := func(ctx context.Context) error {
+		_, err := s.Create(ctx, []store.Create{{Batch: batchOfTasks(1), Key: &store.Idempotency{Key: "k"}}})
+		return err
+	}
+	if err := create(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	conn := lend(t, s)
+	do(t, conn, "begin")
+	do(t, conn, "SELECT FROM pump FOR UPDATE")
+	before := committed(t, s)
+	for name, find := range map[string]func(context.Context) error{
+		"create": create,                                                                   // again
+		"pump":   func(ctx context.Context) error { _, err := s.Pump(ctx, p); return err }, // while another process does
+		"due":    func(ctx context.Context) error { _, _, err := s.Due(ctx, 10); return err },
+		"claim deliveries": func(ctx context.Context) error {
+			_, err := s.ClaimDeliveries(ctx, store.ClaimDeliveriesParams{Room: p.Room, Lease: time.Minute})
+			return err
+		},
+		"take over": func(ctx context.Context) error { _, err := s.TakeOver(ctx, p.Owner); return err },
+		"dead ends": func(ctx context.Context) error { _, _, err := s.DeadEnds(ctx, 10); return err },
+		"purge":     func(ctx context.Context) error { _, err := s.Purge(ctx, 10); return err },
+		"old keys":  s.purge,
+	} {
+		if err := find(t.Context()); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if n := committed(t, s); n != before {
+			t.Errorf("%s: what changed nothing left %d marks", name, n-before)
+			before = n
+		}
+	}
+	do(t, conn, "rollback")
 }
 
 // waitForWaiter waits until somebody waits for a transaction of this schema.
