@@ -100,13 +100,21 @@ func (c *cursors) forget() {
 	c.forgotten++
 }
 
-// tell reports whether the process that pumps is to be told of what this one has put into queues. Then it is not to be told again.
+// tell reports whether the process that pumps is to be told of what this one has put into queues. Then it is not to be told again,
+// unless that fails.
 func (c *cursors) tell() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	untold := c.untold
 	c.untold = false
 	return untold
+}
+
+// notTold is told that the process that pumps could not be told.
+func (c *cursors) notTold() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.untold = true
 }
 
 // look reports whether there is something in a queue as far as is known, and whether the next tick reads the heads.

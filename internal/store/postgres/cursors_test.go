@@ -284,13 +284,16 @@ func TestHeadsOfQueues(t *testing.T) {
 	want("an older one, before the head", 1)
 }
 
-// Who finds another process pumping tells it, so that it does not keep to what it has put into the queues itself.
+// Who finds another process pumping tells it, so that it does not keep to what it has put into the queues itself. Who fails to
+// tell it does so the next time.
 func TestBusyPumpIsTold(t *testing.T) {
 	t.Parallel()
 	url := pgtest.URL(t)
 	s, other := openURL(t, url), openURL(t, url)
 	p, others := pumpParams(t, s), pumpParams(t, other)
-	pump := func(s *Store, p store.PumpParams) store.Pumped {
+	conn := lend(t, s)
+	do(t, conn, "SELECT setval('pump_busy', 2)")
+	pump := func() store.Pumped {
 		t.Helper()
 		pumped, err := s.Pump(t.Context(), p)
 		if err != nil {
@@ -299,31 +302,41 @@ func TestBusyPumpIsTold(t *testing.T) {
 		readOnlyIfTold(s)
 		return pumped
 	}
-	pump(s, p)
+	busy := func() error { // another process finds this one pumping
+		t.Helper()
+		do(t, conn, "begin")
+		do(t, conn, "SELECT FROM pump FOR UPDATE")
+		pumped, err := other.Pump(t.Context(), others)
+		if err == nil && !pumped.Busy {
+			t.Fatalf("while another one pumps: %+v", pumped)
+		}
+		readOnlyIfTold(other)
+		do(t, conn, "rollback")
+		return err
+	}
+	pump()
 	createTasks(t, other, 1)
-	if pumped := pump(s, p); len(pumped.Claims) > 0 || pumped.More {
+	if pumped := pump(); len(pumped.Claims) > 0 || pumped.More {
 		t.Fatalf("before anybody has told: %+v", pumped)
 	}
-	conn := lend(t, s)
-	do(t, conn, "begin")
-	do(t, conn, "SELECT FROM pump FOR UPDATE")
-	if pumped := pump(other, others); !pumped.Busy {
-		t.Fatalf("while another one pumps: %+v", pumped)
+	do(t, conn, "ALTER SEQUENCE pump_busy MAXVALUE 2")
+	if err := busy(); err == nil {
+		t.Error("no error although there are no more numbers")
 	}
-	do(t, conn, "rollback")
-	if pumped := pump(s, p); !pumped.More {
+	do(t, conn, "ALTER SEQUENCE pump_busy NO MAXVALUE")
+	if err := busy(); err != nil {
+		t.Fatal(err)
+	}
+	if pumped := pump(); !pumped.More {
 		t.Errorf("the tick that heard of it: %+v", pumped)
 	}
-	if pumped := pump(s, p); len(pumped.Claims) != 1 || pumped.More {
+	if pumped := pump(); len(pumped.Claims) != 1 || pumped.More {
 		t.Errorf("the tick after that: %+v", pumped)
 	}
-	do(t, conn, "begin")
-	do(t, conn, "SELECT FROM pump FOR UPDATE")
-	if pumped := pump(other, others); !pumped.Busy {
-		t.Fatalf("while another one pumps: %+v", pumped)
+	if err := busy(); err != nil {
+		t.Fatal(err)
 	}
-	do(t, conn, "rollback")
-	if pumped := pump(s, p); pumped.More {
+	if pumped := pump(); pumped.More {
 		t.Errorf("a tick was told of nothing: %+v", pumped)
 	}
 }
