@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"taskrunner/internal/store"
 	"taskrunner/internal/task"
@@ -28,9 +29,7 @@ func TestPlansDoNotTrustStatistics(t *testing.T) {
 	t.Parallel()
 	s := openForCommits(t)
 	conn := lend(t, s)
-	tables := []string{"task", "task_state", "link", "ready", "parked", "running", "gate", "gate_delta", "dep_event", "delivery", "delivery_attempt",
-		"unsuccessful", "idempotency_key", "tally", "tally_event", "batch", "batch_progress", "batch_delta",
-		"batch_kind", "history", "expired"}
+	tables := planTables()
 	do(t, conn, "INSERT INTO shape (id, type, kind, status, fields) VALUES (1, 0, 'k', 4, '[]')")
 	lookEmpty(t, conn.Conn())
 	for _, table := range tables {
@@ -40,9 +39,33 @@ func TestPlansDoNotTrustStatistics(t *testing.T) {
 			t.Fatalf("table %s does not look as it should for this test: %d pages, %d rows, %v", table, pages, rows, err)
 		}
 	}
+	checkPlans(t, s, conn, tables)
+
+	// Lists run where nothing pins plans. In their order one could be walked until all are found that are named.
+	sql, _ := s.tasksQuery(walk{from: byIDs}, &store.Filter{IDs: []task.ID{}, Limit: 50})
+	named := explain(t, conn.Conn(), "tasks_by_ids", sql)
+	named.walked("", func(n node) {
+		if slices.Contains(tables, n.Table) {
+			t.Errorf("tasks_by_ids walks the table %s: %s without a condition", n.Table, n.Type)
+		}
+	})
+}
+
+// planTables are those that may have many rows.
+func planTables() []string {
+	return []string{"task", "task_state", "link", "ready", "parked", "running", "gate", "gate_delta", "dep_event", "delivery", "delivery_attempt",
+		"unsuccessful", "idempotency_key", "tally", "tally_event", "batch", "batch_progress", "batch_delta", "dead_end",
+		"batch_kind", "history", "expired"}
+}
+
+// checkPlans looks at the plans of all statements of the transactions that pin them.
+func checkPlans(t *testing.T, s *Store, conn *pgxpool.Conn, tables []string) {
+	t.Helper()
 	walks := map[string]string{ // statements that walk a table, and why they may
 		"holders":     "running", // only for a new shape
 		"lost_claims": "running", // only when a process has died
+
+		"gate_holders": "running", // no further than to the last of them
 
 		"pending_deltas":  "gate_delta",  // there are few between two ticks
 		"find_duplicates": "tally_event", // the same
@@ -70,17 +93,13 @@ func TestPlansDoNotTrustStatistics(t *testing.T) {
 				t.Errorf("%s walks the table %s: %s without a condition", name, n.Table, n.Type)
 			}
 		})
+		for _, table := range root.sequential() {
+			if slices.Contains(tables, table) && walks[name] != table {
+				t.Errorf("%s reads the table %s page by page", name, table)
+			}
+		}
 	}
 	do(t, conn, "rollback")
-
-	// Lists run where nothing pins plans. In their order one could be walked until all are found that are named.
-	sql, _ := s.tasksQuery(walk{from: byIDs}, &store.Filter{IDs: []task.ID{}, Limit: 50})
-	named := explain(t, conn.Conn(), "tasks_by_ids", sql)
-	named.walked("", func(n node) {
-		if slices.Contains(tables, n.Table) {
-			t.Errorf("tasks_by_ids walks the table %s: %s without a condition", n.Table, n.Type)
-		}
-	})
 }
 
 // lookEmpty leaves tables with pages, of which the statistics say that they have no rows.
@@ -107,6 +126,7 @@ func lookEmpty(t *testing.T, conn *pgx.Conn) {
 		"tally":            "SELECT gen_random_uuid(), n, 1",
 		"tally_event":      "(task_id) SELECT gen_random_uuid()",
 		"dep_event":        "(parent_id, succeeded) SELECT gen_random_uuid(), true",
+		"dead_end":         "(task_id) SELECT gen_random_uuid()",
 		"idempotency_key":  "SELECT n::text, '', gen_random_uuid(), now()",
 		"delivery":         "(id, source_id, trigger, place, host, next_at, created_at) SELECT gen_random_uuid(), gen_random_uuid(), 1, 0, 'h', now(), now()",
 		"delivery_attempt": "(delivery_id, at, took, status, error, answer) SELECT gen_random_uuid(), now(), '1s', 200, '', ''",
@@ -163,4 +183,15 @@ func (n *node) walked(above string, each func(node)) {
 	for i := range n.Plans {
 		n.Plans[i].walked(above, each)
 	}
+}
+
+// sequential are the tables that are read page by page, in a Limit or not.
+func (n *node) sequential() (tables []string) {
+	if n.Type == "Seq Scan" {
+		tables = append(tables, n.Table)
+	}
+	for i := range n.Plans {
+		tables = append(tables, n.Plans[i].sequential()...)
+	}
+	return tables
 }
