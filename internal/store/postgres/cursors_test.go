@@ -213,10 +213,10 @@ func TestOldSnapshotAndFullTicks(t *testing.T) {
 	walked(t, s, map[string]int{"dep_event": n, "batch_delta": n})
 }
 
-// flushStatistics has the engine's connections tell what they have counted, which each keeps for a while.
+// flushStatistics has connections tell what they have counted, which each keeps for a while.
 func flushStatistics(t *testing.T, s *Store) {
 	t.Helper()
-	for _, conn := range s.engine.AcquireAllIdle(t.Context()) {
+	for _, conn := range append(s.engine.AcquireAllIdle(t.Context()), s.pool.AcquireAllIdle(t.Context())...) {
 		do(t, conn, "SELECT pg_stat_force_next_flush()")
 		conn.Release()
 	}
