@@ -26,11 +26,12 @@ FROM task t JOIN task_state s ON s.id = t.id WHERE t.id = $1 AND EXISTS (SELECT 
 SELECT at, cause, status FROM history WHERE task_id = $1 ORDER BY seq;
 
 -- Opens the reading of a list: it walks an index from the newest on and stops when its page is full. Left to itself, the
--- planner sorts a whole table that looks small, or when what is looked for looks rare.
+-- planner reads a whole table that looks small, or when what is looked for looks rare, and sorts it. Sorts themselves it may
+-- have: a place has to be merged in order, and ready is sorted for that.
 -- name: open_list
 SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
        set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
-       set_config('enable_sort', 'off', true), set_config('max_parallel_workers_per_gather', '0', true),
+       set_config('max_parallel_workers_per_gather', '0', true),
        set_config('jit', 'off', true);
 
 -- The tasks of a list, which one of those that follow picks, with what its conditions need, the conditions and the order. So

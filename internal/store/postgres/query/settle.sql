@@ -1,14 +1,14 @@
 -- Opens every transaction that writes: bounds, so that a process that froze holds up nobody for long; and plans driven
--- from the arrays of ids, made once for each connection: the planner's guess for an array is often far off, a hash join
--- over a table of 200 000 rows costs ten times the look-ups, and planning costs more than most of these statements.
+-- from the arrays of ids, made once for each connection: the planner's guess for an array is often far off, a join over a
+-- table of 200 000 rows costs ten times the look-ups, and planning costs more than most of these statements. (Without
+-- sequential scans a hash join has nothing but what is looked up, too.)
 -- The mark has the token of the transaction, by which to ask what became of it when the answer to COMMIT is lost.
 -- name: open
 WITH mark AS (INSERT INTO mark (token, committed) VALUES ($1, true))
 SELECT set_config('lock_timeout', '10s', true),
        set_config('idle_in_transaction_session_timeout', '5s', true),
        set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
-       set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
-       set_config('jit', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true);
+       set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true);
 
 -- Waits for the transaction if it is not over. False: it is not committed and never can be, since this mark is in the
 -- way of its own.
