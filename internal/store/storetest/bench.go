@@ -1,8 +1,11 @@
 package storetest
 
 import (
+	"fmt"
+	"slices"
 	"strconv"
 	"testing"
+	"time"
 
 	"taskrunner/internal/store"
 	"taskrunner/internal/task"
@@ -80,6 +83,7 @@ func Bench(b *testing.B, open Open) {
 			}
 		})
 	})
+	benchHosts(b, open)
 	b.Run("claim-beside-parked/parked=20000/tasks=100", func(b *testing.B) {
 		e := newEnv(b, open)
 		e.create(newTasks(20_000, limit(1, "tenant"), metadata(`{"tenant":1}`), priority(1))...)
@@ -91,6 +95,49 @@ func Bench(b *testing.B, open Open) {
 			e.startAndEnd(e.claimN(100))
 		})
 	})
+}
+
+// benchHosts measures ticks beside 100 000 ready tasks, by the hosts they are for. Each tick claims room of them.
+func benchHosts(b *testing.B, open Open) {
+	for _, hosts := range []int{1, 4, 1000} {
+		b.Run(fmt.Sprintf("claim-of-many/hosts=%d", hosts), func(b *testing.B) {
+			e := newEnv(b, open)
+			n := 0
+			more := func() {
+				tasks := typical(1000)
+				for _, t := range tasks {
+					t.OnStart.URL = fmt.Sprintf("http://host%d.test/run", n%hosts)
+					n++
+				}
+				e.create(tasks...)
+			}
+			for n < 100_000 {
+				more()
+			}
+			claimed := 0
+			for _, room := range []int{256, 32, 4} {
+				b.Run("room="+strconv.Itoa(room), func(b *testing.B) {
+					var took []time.Duration
+					measure(b, room, func() {
+						begun := time.Now()
+						pumped, err := e.Pump(e.ctx, store.PumpParams{Owner: e.owner, Room: task.Room{Total: room, PerHost: room}})
+						took = append(took, time.Since(begun))
+						if err != nil || len(pumped.Claims) != room {
+							b.Fatalf("%d claims, %v", len(pumped.Claims), err)
+						}
+						b.StopTimer()
+						if claimed += room; claimed >= 1000 {
+							claimed -= 1000
+							more()
+						}
+						b.StartTimer()
+					})
+					slices.Sort(took)
+					b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs/tick")
+				})
+			}
+		})
+	}
 }
 
 func measure(b *testing.B, n int, do func()) {
