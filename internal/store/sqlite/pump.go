@@ -164,34 +164,23 @@ func (t *tx) gates(ids []task.GateID, each func(store.GateRow)) {
 	}
 }
 
-// ready finds the heads of ready, by priority and age.
+// ready finds the first of ready, by priority and age.
 func (t *tx) ready(tick *store.Tick) {
 	most := tick.ReadyLimit("")
 	if most == 0 {
 		return
 	}
-	var full []string
+	limits := map[string]int{}
 	for _, host := range tick.Params.Room.Apart() {
-		if tick.ReadyLimit(host) == 0 {
-			full = append(full, host)
-		}
+		limits[host] = tick.ReadyLimit(host)
 	}
-	var ids []task.ID
-	taken := map[string]int{}
-	t.get("ready", givenTexts(full), func(r *row) error {
-		host := r.text()
-		if taken[host]++; taken[host] <= tick.ReadyLimit(host) && len(ids) < tick.ReadyTotal() {
-			ids = append(ids, r.id())
-		}
+	var found []store.Found
+	t.rows("ready", func(r *row) error {
+		found = append(found, r.found())
 		return nil
-	}, int64(most))
-	var heads []store.Found
-	t.find("heads", ids, func(r *row) error {
-		heads = append(heads, r.found())
-		return nil
-	})
+	}, int64(most), object(limits), int64(tick.ReadyTotal()))
 	if t.err == nil {
-		tick.Ready(heads)
+		tick.Ready(found)
 	}
 }
 

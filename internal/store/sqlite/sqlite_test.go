@@ -238,9 +238,9 @@ func TestPlans(t *testing.T) {
 		"expired_batches",
 		"insert_shapes", // for the foreign key, skipped as long as nothing violates it
 	}
-	sorts := []string{ // ready and woken only the heads, pending_deltas and unfolded_… what no tick has taken yet, insert_batch_deltas what one transaction
+	sorts := []string{ // woken only the heads, pending_deltas and unfolded_… what no tick has taken yet, insert_batch_deltas what one transaction
 		// has ended, count_batches what it counts, the rest what belongs to one task
-		"drift", "ready", "woken", "dag_links", "batch_parents", "batch_deliveries", "pending_deltas", "insert_batch_deltas",
+		"drift", "woken", "dag_links", "batch_parents", "batch_deliveries", "pending_deltas", "insert_batch_deltas",
 		"count_batches", "unfolded_tasks", "unfolded_tallies",
 	}
 	files, err := filepath.Glob("query/*.sql")

@@ -77,30 +77,39 @@ FROM dep_event e LEFT JOIN link l ON l.parent_id = e.parent_id AND l.child_id > 
 LEFT JOIN task_state s ON s.id = l.child_id
 ORDER BY e.seq, l.child_id LIMIT ?1;
 
--- The head of every host's lane, ?1 for each, but none of the hosts that are given. A limit cannot differ by host here;
--- Go cuts off what is too much. For a limit that is ?1 alone, SQLite would plan anew whenever ?1 changes.
+-- The first ?3 by priority and age, ?1 of each host, but what ?2 says for those in it. The walk goes to the first of all hosts, and
+-- then to the next one of its host: what it has not been to yet is a queue with one of each. So beyond finding the hosts it costs
+-- what ?3 says. For a limit that is ?3 alone, SQLite would plan anew whenever ?3 changes; for the plus signs see woken.
 -- name: ready
-WITH RECURSIVE hosts (host) AS (
-    SELECT min(host) FROM ready
+WITH RECURSIVE heads (host, rank, task_id) AS (
+    SELECT * FROM (
+        SELECT host, rank, task_id FROM ready WHERE host = (SELECT min(host) FROM ready) ORDER BY rank, task_id LIMIT 1
+    )
     UNION ALL
-    SELECT (SELECT min(r.host) FROM ready r WHERE r.host > hosts.host) FROM hosts WHERE hosts.host IS NOT NULL
+    SELECT r.host, r.rank, r.task_id
+    FROM heads h CROSS JOIN ready r
+    WHERE (r.host, r.rank, r.task_id) = (
+        SELECT q.host, q.rank, q.task_id FROM ready q WHERE q.host > h.host ORDER BY q.host, q.rank, q.task_id LIMIT 1
+    )
+), limits (host, n) AS MATERIALIZED (
+    SELECT key, value FROM json_each(?2)
+), walk (host, steps, rank, task_id) AS (
+    SELECT h.host, coalesce(n, ?1), h.rank, h.task_id
+    FROM heads h LEFT JOIN limits ON limits.host = h.host WHERE coalesce(n, ?1) > 0
+    UNION ALL
+    SELECT w.host, w.steps - 1, r.rank, r.task_id
+    FROM walk w CROSS JOIN ready r
+    WHERE w.steps > 1 AND r.host = w.host AND (r.rank, r.task_id) = (
+        SELECT q.rank, q.task_id FROM ready q
+        WHERE q.host = w.host AND (q.rank, q.task_id) > (+w.rank, +w.task_id) ORDER BY q.rank, q.task_id LIMIT 1
+    )
+    ORDER BY 3, 4 LIMIT ?3 + 0
 )
-SELECT r.host, r.task_id
-FROM hosts CROSS JOIN ready r
-WHERE hosts.host IS NOT NULL AND hosts.host NOT IN (SELECT id FROM given_id)
-  AND r.host = hosts.host
-  AND (r.rank, r.task_id) IN (
-    SELECT q.rank, q.task_id FROM ready q WHERE q.host = hosts.host ORDER BY q.rank, q.task_id LIMIT ?1 + 0
-  )
-ORDER BY r.rank, r.task_id;
-
--- What the pump needs of those that are left.
--- name: heads
 SELECT t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.expected_count,
        s.id, s.status, s.unmet, s.success, s.failures, s.attempt, s.start_failures, s.start_status, s.start_error,
        s.claimed_at, s.started_at, s.ended_at, s.last_updated, s.failure_reason, s.kind, s.timeout, s.has_children,
        s.end_actions, s.tells_batch
-FROM given_id g CROSS JOIN task t ON t.id = g.id CROSS JOIN task_state s ON s.id = g.id;
+FROM walk w CROSS JOIN task t ON t.id = w.task_id CROSS JOIN task_state s ON s.id = w.task_id;
 
 -- name: pump_facts
 SELECT t.id, t.kind, t.priority, t.host, t.metadata, t.rules, t.on_start, t.expected_count, t.on_failure
