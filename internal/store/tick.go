@@ -89,6 +89,7 @@ type Tick struct {
 
 	fetched    map[string]int // ready tasks by host
 	candidates []*task.Candidate
+	cut        bool // more of ready than was found
 	late       bool // more tasks have changed than the tick takes: tallied gates are not what there is
 	more       bool // bounds were hit, or somebody moved
 }
@@ -251,8 +252,10 @@ func (t *Tick) ReadyLimit(host string) int {
 	return max(room, t.Params.Fetch)
 }
 
-// Ready takes tasks found in ready, up to [Tick.ReadyTotal], and [Tick.ReadyLimit] for each host.
-func (t *Tick) Ready(found []Found) {
+// Ready takes tasks found in ready, up to [Tick.ReadyTotal], and [Tick.ReadyLimit] for each host. cut: there may be others
+// behind them, however few were found.
+func (t *Tick) Ready(found []Found, cut bool) {
+	t.cut = cut
 	for i := range found {
 		f := &found[i]
 		t.fetched[f.Facts.Host]++
@@ -290,8 +293,11 @@ func (t *Tick) finishResult(a task.Admission) {
 			t.behind(roomLeft && started[host] < t.Params.Room.Host(host))
 		}
 	}
-	if total > 0 && total >= t.ReadyTotal() {
+	switch {
+	case total > 0 && total >= t.ReadyTotal(), t.cut && len(a.Start) < total:
 		t.behind(roomLeft)
+	case t.cut:
+		r.More, r.Starved = r.More || roomLeft, r.Starved || !roomLeft
 	}
 	r.Outbox = len(t.Changes.Deliveries) > 0
 }

@@ -17,7 +17,7 @@ func TestTickKeepsLaneOfLockedWaiter(t *testing.T) {
 		tick := store.NewTick(store.PumpParams{Room: task.Room{Total: 2000, PerHost: 2000}}, store.NewShapes())
 		tick.FoldGates(nil, []store.GateRow{gate}, 0)
 		tick.FoldEvents(nil)
-		tick.Ready(nil)
+		tick.Ready(nil, false)
 		tick.Facts(nil)
 		tick.Count(nil)
 		tick.Woken([]store.WokenRow{{Gate: gate.ID, Lane: lane, Found: store.Found{Facts: store.Facts{ID: task.ID{1}}}}})
@@ -114,5 +114,39 @@ func TestTickComesBack(t *testing.T) {
 	}
 	if last := plan(nil, gate(2, 999), gate(20, 0)); last.Result.More {
 		t.Error("no end")
+	}
+}
+
+// A tick that was not shown all that may come first wants another one, if there is room, whatever it found. Only if something is
+// held back that one looks at more.
+func TestTickCut(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		total, found           int
+		locked                 bool
+		more, blocked, starved bool
+	}{
+		{total: 4, found: 0, more: true},
+		{total: 4, found: 2, more: true},
+		{total: 4, found: 2, locked: true, more: true, blocked: true},
+		{total: 2, found: 2, starved: true},
+	} {
+		tick := store.NewTick(store.PumpParams{Room: task.Room{Total: c.total, PerHost: 9}}, store.NewShapes())
+		found := make([]store.Found, c.found)
+		for i := range found {
+			facts := store.Facts{ID: task.ID{byte(i)}, OnStart: []byte(`[{"kind":"Webhook","params":{"url":"http://h.test/","verb":"Post"}}]`)}
+			found[i] = store.Found{Facts: facts, State: &task.State{ID: facts.ID, Status: task.Pending}}
+			if c.locked {
+				found[i].State = nil
+			}
+		}
+		tick.Ready(found, true)
+		tick.Wanted()
+		if err := tick.Admit(nil); err != nil {
+			t.Fatal(err)
+		}
+		if r := tick.Result; r.More != c.more || r.Blocked != c.blocked || r.Starved != c.starved {
+			t.Errorf("%+v: more %t, blocked %t, starved %t", c, r.More, r.Blocked, r.Starved)
+		}
 	}
 }

@@ -45,9 +45,11 @@ type spot struct {
 
 func spotOf(id task.ID, priority int) spot { return spot{rank: int16(-priority), id: id} }
 
-func (s spot) before(other spot) bool {
-	return cmp.Or(cmp.Compare(s.rank, other.rank), cmp.Compare(s.seq, other.seq), bytes.Compare(s.id[:], other.id[:])) < 0
+func (s spot) compare(other spot) int {
+	return cmp.Or(cmp.Compare(s.rank, other.rank), cmp.Compare(s.seq, other.seq), bytes.Compare(s.id[:], other.id[:]))
 }
+
+func (s spot) before(other spot) bool { return s.compare(other) < 0 }
 
 // heads say where queues begin: nothing stands before that. One without a head is empty.
 type heads map[queue]spot
@@ -136,9 +138,11 @@ type pass struct {
 	forgotten int
 	busy      int64
 	// Of ready:
-	limits map[string]int // of how many tasks it looks at, by the hosts of the queues that it looks at
-	total  int            // in all of them
-	found  []store.Found  // what is there, in its order
+	lanes []lane
+	total int           // how many tasks the tick may look at, of all of them
+	left  *spot         // the first head of those that are not read; nil: there are none
+	more  int           // how many more are read of each lane, so that it is known where it goes on: 1 if some are not read
+	found []store.Found // what is there, in its order
 }
 
 func (c *cursors) begin() *pass {
@@ -168,33 +172,6 @@ func (c *cursors) end(p *pass) (again bool) {
 	}
 	c.busy = p.busy
 	return told && c.due()
-}
-
-// advance moves the heads of ready behind what the tick takes.
-func (p *pass) advance(takes []store.ReadyKey) {
-	gone := make(map[task.ID]bool, len(takes))
-	for _, k := range takes {
-		gone[k.ID] = true
-	}
-	ends := maps.Clone(p.limits) // less what is found, as long as all of it goes; 0: something stays, or may be behind it
-	for i := range p.found {
-		f := &p.found[i].Facts
-		if ends[f.Host] > 0 {
-			p.heads[readyOf(f.Host)] = spotOf(f.ID, f.Priority)
-			ends[f.Host]--
-			if !gone[f.ID] {
-				ends[f.Host] = 0
-			}
-		}
-	}
-	if len(p.found) == p.total {
-		return // of any queue there may be more
-	}
-	for host, n := range ends {
-		if n > 0 {
-			delete(p.heads, readyOf(host))
-		}
-	}
 }
 
 // taken are rows that were taken out of a queue, from its head on.

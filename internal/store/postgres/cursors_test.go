@@ -2,11 +2,15 @@ package postgres
 
 import (
 	"context"
+	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
 	"taskrunner/internal/pgtest"
@@ -19,50 +23,114 @@ type standing map[string][]spot
 
 func (m standing) put(host string, s spot) {
 	m[host] = append(m[host], s)
-	slices.SortFunc(m[host], func(a, b spot) int {
-		if a.before(b) {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(m[host], spot.compare)
 }
 
-// look fills tick.found as the statement does, and takes some of it.
-func (m standing) look(t *rapid.T, tick *pass) (taken []store.ReadyKey) {
-	tick.limits = map[string]int{}
-	tick.total = rapid.IntRange(1, 6).Draw(t, "total")
-	type hosted struct {
-		host string
-		spot
+func (m standing) remove(keys []store.ReadyKey) {
+	for _, k := range keys {
+		m[k.Host] = slices.DeleteFunc(m[k.Host], func(s spot) bool { return s.id == k.ID })
 	}
-	var all []hosted
-	for q, head := range tick.heads {
-		host := q.host
-		limit := rapid.IntRange(0, 4).Draw(t, "limit of "+host)
-		if limit == 0 {
-			continue
-		}
-		tick.limits[host] = limit
-		for _, s := range m[host] {
-			if !s.before(head) && limit > 0 {
-				all, limit = append(all, hosted{host, s}), limit-1
-			}
+}
+
+func readyKey(f *store.Found) store.ReadyKey {
+	return store.ReadyKey{ID: f.Facts.ID, Host: f.Facts.Host, Priority: f.Facts.Priority}
+}
+
+// first are the first total, and most(host) of a host.
+func (m standing) first(most func(string) int, total int) (first []store.Found) {
+	for host, standing := range m {
+		for _, s := range standing[:min(len(standing), most(host))] {
+			first = append(first, store.Found{Facts: store.Facts{ID: s.id, Host: host, Priority: -int(s.rank)}})
 		}
 	}
-	slices.SortFunc(all, func(a, b hosted) int {
-		if a.before(b.spot) {
-			return -1
-		}
-		return 1
+	slices.SortFunc(first, func(a, b store.Found) int {
+		return spotOf(a.Facts.ID, a.Facts.Priority).compare(spotOf(b.Facts.ID, b.Facts.Priority))
 	})
-	for _, s := range all[:min(len(all), tick.total)] {
-		facts := store.Facts{ID: s.id, Host: s.host, Priority: -int(s.rank)}
-		tick.found = append(tick.found, store.Found{Facts: facts})
+	return first[:min(len(first), total)]
+}
+
+// look fills tick as the statement does.
+func (m standing) look(tick *pass, most func(string) int, total int) {
+	tick.choose(most, total)
+	read, n := standing{}, map[string]int{}
+	for _, l := range tick.lanes {
+		read[l.host] = slices.DeleteFunc(slices.Clone(m[l.host]), func(s spot) bool { return s.before(l.head) })
+		n[l.host] = l.n + tick.more
+	}
+	tick.found = read.first(func(host string) int { return n[host] }, tick.most())
+}
+
+// limits draws how many of a host a tick may look at.
+func limits(t *rapid.T, hosts []string) func(string) int {
+	limits := map[string]int{}
+	for _, host := range hosts {
+		limits[host] = rapid.SampledFrom([]int{0, 1, 4, 100}).Draw(t, "limit of "+host)
+	}
+	return func(host string) int { return limits[host] }
+}
+
+// take draws which of those that a tick looks at it takes.
+func take(t *rapid.T, first []store.Found) (taken []store.ReadyKey) {
+	for i := range first {
 		if rapid.IntRange(0, 4).Draw(t, "stays") > 0 {
-			taken = append(taken, store.ReadyKey{ID: s.id, Host: s.host, Priority: -int(s.rank)})
+			taken = append(taken, readyKey(&first[i]))
 		}
 	}
 	return taken
+}
+
+// Wherever the heads of lanes are, a tick finds the first of all of them in their order, or knows that there are others. Where they
+// are right it finds not much less than it looks for; they are, wherever it has looked.
+func TestFirstOfAllLanes(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		table, tick := standing{}, &pass{heads: heads{}}
+		var hosts []string
+		for h := range rapid.IntRange(1, 40).Draw(t, "hosts") {
+			host := fmt.Sprint("h", h)
+			hosts = append(hosts, host)
+			from := byte(rapid.IntRange(0, 50).Draw(t, "age of "+host)) // a batch of each, or all at once
+			for n := range rapid.IntRange(0, 60).Draw(t, "tasks of "+host) {
+				table.put(host, spotOf(task.ID{from + byte(n), byte(h)}, rapid.SampledFrom([]int{0, 0, 0, 9}).Draw(t, "priority")))
+			}
+			if len(table[host]) > 0 {
+				tick.heads[readyOf(host)] = table[host][0]
+			}
+			if n := rapid.IntRange(0, 5).Draw(t, "gone"); n < 2 {
+				tick.heads[readyOf(host)] = spotOf(task.ID{byte(n)}, 10)
+			}
+		}
+		total := rapid.SampledFrom([]int{1, 2, 5, 20, 100}).Draw(t, "total")
+		most := limits(t, hosts)
+		empty := 0
+		for range 50 {
+			right := true
+			for q, head := range tick.heads {
+				right = right && len(table[q.host]) > 0 && table[q.host][0] == head
+			}
+			want := table.first(most, total)
+			table.look(tick, most, total)
+			got, cut := tick.first()
+			if diff := cmp.Diff(want[:min(len(want), len(got))], got, cmpopts.EquateEmpty()); diff != "" || len(got) < len(want) && !cut {
+				t.Fatalf("found %d of %d, cut %t: %s", len(got), len(want), cut, diff)
+			}
+			if few := 2 * math.Sqrt(2*float64(total)); right && float64(len(got)) < min(few, float64(len(want))) {
+				t.Fatalf("found %d of %d", len(got), len(want))
+			}
+			if len(got) == 0 {
+				if empty++; empty > len(hosts)/total+1 {
+					t.Fatalf("nothing found again and again")
+				}
+				if !cut {
+					break
+				}
+			}
+			taken := take(t, got)
+			table.remove(taken)
+			tick.advance(taken)
+			tick = &pass{heads: tick.heads}
+		}
+	})
 }
 
 // Whatever comes in while ticks look and take: nobody of whom this process knows stands before the head of a queue, unless the
@@ -110,14 +178,14 @@ func TestNobodyStandsBeforeAHead(t *testing.T) {
 				}
 			}
 			come(true)
-			taken := table.look(t, tick)
+			table.look(tick, limits(t, []string{"a", "b", "c"}), rapid.IntRange(1, 6).Draw(t, "total"))
+			first, _ := tick.first()
+			taken := take(t, first)
 			come(true)
 			come(false)
 			notify()
 			if rapid.IntRange(0, 5).Draw(t, "fails") > 0 {
-				for _, k := range taken {
-					table[k.Host] = slices.DeleteFunc(table[k.Host], func(s spot) bool { return s.id == k.ID })
-				}
+				table.remove(taken)
 				tick.advance(taken)
 				c.end(tick)
 			}
@@ -225,18 +293,61 @@ func flushStatistics(t *testing.T, s *Store) {
 // walked checks that ticks have not walked far more in the queues than was put into them.
 func walked(t *testing.T, s *Store, put map[string]int) {
 	t.Helper()
-	flushStatistics(t, s)
 	for table, put := range put {
-		var walked int
-		if err := s.engine.QueryRow(t.Context(), `
-			SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = $1 || '_pkey' AND schemaname = current_schema()`, table,
-		).Scan(&walked); err != nil {
-			t.Fatal(err)
-		}
+		walked := indexRead(t, s, table+"_pkey")
 		if most := 3 * put; walked < put || walked > most {
 			t.Errorf("%s: ticks walked %d entries, of %d that there were; %d may be", table, walked, put, most)
 		}
 	}
+}
+
+// What a tick reads of ready depends on what it may start, not on the number of hosts.
+func TestManyHosts(t *testing.T) {
+	t.Parallel()
+	s := openForCommits(t)
+	p := pumpParams(t, s)
+	const hosts, room, rounds = 1000, 32, 20
+	b := batchOfTasks(20 * hosts)
+	for i, k := range b.Tasks {
+		k.OnStart.URL = fmt.Sprintf("http://h%d.test/run", i%hosts)
+	}
+	if _, err := s.Create(t.Context(), []store.Create{{Batch: b}}); err != nil {
+		t.Fatal(err)
+	}
+	p.Room = task.Room{Total: room, PerHost: room}
+	started := 0
+	read := func(ticks int) (read int) {
+		for range ticks {
+			pumped, err := s.Pump(t.Context(), p)
+			if err != nil || len(pumped.Claims) != room {
+				t.Fatalf("%d claims, %v", len(pumped.Claims), err)
+			}
+			for i := range pumped.Claims {
+				if pumped.Claims[i].ID != b.Tasks[started].ID {
+					t.Fatalf("task %d is not the next one", started)
+				}
+				started++
+			}
+			readOnlyIfTold(s)
+		}
+		return indexRead(t, s, "ready_pkey")
+	}
+	before := read(1) // it reads all heads
+	if n, most := read(rounds)-before, 16*room*rounds; n < room*rounds || n > most {
+		t.Errorf("%d ticks read %d entries, of %d hosts; %d may be", rounds, n, hosts, most)
+	}
+}
+
+// indexRead counts the entries of an index that were read.
+func indexRead(t *testing.T, s *Store, index string) (n int) {
+	t.Helper()
+	flushStatistics(t, s)
+	err := s.engine.QueryRow(t.Context(),
+		"SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = $1 AND schemaname = current_schema()", index).Scan(&n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // readOnlyIfTold makes ticks read the heads only if somebody has told of something, however slow the machine is.

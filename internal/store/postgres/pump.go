@@ -133,7 +133,7 @@ func (t *tx) fold(ctx context.Context, tick *store.Tick, pass *pass, found *rare
 	tick.FoldGates(came.deltas, found.dirty, came.gates.n)
 	tick.FoldEvents(came.events)
 	tick.FoldBatches(came.complete, came.batches.n)
-	tick.Ready(pass.found)
+	tick.Ready(pass.first())
 	tick.TallyEvents(found.changed)
 	return nil
 }
@@ -214,21 +214,16 @@ func (t *tx) ready(tick *store.Tick, pass *pass) {
 	if tick.Params.Room.Total <= 0 {
 		return
 	}
-	var hosts []string
-	var ranks []int16
-	var ids uuids
-	var limits []int32
-	pass.limits, pass.total = map[string]int{}, tick.ReadyTotal()
-	for q, s := range pass.heads {
-		if limit := tick.ReadyLimit(q.host); limit > 0 && q == readyOf(q.host) {
-			pass.limits[q.host] = limit
-			hosts, ranks, ids, limits = append(hosts, q.host), append(ranks, s.rank), append(ids, s.id), append(limits, int32(limit))
-		}
-	}
-	if len(hosts) == 0 {
+	pass.choose(tick.ReadyLimit, tick.ReadyTotal())
+	n := len(pass.lanes)
+	if n == 0 {
 		return
 	}
-	t.rows("ready", []any{hosts, ranks, ids, limits, pass.total}, func(rows pgx.Rows) error {
+	hosts, ranks, ids, counts := make([]string, n), make([]int16, n), make(uuids, n), make([]int32, n)
+	for i, l := range pass.lanes {
+		hosts[i], ranks[i], ids[i], counts[i] = l.host, l.head.rank, l.head.id, int32(l.n+pass.more)
+	}
+	t.rows("ready", []any{hosts, ranks, ids, counts, pass.most()}, func(rows pgx.Rows) error {
 		var place pgtype.TID
 		f, err := t.found(rows, &place)
 		t.lined[f.Facts.ID] = place

@@ -180,7 +180,7 @@ func (t *tx) ready(tick *store.Tick) {
 		return nil
 	}, int64(most), object(limits), int64(tick.ReadyTotal()))
 	if t.err == nil {
-		tick.Ready(found)
+		tick.Ready(found, false)
 	}
 }
 

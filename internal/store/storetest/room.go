@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"testing"
@@ -13,8 +14,10 @@ var roomTests = []conformance{
 	{"total and per host", testRoom},
 	{"busy hosts have less", testBusyHost},
 	{"the most urgent of all hosts come first", testUrgentHost},
+	{"they do so of however many hosts", testManyHosts},
 	{"without room nothing is claimed and the rest goes on", testNoRoom},
 	{"a host without room is in nobody's way", testFullHost},
+	{"nor is one with a little", testLittleRoom},
 	{"a host that is shut is in nobody's way", testShutHost},
 	{"hosts share what there is", testShares},
 	{"hosts share what there is for deliveries", testDeliveryShares},
@@ -92,6 +95,56 @@ func testUrgentHost(t *testing.T, e *env) {
 	}
 }
 
+// testManyHosts: ticks with room for far fewer tasks than there are hosts start the first of all of them, also when those that
+// came first are gone.
+func testManyHosts(t *testing.T, e *env) {
+	const hosts = 300
+	var waiting []*task.Task
+	for i := range 18 { // behind one of each of some hosts many of another one
+		waiting = append(waiting, newTask(host(fmt.Sprintf("h%d.test", min(i, 8))), priority(9)))
+	}
+	for i := range 3 * hosts {
+		waiting = append(waiting, newTask(host(fmt.Sprintf("h%d.test", i*7%hosts)), priority(i*5%17/8))) // of each host in turn
+	}
+	for i := range hosts {
+		waiting = append(waiting, newTask(host(fmt.Sprintf("h%d.test", i/20)), priority(i*3%11/4))) // one host after the other
+	}
+	e.create(waiting...)
+	slices.SortFunc(waiting, func(a, b *task.Task) int { return cmp.Or(b.Priority-a.Priority, compareIDs(a.ID, b.ID)) })
+	room := task.Room{Total: 16, PerHost: 8}
+	first := func() (first []task.ID) {
+		of := map[string]int{}
+		for _, k := range waiting {
+			if host := store.Host(k.OnStart); of[host] < room.PerHost && len(first) < room.Total {
+				of[host]++
+				first = append(first, k.ID)
+			}
+		}
+		return first
+	}
+	ticks, least := 0, len(waiting)/room.Total
+	for want := first(); len(want) > 0; want = first() {
+		pumped := e.tick(room)
+		got := claimIDs(pumped.Claims)
+		if !slices.Equal(got, want[:min(len(want), len(got))]) || len(got) < len(want) && !pumped.More {
+			t.Fatalf("tick %d claimed %v, want %v; more %t", ticks, names(waiting, got), names(waiting, want), pumped.More)
+		}
+		if ticks++; ticks > 2*least {
+			t.Fatalf("%d still wait after %d ticks", len(waiting), ticks)
+		}
+		waiting = slices.DeleteFunc(waiting, func(k *task.Task) bool { return slices.Contains(got, k.ID) })
+		if ticks == 5 {
+			for _, k := range waiting[:5*room.Total] {
+				e.settle(cancel(k))
+			}
+			waiting = waiting[5*room.Total:]
+		}
+	}
+	if pumped := e.tick(room); len(pumped.Claims) > 0 || pumped.More || pumped.Starved {
+		t.Errorf("nobody waits: %+v", pumped)
+	}
+}
+
 func testNoRoom(t *testing.T, e *env) {
 	parent := newTask()
 	child, failing := newTask(after(parent)), newTask()
@@ -116,6 +169,13 @@ func testFullHost(_ *testing.T, e *env) {
 	e.create(free...)
 	pumped := e.tick(task.Room{Total: 20, PerHost: 10, Busy: map[string]int{hostA: 10}})
 	e.sameTasks("claimed in one tick", claimIDs(pumped.Claims), free)
+}
+
+func testLittleRoom(_ *testing.T, e *env) {
+	many, few := newTasks(6), newTasks(3, host(hostB))
+	e.create(append(many, few...)...)
+	pumped := e.tick(task.Room{Total: 5, PerHost: 3})
+	e.sameTasks("claimed in one tick", claimIDs(pumped.Claims), slices.Concat(many[:3], few[:2]))
 }
 
 func testShutHost(t *testing.T, e *env) {
