@@ -423,13 +423,13 @@ func (l *load) seen() error {
 	}
 	var missing, repeated, shared int64
 	least, most := 1, 1
-	taskOf := make(map[uint64]int, l.posted())
+	ids := make(map[uint64]bool, l.posted())
 	for i := range l.posted() {
 		if id := l.ids[i].Load(); id != 0 {
-			if _, known := taskOf[id]; known {
+			if ids[id] {
 				shared++
 			}
-			taskOf[id] = i
+			ids[id] = true
 		}
 		if l.may != nil {
 			least, most = l.may(i)

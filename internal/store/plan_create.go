@@ -37,7 +37,7 @@ type CreatePlan struct {
 	ended  map[task.ID]endedParents
 }
 
-// traits of a task that its batch has to tell.
+// traits are what only its batch tells of the state of a task.
 type traits struct{ hasChildren, tellsBatch bool }
 
 // State is that of Tasks[i], made when it is asked for: kept, those of small tasks would take more memory than anything else.

@@ -57,7 +57,7 @@ func (m standing) look(tick *pass, most func(string) int, total int) {
 		read[l.host] = slices.DeleteFunc(slices.Clone(m[l.host]), func(s spot) bool { return s.before(l.head) })
 		n[l.host] = l.n + tick.more
 	}
-	tick.found = read.first(func(host string) int { return n[host] }, tick.most())
+	tick.found = read.first(func(host string) int { return n[host] }, tick.asked())
 }
 
 // limits draws how many of a host a tick may look at.
@@ -201,14 +201,21 @@ func TestNobodyStandsBeforeAHead(t *testing.T) {
 	})
 }
 
-// While somebody holds an old snapshot, no vacuum removes what the pump has taken out of its queues. Ticks must not walk it
-// again and again.
-func TestOldSnapshot(t *testing.T) {
-	t.Parallel()
+// openWithSnapshot opens a store of which somebody holds an old snapshot to the end of the test.
+func openWithSnapshot(t *testing.T) *Store {
+	t.Helper()
 	s := openForCommits(t)
 	conn := lend(t, s)
 	do(t, conn, "begin isolation level repeatable read")
 	do(t, conn, "SELECT FROM task")
+	return s
+}
+
+// While somebody holds an old snapshot, no vacuum removes what the pump has taken out of its queues. Ticks must not walk it
+// again and again.
+func TestOldSnapshot(t *testing.T) {
+	t.Parallel()
+	s := openWithSnapshot(t)
 
 	const rounds, n = 60, 50
 	p := pumpParams(t, s)
@@ -242,10 +249,7 @@ func TestOldSnapshot(t *testing.T) {
 // Nor where there is more in a queue than a tick takes: the next one begins behind what this one took.
 func TestOldSnapshotAndFullTicks(t *testing.T) {
 	t.Parallel()
-	s := openForCommits(t)
-	conn := lend(t, s)
-	do(t, conn, "begin isolation level repeatable read")
-	do(t, conn, "SELECT FROM task")
+	s := openWithSnapshot(t)
 
 	const n, few = 300, 10
 	p := pumpParams(t, s)

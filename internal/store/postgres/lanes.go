@@ -37,25 +37,25 @@ func (p *pass) choose(most func(host string) int, total int) {
 	p.total = total
 }
 
-// most is how many are asked for, of all lanes.
-func (p *pass) most() int { return p.total + p.more*len(p.lanes) }
+// asked is how many are asked for, of all lanes.
+func (p *pass) asked() int { return p.total + p.more*len(p.lanes) }
 
 // first are those to look at: as long as nobody who was not read may come before them. cut: somebody may stand behind them.
 func (p *pass) first() (found []store.Found, cut bool) {
-	left := make(map[string]lane, len(p.lanes))
+	lanes := make(map[string]lane, len(p.lanes)) // less what is found
 	for _, l := range p.lanes {
-		left[l.host] = l
+		lanes[l.host] = l
 	}
 	for i := range p.found {
 		f := &p.found[i]
-		l := left[f.Facts.Host]
+		l := lanes[f.Facts.Host]
 		if len(found) == p.total || p.left != nil && p.left.before(spotOf(f.Facts.ID, f.Facts.Priority)) {
 			return found, true
 		}
 		if l.n > 0 {
 			found = append(found, *f)
 			l.n, l.most = l.n-1, l.most-1
-			left[l.host] = l
+			lanes[l.host] = l
 			if l.n == 0 && l.most > 0 {
 				return found, true
 			}
@@ -84,7 +84,7 @@ func (p *pass) advance(takes []store.ReadyKey) {
 		switch q := readyOf(l.host); {
 		case seen[l.host] == l.n+p.more:
 			p.heads[q] = last[l.host]
-		case len(p.found) < p.most():
+		case len(p.found) < p.asked():
 			delete(p.heads, q)
 		case l.head.before(end):
 			p.heads[q] = end

@@ -223,7 +223,7 @@ func (t *tx) ready(tick *store.Tick, pass *pass) {
 	for i, l := range pass.lanes {
 		hosts[i], ranks[i], ids[i], counts[i] = l.host, l.head.rank, l.head.id, int32(l.n+pass.more)
 	}
-	t.rows("ready", []any{hosts, ranks, ids, counts, pass.most()}, func(rows pgx.Rows) error {
+	t.rows("ready", []any{hosts, ranks, ids, counts, pass.asked()}, func(rows pgx.Rows) error {
 		var place pgtype.TID
 		f, err := t.found(rows, &place)
 		t.lined[f.Facts.ID] = place
