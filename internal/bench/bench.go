@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
 	"time"
+
+	"taskrunner/internal/http1"
 )
 
 // Options say what to measure.
@@ -48,7 +51,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	b := &bench{Options: o}
+	b := &bench{Options: o, transport: &http1.Transport{IdleTimeout: maxIdle, Other: &http.Transport{}}}
 	b.progress.out, b.progress.terminal = o.Log, o.Terminal
 	if err := b.open(ctx); err != nil {
 		return err
@@ -87,11 +90,14 @@ func (b *bench) turns(ctx context.Context, variants []variant, rep *results) (wr
 	return wrong
 }
 
+// maxIdle is how long a connection may wait for its next request. Servers wait for longer, so it is not closed on the way.
+const maxIdle = 10 * time.Second
+
 // bench is what all runs share.
 type bench struct {
 	Options
-	client   client
-	progress progress
+	transport *http1.Transport
+	progress  progress
 
 	dir             string // for databases and logs
 	postgresURL     string // of the server's own database
@@ -119,7 +125,7 @@ func (b *bench) open(ctx context.Context) (err error) {
 }
 
 func (b *bench) close() error {
-	b.client.closeIdle()
+	b.transport.CloseIdleConnections()
 	return errors.Join(b.closePostgres(), os.RemoveAll(b.dir))
 }
 

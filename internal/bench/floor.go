@@ -114,7 +114,7 @@ func (b *bench) httpFloor(ctx context.Context, receiver *receiver, shape floorSh
 		return floor{}, err
 	}
 	defer func() {
-		b.client.closeIdle()
+		b.transport.CloseIdleConnections()
 		err = errors.Join(err, p.in.Close()) // which ends it
 		p.watch()
 		<-p.ended

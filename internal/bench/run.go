@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -156,7 +157,7 @@ func (r *run) startReplica(ctx context.Context, settings []string) error {
 }
 
 func (r *run) stop() error {
-	r.client.closeIdle() // one that was never used would hold up the stop
+	r.transport.CloseIdleConnections() // one that was never used would hold up the stop
 	var errs []error
 	for _, server := range r.servers {
 		errs = append(errs, server.stop())
@@ -222,11 +223,24 @@ func (r *run) do(ctx context.Context, q request) error {
 	return nil
 }
 
-// exchange is that of the client, within patience.
+// answer is a response that has been read to its end.
+type answer struct {
+	code   int
+	status string
+	header http.Header
+	body   []byte
+}
+
+// exchange sends req and reads the answer, within patience.
 func (b *bench) exchange(req *http.Request) (answer, error) {
 	ctx, cancel := context.WithTimeoutCause(req.Context(), b.patience(), fmt.Errorf("no answer within %s", b.patience()))
 	defer cancel()
-	return b.client.exchange(req.WithContext(ctx))
+	resp, err := b.transport.RoundTrip(req.WithContext(ctx))
+	if err != nil {
+		return answer{}, err
+	}
+	body, err := io.ReadAll(resp.Body)
+	return answer{resp.StatusCode, resp.Status, resp.Header, body}, errors.Join(err, resp.Body.Close())
 }
 
 // usage is what has been used up to a moment.

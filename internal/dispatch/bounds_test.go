@@ -41,9 +41,9 @@ func secure(t *testing.T, http2 bool, answer http.HandlerFunc) (s *sender, baseU
 	t.Cleanup(transport.CloseIdleConnections)
 	pool := x509.NewCertPool()
 	pool.AddCert(server.Certificate())
-	transport.TLSClientConfig = server.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
-	transport.TLSClientConfig.RootCAs = pool
-	transport.TLSClientConfig.NextProtos = nil
+	transport.Other.TLSClientConfig = server.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+	transport.Other.TLSClientConfig.RootCAs = pool
+	transport.Other.TLSClientConfig.NextProtos = nil
 	return &sender{transport: transport, timeout: o.Timeout, random: rand.Uint64, handle: "h"}, server.URL, connections
 }
 

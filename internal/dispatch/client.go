@@ -4,6 +4,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"taskrunner/internal/http1"
 )
 
 const (
@@ -23,7 +25,19 @@ func newDialer(o *Options) *net.Dialer {
 
 // newTransport is used without an http.Client: so redirects are not followed, there are no cookies, and errors do not
 // repeat the URL. Both sets of windows share it.
-func newTransport(o *Options, dialer *net.Dialer) *http.Transport {
+func newTransport(o *Options, dialer *net.Dialer) *http1.Transport {
+	return &http1.Transport{
+		Dial:           dialer.DialContext,
+		MaxIdle:        2 * o.Window,
+		MaxIdlePerHost: 2 * o.HostWindow,
+		IdleTimeout:    idleTimeout,
+		MaxHeaderBytes: maxAnswerHeader,
+		Other:          newOtherTransport(o, dialer),
+	}
+}
+
+// newOtherTransport is for what is not plain HTTP/1.1.
+func newOtherTransport(o *Options, dialer *net.Dialer) *http.Transport {
 	return &http.Transport{
 		Proxy:                 nil, // one from the environment would be asked to reach what the guard refuses
 		DialContext:           dialer.DialContext,

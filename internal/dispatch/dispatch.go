@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -16,6 +15,7 @@ import (
 
 	"taskrunner/client"
 	"taskrunner/internal/handle"
+	"taskrunner/internal/http1"
 	"taskrunner/internal/store"
 	"taskrunner/internal/task"
 )
@@ -106,7 +106,7 @@ type Dispatcher struct {
 	startRetry, retry task.Retry
 
 	sender    *sender
-	transport *http.Transport
+	transport *http1.Transport
 	starts    *windows
 	outbox    *windows
 	hosts     *hosts

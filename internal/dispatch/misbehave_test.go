@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"taskrunner/internal/http1"
 	"taskrunner/internal/task"
 )
 
@@ -191,10 +192,10 @@ var misbehaviors = []struct {
 	{name: "endless chunk extension", speak: flooding(ok+"Transfer-Encoding: chunked\r\n\r\n1;", "x"), verdict: Done, status: 200},
 	{name: "endless trailer", speak: flooding(ok+"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n", "X-A: b\r\n"), verdict: Done, status: 200, body: 1},
 	{name: "endless body of a failure", speak: flooding("HTTP/1.1 500 No\r\n\r\n", "x"), verdict: Retry, status: 500, body: maxExcerptRead, text: "500"},
-	{name: "endless status line", speak: flooding("HTTP/1.1 200 ", "x"), verdict: Retry, text: "exceeded"},
-	{name: "endless header line", speak: flooding(ok+"X-A: ", "x"), verdict: Retry, text: "exceeded"},
-	{name: "endless header lines", speak: flooding(ok, "X-A: b\r\n"), verdict: Retry, text: "exceeded"},
-	{name: "10 MB of header", speak: answering(ok + strings.Repeat("X-A: "+strings.Repeat("b", 1000)+"\r\n", 10_000) + "\r\n"), verdict: Retry, text: "exceeded"},
+	{name: "endless status line", speak: flooding("HTTP/1.1 200 ", "x"), verdict: Retry, text: "too large"},
+	{name: "endless header line", speak: flooding(ok+"X-A: ", "x"), verdict: Retry, text: "too large"},
+	{name: "endless header lines", speak: flooding(ok, "X-A: b\r\n"), verdict: Retry, text: "too large"},
+	{name: "10 MB of header", speak: answering(ok + strings.Repeat("X-A: "+strings.Repeat("b", 1000)+"\r\n", 10_000) + "\r\n"), verdict: Retry, text: "too large"},
 	{name: "gzip bomb", speak: answering(bomb()), verdict: Done, status: 200, body: maxAnswer, begins: "\x1f\x8b"},
 	{name: "reset before the header", speak: cutting(""), verdict: Retry, text: "reset"},
 	{name: "reset in the header", speak: cutting(ok + "X-A: b"), verdict: Retry},
@@ -261,7 +262,7 @@ func TestReceiversThatMisbehave(t *testing.T) {
 			if n := len(a.text); n > 4*maxErrorText {
 				t.Errorf("a text of %d bytes", n)
 			}
-			s.transport.(*http.Transport).CloseIdleConnections()
+			s.transport.(*http1.Transport).CloseIdleConnections()
 			leftBehind(t, h, goroutines)
 			// The kernel's buffers on both sides take some megabytes; whoever reads on takes more by the millisecond.
 			if n := h.written.Load(); n > 16<<20 {
@@ -302,7 +303,7 @@ func TestRedirectsAreOneRequest(t *testing.T) {
 		if n := h.dialed.Load(); a.status != status || Classify(a.status, a.err) != GiveUp || n != 1001 {
 			t.Errorf("%d: %+v, %d requests on %d connections", status, a, n/1000, n%1000)
 		}
-		s.transport.(*http.Transport).CloseIdleConnections()
+		s.transport.(*http1.Transport).CloseIdleConnections()
 	}
 }
 
@@ -350,7 +351,7 @@ func TestKeptConnectionThatDies(t *testing.T) {
 			if n := h.dialed.Load(); n != 5 {
 				t.Errorf("%d connections", n)
 			}
-			s.transport.(*http.Transport).CloseIdleConnections()
+			s.transport.(*http1.Transport).CloseIdleConnections()
 		})
 	}
 }
@@ -416,7 +417,7 @@ func TestHTTP2ReceiversThatMisbehave(t *testing.T) {
 	} {
 		s := newSender(t, "loopback")
 		s.timeout = timeout
-		transport := s.transport.(*http.Transport)
+		transport := s.transport.(*http1.Transport).Other
 		transport.TLSClientConfig = server.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
 		written.Store(0)
 		a := s.send(t.Context(), &call{id: testID, trigger: task.TriggerStart, keep: true, action: &task.Action{Verb: "Post", URL: server.URL + c.path, Body: json.RawMessage(`{}`)}})

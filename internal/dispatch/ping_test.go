@@ -102,7 +102,7 @@ func TestSilentConnectionIsReplaced(t *testing.T) {
 		}()
 		o := Options{HostURL: "http://runner", Timeout: 20 * time.Second}
 		o.fill()
-		transport := newTransport(&o, newDialer(&o))
+		transport := newOtherTransport(&o, newDialer(&o))
 		transport.DialContext = p.dial
 		transport.Protocols = new(http.Protocols)
 		transport.Protocols.SetUnencryptedHTTP2(true)

@@ -21,6 +21,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"taskrunner/internal/http1"
 	"taskrunner/internal/task"
 )
 
@@ -199,7 +200,7 @@ func TestSendDoesNotFollowRedirects(t *testing.T) {
 
 func TestSendIgnoresProxyOfEnvironment(t *testing.T) {
 	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
-	if newSender(t).transport.(*http.Transport).Proxy != nil {
+	if newSender(t).transport.(*http1.Transport).Other.Proxy != nil {
 		t.Error("a proxy is asked for")
 	}
 }

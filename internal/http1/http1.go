@@ -1,0 +1,366 @@
+// Package http1 is a client of HTTP/1.1 whose callers do the work themselves: whoever sends a request writes it and reads the answer.
+// An [http.Transport] hands both to goroutines of the connection, and wakes two for each request. What goes over the wire is
+// net/http's: requests are written by [http.Request.Write], answers are read by [http.ReadResponse]; ours is only when, and over
+// which connection.
+//
+// Invariants:
+//
+//   - A connection is idle, or belongs to one request.
+//   - An idle one has nothing that was sent, or came, and does not belong to a request that is over: what came unasked is never
+//     taken for an answer.
+//   - A request goes out twice only where [http.Transport] would send it twice.
+package http1
+
+import (
+	"bufio"
+	"cmp"
+	"container/list"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Transport is an [http.RoundTripper]. It follows no redirects, keeps no cookies, knows no proxies and asks for no compression.
+// The fields must not change once it is used; the zero value is ready. Safe for concurrent use.
+//
+// The body of an answer must be closed, by the goroutine that reads it. The connection is used again if it has been read to its end by then.
+type Transport struct {
+	// Dial connects to host:port, of a name or an address as the URL has it. Nil: that of a [net.Dialer].
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Other takes the requests that are not for this one: of https, which may come to HTTP/2, and to hosts that are not ASCII. Nil:
+	// they are refused.
+	Other *http.Transport
+	// MaxIdle and MaxIdlePerHost bound the connections that wait for another request; the one that has waited longest goes
+	// first. 0: no bound.
+	MaxIdle, MaxIdlePerHost int
+	// IdleTimeout is how long they wait. 0: a minute and a half.
+	IdleTimeout time.Duration
+	// MaxHeaderBytes bounds the header of an answer, with all 1xx that come before it, but for some KiB. 0: 1 MiB.
+	MaxHeaderBytes int64
+
+	mu     sync.Mutex
+	idle   map[string][]*conn // by host:port; the last one was used last
+	waited *list.List         // of all that are idle; the front one has waited longest
+	timer  *time.Timer        // until that has waited for too long; nil: none is idle
+}
+
+const (
+	defaultIdleTimeout    = 90 * time.Second
+	defaultMaxHeaderBytes = 1 << 20
+	// smallBody is what the kernel takes at once, also when nobody reads it. Of a request that has more, somebody must read the
+	// answer meanwhile: it may come early, and be all that the server does.
+	smallBody = 8 << 10
+)
+
+var errHeaderTooLarge = errors.New("the header of the answer is too large")
+
+// RoundTrip is as in [http.RoundTripper]. An error once the context has ended is its cause.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Scheme != "http" || strings.ContainsFunc(req.URL.Host, func(r rune) bool { return r >= 0x80 }) {
+		if t.Other == nil {
+			closeBody(req)
+			return nil, fmt.Errorf("%s://%s: neither https nor hosts that are not ASCII are spoken to", req.URL.Scheme, req.URL.Host)
+		}
+		return t.Other.RoundTrip(req)
+	}
+	if c := t.take(hostPort(req.URL)); c != nil {
+		resp, err := c.roundTrip(req)
+		if _, closed := errors.AsType[*unansweredError](err); !closed || !replayable(req) {
+			return resp, err
+		}
+		if req.GetBody != nil {
+			body, err := req.GetBody()
+			if err != nil {
+				return nil, err
+			}
+			req = req.WithContext(req.Context()) // a copy: the caller's is not ours to change
+			req.Body = body
+		}
+	}
+	c, err := t.dial(req)
+	if err != nil {
+		closeBody(req)
+		return nil, err
+	}
+	return c.roundTrip(req)
+}
+
+func closeBody(req *http.Request) {
+	if req.Body != nil {
+		_ = req.Body.Close()
+	}
+}
+
+// replayable as [http.Transport] has it: what the server may have done with the request is no matter, or it knows it again.
+func replayable(req *http.Request) bool {
+	if req.Body != nil && req.Body != http.NoBody && req.GetBody == nil {
+		return false
+	}
+	switch req.Method {
+	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return true
+	}
+	return req.Header["Idempotency-Key"] != nil || req.Header["X-Idempotency-Key"] != nil
+}
+
+func hostPort(u *url.URL) string { return net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "80")) }
+
+// dial is a connection that nobody has used.
+func (t *Transport) dial(req *http.Request) (*conn, error) {
+	dial := t.Dial
+	if dial == nil {
+		dial = (&net.Dialer{}).DialContext
+	}
+	to, ctx := hostPort(req.URL), req.Context()
+	dialed, err := dial(ctx, "tcp", to)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, err
+	}
+	c := &conn{Conn: dialed, transport: t, to: to, out: bufio.NewWriter(dialed)}
+	c.in = bufio.NewReader(c)
+	return c, nil
+}
+
+// take is the connection to that host that was used last, nil if there is none that is still good.
+func (t *Transport) take(to string) *conn {
+	for {
+		t.mu.Lock()
+		idle := t.idle[to]
+		if len(idle) == 0 {
+			t.mu.Unlock()
+			return nil
+		}
+		c := idle[len(idle)-1]
+		t.remove(c)
+		t.mu.Unlock()
+		if quiet(c.Conn) {
+			return c
+		}
+		_ = c.Close()
+	}
+}
+
+// give makes c idle.
+func (t *Transport) give(c *conn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.idle == nil {
+		t.idle, t.waited = map[string][]*conn{}, list.New()
+	}
+	if n := t.MaxIdlePerHost; n > 0 && len(t.idle[c.to]) >= n {
+		t.drop(t.idle[c.to][0])
+	}
+	if n := t.MaxIdle; n > 0 && t.waited.Len() >= n {
+		t.drop(t.waited.Front().Value.(*conn))
+	}
+	c.since, c.waits = time.Now(), t.waited.PushBack(c)
+	t.idle[c.to] = append(t.idle[c.to], c)
+	if t.timer == nil {
+		t.timer = time.AfterFunc(t.idleTimeout(), t.expire)
+	}
+}
+
+func (t *Transport) idleTimeout() time.Duration { return cmp.Or(t.IdleTimeout, defaultIdleTimeout) }
+
+// remove takes an idle connection out.
+func (t *Transport) remove(c *conn) {
+	t.waited.Remove(c.waits)
+	idle := t.idle[c.to]
+	at := len(idle) - 1
+	if idle[at] != c {
+		at = slices.Index(idle, c)
+	}
+	if idle = slices.Delete(idle, at, at+1); len(idle) == 0 {
+		delete(t.idle, c.to)
+		return
+	}
+	t.idle[c.to] = idle
+}
+
+// drop closes an idle connection.
+func (t *Transport) drop(c *conn) {
+	t.remove(c)
+	_ = c.Close()
+}
+
+// expire closes what has waited for too long.
+func (t *Transport) expire() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.timer = nil
+	for front := t.waited.Front(); front != nil; front = t.waited.Front() {
+		c := front.Value.(*conn)
+		if left := t.idleTimeout() - time.Since(c.since); left > 0 {
+			t.timer = time.AfterFunc(left, t.expire)
+			return
+		}
+		t.drop(c)
+	}
+}
+
+// CloseIdleConnections closes the connections that wait for another request, of Other, too.
+func (t *Transport) CloseIdleConnections() {
+	if t.Other != nil {
+		t.Other.CloseIdleConnections()
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, idle := range t.idle {
+		for _, c := range idle {
+			_ = c.Close()
+		}
+	}
+	clear(t.idle)
+	if t.timer != nil {
+		t.timer.Stop()
+		t.timer = nil
+		t.waited.Init()
+	}
+}
+
+// conn is a connection. Its methods are for the goroutine whose request it belongs to.
+type conn struct {
+	net.Conn
+	transport *Transport
+	to        string
+	in        *bufio.Reader // of conn
+	out       *bufio.Writer
+	mayCome   int64 // bytes, before it is too much
+
+	stop  func() bool // of watching the request's context
+	wrote chan error  // the request has been written, by another goroutine; nil: by this one
+	last  bool        // the server closes it
+	since time.Time   // it is idle
+	waits *list.Element
+}
+
+// Read reads from the server.
+func (c *conn) Read(p []byte) (int, error) {
+	if c.mayCome <= 0 {
+		return 0, errHeaderTooLarge
+	}
+	n, err := c.Conn.Read(p)
+	c.mayCome -= int64(n)
+	return n, err
+}
+
+// unansweredError: the connection failed before anything came.
+type unansweredError struct{ error }
+
+func (e *unansweredError) Unwrap() error { return e.error }
+
+func (c *conn) roundTrip(req *http.Request) (*http.Response, error) {
+	ctx := req.Context()
+	c.stop = context.AfterFunc(ctx, func() { _ = c.Close() })
+	resp, err := c.exchange(req)
+	if err != nil {
+		c.stop()
+		_ = c.Close()
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, err
+	}
+	c.last = resp.Close || resp.StatusCode == http.StatusSwitchingProtocols
+	if resp.Body == http.NoBody {
+		c.done(true)
+		return resp, nil
+	}
+	resp.Body = &body{of: resp.Body, conn: c, ctx: ctx}
+	return resp, nil
+}
+
+func (c *conn) exchange(req *http.Request) (*http.Response, error) {
+	if size := req.ContentLength; size > smallBody || size <= 0 && req.Body != nil && req.Body != http.NoBody {
+		c.wrote = make(chan error, 1)
+		go func() { c.wrote <- c.write(req) }()
+	} else if err := c.write(req); err != nil {
+		return nil, &unansweredError{err}
+	}
+	c.mayCome = cmp.Or(c.transport.MaxHeaderBytes, defaultMaxHeaderBytes)
+	if _, err := c.in.Peek(1); err != nil {
+		return nil, &unansweredError{err}
+	}
+	for {
+		resp, err := http.ReadResponse(c.in, req)
+		switch {
+		case err != nil && c.mayCome <= 0: // it may have taken what was cut off for a whole line
+			return nil, errHeaderTooLarge
+		case err != nil:
+			return nil, err
+		}
+		if code := resp.StatusCode; code < 100 || code > 199 || code == http.StatusSwitchingProtocols {
+			c.mayCome = math.MaxInt64
+			return resp, nil
+		}
+	}
+}
+
+func (c *conn) write(req *http.Request) error {
+	if err := req.Write(c.out); err != nil {
+		return err
+	}
+	return c.out.Flush()
+}
+
+// done ends what c does for its request. read: the answer was read to its end.
+func (c *conn) done(read bool) {
+	written := true
+	if c.wrote != nil {
+		select {
+		case err := <-c.wrote:
+			written, c.wrote = err == nil, nil
+		default: // it has answered before it had everything
+			written = false
+		}
+	}
+	if c.stop() && read && written && !c.last && c.in.Buffered() == 0 {
+		c.transport.give(c)
+		return
+	}
+	_ = c.Close()
+}
+
+// body is that of an answer.
+type body struct {
+	of    io.ReadCloser
+	conn  *conn // nil: closed
+	ctx   context.Context
+	ended bool
+}
+
+// Read is as in [io.Reader].
+func (b *body) Read(p []byte) (int, error) {
+	if b.conn == nil {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	n, err := b.of.Read(p)
+	switch {
+	case errors.Is(err, io.EOF):
+		b.ended = true
+	case err != nil && b.ctx.Err() != nil:
+		err = context.Cause(b.ctx)
+	}
+	return n, err
+}
+
+// Close is as in [io.Closer]. What is left of the body is not read.
+func (b *body) Close() error {
+	if b.conn != nil {
+		b.conn.done(b.ended)
+		b.conn = nil
+	}
+	return nil
+}
