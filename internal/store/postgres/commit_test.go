@@ -287,25 +287,40 @@ func TestEveryConnectionIsLostAtOnce(t *testing.T) {
 	done.Wait()
 }
 
-// A connection that broke while nobody used it costs nobody the lease, nor a process its start.
-func TestHeartbeatOutlivesItsConnection(t *testing.T) {
+// A connection that broke while nobody used it costs nobody the lease, nor a process its start, and no look for work. Nobody asks it
+// beforehand what has become of it, from one look to the next.
+func TestHeartbeatAndLookOutliveTheirConnection(t *testing.T) {
 	t.Parallel()
 	s := openForCommits(t)
+	if should := s.engine.Config().ShouldPing; should(t.Context(), pgxpool.ShouldPingParams{IdleDuration: 2 * time.Second}) ||
+		!should(t.Context(), pgxpool.ShouldPingParams{IdleDuration: time.Minute}) {
+		t.Error("a connection is asked too often, or never")
+	}
 	owner := uuid.Must(uuid.NewV7())
-	for range 3 {
-		if err := s.Heartbeat(t.Context(), owner, time.Minute); err != nil {
+	for i := range 6 {
+		var err error
+		if i%2 == 0 {
+			err = s.Heartbeat(t.Context(), owner, time.Minute)
+		} else {
+			_, err = s.Work(t.Context(), owner)
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 		conn, err := s.engine.Acquire(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		other, err := s.pool.Acquire(t.Context())
-		if err != nil {
-			t.Fatal(err)
+		if i < 3 {
+			other, err := s.pool.Acquire(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			do(t, other, "SELECT pg_terminate_backend($1, 10000)", int(conn.Conn().PgConn().PID()))
+			other.Release()
+		} else { // without a word from the server
+			_ = conn.Conn().PgConn().Conn().Close()
 		}
-		do(t, other, "SELECT pg_terminate_backend($1, 10000)", int(conn.Conn().PgConn().PID()))
-		other.Release()
 		conn.Release() // the next one finds it
 	}
 }

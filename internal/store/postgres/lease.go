@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"taskrunner/internal/store"
@@ -18,13 +17,16 @@ import (
 func (s *Store) Work(ctx context.Context, owner task.ID) (store.Work, error) {
 	var w store.Work
 	ready, due := s.cursors.look()
-	var batch pgx.Batch // it is a transaction, as short as can be: every process does this every second
-	batch.Queue(s.queries.Get("open_list"))
-	batch.Queue(s.queries.Get("work"), s.skew(), owner, due).QueryRow(func(row pgx.Row) error {
-		return row.Scan(&w.Pump, &w.Outbox, &w.Due, &w.DeadEnds, &w.Dead)
+	err := s.again(ctx, func() error {
+		var batch pgx.Batch // it is a transaction, as short as can be: every process does this every second
+		batch.Queue(s.queries.Get("open_list"))
+		batch.Queue(s.queries.Get("work"), s.skew(), owner, due).QueryRow(func(row pgx.Row) error {
+			return row.Scan(&w.Pump, &w.Outbox, &w.Due, &w.DeadEnds, &w.Dead)
+		})
+		return broken(s.engine.SendBatch(ctx, &batch).Close())
 	})
-	if err := s.engine.SendBatch(ctx, &batch).Close(); err != nil {
-		return store.Work{}, fmt.Errorf("look for work: %w", redact(err))
+	if err != nil {
+		return store.Work{}, fmt.Errorf("look for work: %w", err)
 	}
 	w.Pump = w.Pump || ready
 	return w, nil
@@ -34,10 +36,7 @@ func (s *Store) Work(ctx context.Context, owner task.ID) (store.Work, error) {
 func (s *Store) Heartbeat(ctx context.Context, owner task.ID, lease time.Duration) error {
 	err := s.again(ctx, func() error { // whether it is carried out twice does not matter
 		_, err := s.engine.Exec(ctx, s.queries.Get("heartbeat"), owner, s.skew(), lease)
-		if _, isServer := errors.AsType[*pgconn.PgError](err); err != nil && !isServer {
-			err = &connError{err}
-		}
-		return err
+		return broken(err)
 	})
 	if err != nil {
 		return fmt.Errorf("renew lease: %w", err)

@@ -83,6 +83,8 @@ const (
 	defaultPool = 16
 	// enginePool is how many there are besides: for settle, the pump, the outbox (two), and the duties of reap.
 	enginePool = 8
+	// pingAfter is how long a connection of the engine may wait before it is asked whether it still lives.
+	pingAfter = 10 * time.Second
 )
 
 // Open connects. The error never shows the URL, which may hold a password.
@@ -104,6 +106,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	engineCfg := cfg.Copy()
 	engineCfg.MaxConns = enginePool
 	engineCfg.MinConns, engineCfg.MinIdleConns = 0, 0
+	// What is done on these is tried again when the connection turns out to be dead. By default one that was not used for a second is
+	// asked first, so that each look for work would be two round trips.
+	engineCfg.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool { return p.IdleDuration > pingAfter }
 	if s.engine, err = pgxpool.NewWithConfig(ctx, engineCfg); err != nil {
 		return nil, fmt.Errorf("open database: %w", redact(err))
 	}
@@ -339,6 +344,14 @@ func (t *tx) flush(ctx context.Context) error {
 type connError struct{ error }
 
 func (e *connError) Unwrap() error { return e.error }
+
+// broken makes of an error of a single statement that is not the server's a connError: whether it was carried out must not matter.
+func broken(err error) error {
+	if _, isServer := errors.AsType[*pgconn.PgError](err); err == nil || isServer {
+		return err
+	}
+	return &connError{err}
+}
 
 func retryable(err error) bool {
 	if _, ok := errors.AsType[*connError](err); ok {
