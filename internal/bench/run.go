@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -89,6 +90,11 @@ func (r *run) measured(ctx context.Context, v variant) (err error) {
 		}
 		return err
 	}
+	if len(r.servers) > 1 {
+		if err := r.pumped(ctx); err != nil {
+			return err
+		}
+	}
 	peak := int64(0)
 	for _, server := range r.servers {
 		peak = max(peak, peakMemory(server.cmd.Process.Pid))
@@ -96,6 +102,26 @@ func (r *run) measured(ctx context.Context, v variant) (err error) {
 	if peak > 0 {
 		r.figure(Figure{Name: "peak memory of the server", Unit: "MB", Value: float64(peak) / 1e6})
 	}
+	return nil
+}
+
+// pumped says how the ticks of the pump were spread over the replicas.
+func (r *run) pumped(ctx context.Context) error {
+	var most, all float64
+	for i, url := range r.urls {
+		var metrics []byte
+		if err := r.do(ctx, request{method: http.MethodGet, path: url + "/metrics", want: http.StatusOK, raw: &metrics}); err != nil {
+			return err
+		}
+		_, after, _ := bytes.Cut(metrics, []byte("\nworker_loop_duration_seconds_count "))
+		count, _, _ := bytes.Cut(after, []byte("\n"))
+		ticks, err := strconv.ParseFloat(string(count), 64)
+		if err != nil {
+			return fmt.Errorf("replica %d does not say how often it has pumped: %w", i+1, err)
+		}
+		most, all = max(most, ticks), all+ticks
+	}
+	r.figure(Figure{Name: "ticks of the pump by the busiest replica", Unit: "%", Value: 100 * most / all})
 	return nil
 }
 
@@ -184,6 +210,7 @@ type request struct {
 	body         []byte
 	want         int     // status of the answer
 	into         any     // where its JSON goes; nil: nowhere
+	raw          *[]byte // where it goes as it is; nil: nowhere
 	batch, next  *string // where X-Batch-ID and the target of Link go
 }
 
@@ -214,6 +241,9 @@ func (r *run) do(ctx context.Context, q request) error {
 	}
 	if q.next != nil {
 		*q.next, _ = strings.CutSuffix(strings.TrimPrefix(a.header.Get("Link"), "<"), `>; rel="next"`)
+	}
+	if q.raw != nil {
+		*q.raw = a.body
 	}
 	if q.into != nil {
 		if err := json.Unmarshal(a.body, q.into); err != nil {
