@@ -118,7 +118,9 @@ func checkReport(t *testing.T, raw []byte, workloads []string) {
 		if !slices.ContainsFunc(run.Figures, func(f bench.Figure) bool { return f.Value > 0 && (f.More || f.Unit == "ms") }) {
 			t.Errorf("%s has no rate and no latency: %+v", run.Workload, run.Figures)
 		}
-		spread := func(f bench.Figure) bool { return strings.HasPrefix(f.Name, "ticks of the pump") && f.Value > 0 && f.Value <= 100 }
+		spread := func(f bench.Figure) bool {
+			return strings.HasPrefix(f.Name, "ticks of the pump") && f.Value > 0 && f.Value <= 100
+		}
 		if replicas := strings.HasPrefix(run.Workload, "replicas/"); slices.ContainsFunc(run.Figures, spread) != replicas {
 			t.Errorf("%s: %+v", run.Workload, run.Figures)
 		}
