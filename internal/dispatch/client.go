@@ -12,7 +12,7 @@ const (
 	// maxAnswer bounds what is read of an answer's body, maxAnswerHeader its header.
 	maxAnswer       = 64 << 10
 	maxAnswerHeader = 64 << 10
-	// connectTimeout bounds dialing and the TLS handshake each; a connection outlives the request it was made for.
+	// connectTimeout bounds dialing and the TLS handshake each.
 	connectTimeout = 5 * time.Second
 	idleTimeout    = 90 * time.Second
 )

@@ -6,8 +6,8 @@
 // Invariants:
 //
 //   - A connection is idle, or belongs to one request.
-//   - An idle one has nothing that was sent, or came, and does not belong to a request that is over: what came unasked is never
-//     taken for an answer.
+//   - On an idle one everything has been sent and read that belongs to requests before: what comes unasked, before a request goes out,
+//     is never taken for its answer.
 //   - A request goes out twice only where [http.Transport] would send it twice.
 package http1
 
@@ -26,6 +26,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -42,7 +43,7 @@ type Transport struct {
 	// MaxIdle and MaxIdlePerHost bound the connections that wait for another request; the one that has waited longest goes
 	// first. 0: no bound.
 	MaxIdle, MaxIdlePerHost int
-	// IdleTimeout is how long they wait. 0: a minute and a half.
+	// IdleTimeout is how long they wait, and some seconds more. 0: a minute and a half.
 	IdleTimeout time.Duration
 	// MaxHeaderBytes bounds the header of an answer, with all 1xx that come before it, but for some KiB. 0: 1 MiB.
 	MaxHeaderBytes int64
@@ -50,20 +51,25 @@ type Transport struct {
 	mu     sync.Mutex
 	idle   map[string][]*conn // by host:port; the last one was used last
 	waited *list.List         // of all that are idle; the front one has waited longest
-	timer  *time.Timer        // until that has waited for too long; nil: none is idle
+	timer  *time.Timer        // until the next sweep; nil: none is idle
 }
 
 const (
 	defaultIdleTimeout    = 90 * time.Second
 	defaultMaxHeaderBytes = 1 << 20
-	// smallBody is what the kernel takes at once, also when nobody reads it. Of a request that has more, somebody must read the
-	// answer meanwhile: it may come early, and be all that the server does.
+	// smallBody is what the kernel takes at once, with a header, also when nobody reads it. Of a request that has more, somebody must
+	// read the answer meanwhile: it may come early, and be all that the server does.
 	smallBody = 8 << 10
+	// writtenWithin is how long after its answer a large request may take to be written, if its connection is to be used again.
+	writtenWithin = 50 * time.Millisecond
+	// sweepEvery is how long a connection that the server has closed may seem to be idle.
+	sweepEvery = 2 * time.Second
 )
 
 var errHeaderTooLarge = errors.New("the header of the answer is too large")
 
-// RoundTrip is as in [http.RoundTripper]. An error once the context has ended is its cause.
+// RoundTrip is as in [http.RoundTripper]. An error once the context has ended is its cause. A request that is not valid, or has
+// trailers, is not sent.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme != "http" || strings.ContainsFunc(req.URL.Host, func(r rune) bool { return r >= 0x80 }) {
 		if t.Other == nil {
@@ -71,6 +77,10 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			return nil, fmt.Errorf("%s://%s: neither https nor hosts that are not ASCII are spoken to", req.URL.Scheme, req.URL.Host)
 		}
 		return t.Other.RoundTrip(req)
+	}
+	if err := check(req); err != nil {
+		closeBody(req)
+		return nil, err
 	}
 	if c := t.take(hostPort(req.URL)); c != nil {
 		resp, err := c.roundTrip(req)
@@ -92,6 +102,47 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	return c.roundTrip(req)
+}
+
+// check finds what must not be sent: [http.Request.Write] would pass it on, or leave it out.
+func check(req *http.Request) error {
+	switch ctx := req.Context(); {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case req.URL.Host == "":
+		return errors.New("the URL has no host")
+	case req.Method != "" && !isToken(req.Method):
+		return errors.New("the method is not valid")
+	case len(req.Trailer) > 0:
+		return errors.New("trailers are not sent")
+	}
+	for name, values := range req.Header {
+		if !isToken(name) || slices.ContainsFunc(values, isControlled) {
+			return fmt.Errorf("the header %q is not valid", name)
+		}
+	}
+	return nil
+}
+
+// isToken as RFC 9110, 5.6.2, has it.
+func isToken(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if letter := c|0x20 >= 'a' && c|0x20 <= 'z'; !letter && (c < '0' || c > '9') && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// isControlled: it has characters that no value of a header may have.
+func isControlled(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' && c != '\t' || c == 0x7f {
+			return true
+		}
+	}
+	return false
 }
 
 func closeBody(req *http.Request) {
@@ -123,13 +174,16 @@ func (t *Transport) dial(req *http.Request) (*conn, error) {
 	to, ctx := hostPort(req.URL), req.Context()
 	dialed, err := dial(ctx, "tcp", to)
 	if err != nil {
+		if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+			<-ctx.Done() // a dialer has a clock of its own
+		}
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
 		return nil, err
 	}
-	c := &conn{Conn: dialed, transport: t, to: to, out: bufio.NewWriter(dialed)}
-	c.in = bufio.NewReader(c)
+	c := &conn{Conn: dialed, transport: t, to: to}
+	c.in, c.out = bufio.NewReader(c), bufio.NewWriter(c)
 	return c, nil
 }
 
@@ -168,11 +222,12 @@ func (t *Transport) give(c *conn) {
 	c.since, c.waits = time.Now(), t.waited.PushBack(c)
 	t.idle[c.to] = append(t.idle[c.to], c)
 	if t.timer == nil {
-		t.timer = time.AfterFunc(t.idleTimeout(), t.expire)
+		t.timer = time.AfterFunc(t.sweepInterval(), t.sweep)
 	}
 }
 
-func (t *Transport) idleTimeout() time.Duration { return cmp.Or(t.IdleTimeout, defaultIdleTimeout) }
+func (t *Transport) idleTimeout() time.Duration   { return cmp.Or(t.IdleTimeout, defaultIdleTimeout) }
+func (t *Transport) sweepInterval() time.Duration { return min(t.idleTimeout(), sweepEvery) }
 
 // remove takes an idle connection out.
 func (t *Transport) remove(c *conn) {
@@ -195,22 +250,27 @@ func (t *Transport) drop(c *conn) {
 	_ = c.Close()
 }
 
-// expire closes what has waited for too long.
-func (t *Transport) expire() {
+// sweep closes what has waited for too long, and of what has waited for a while what the server has closed.
+func (t *Transport) sweep() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.timer = nil
-	for front := t.waited.Front(); front != nil; front = t.waited.Front() {
-		c := front.Value.(*conn)
-		if left := t.idleTimeout() - time.Since(c.since); left > 0 {
-			t.timer = time.AfterFunc(left, t.expire)
-			return
+	for at := t.waited.Front(); at != nil; {
+		c := at.Value.(*conn)
+		at = at.Next()
+		waits := time.Since(c.since)
+		if waits < t.sweepInterval() {
+			break
 		}
-		t.drop(c)
+		if waits >= t.idleTimeout() || !quiet(c.Conn) {
+			t.drop(c)
+		}
+	}
+	if t.timer = nil; t.waited.Len() > 0 {
+		t.timer = time.AfterFunc(t.sweepInterval(), t.sweep)
 	}
 }
 
-// CloseIdleConnections closes the connections that wait for another request, of Other, too.
+// CloseIdleConnections closes the connections that wait for another request, of Other, too; not those that are in use.
 func (t *Transport) CloseIdleConnections() {
 	if t.Other != nil {
 		t.Other.CloseIdleConnections()
@@ -236,14 +296,24 @@ type conn struct {
 	transport *Transport
 	to        string
 	in        *bufio.Reader // of conn
-	out       *bufio.Writer
-	mayCome   int64 // bytes, before it is too much
+	out       *bufio.Writer // the same
+	mayCome   int64         // bytes, before it is too much
 
-	stop  func() bool // of watching the request's context
-	wrote chan error  // the request has been written, by another goroutine; nil: by this one
-	last  bool        // the server closes it
-	since time.Time   // it is idle
-	waits *list.Element
+	stop    func() bool // of watching the request's context
+	writing chan error  // what comes of writing the request, which another goroutine does; nil: none does
+	cut     atomic.Bool // the server takes no more
+	last    bool        // it has said that it closes the connection
+	since   time.Time   // it is idle
+	waits   *list.Element
+}
+
+// Write writes to the server.
+func (c *conn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if err != nil {
+		c.cut.Store(true)
+	}
+	return n, err
 }
 
 // Read reads from the server.
@@ -263,6 +333,11 @@ func (e *unansweredError) Unwrap() error { return e.error }
 
 func (c *conn) roundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
+	if ctx.Err() != nil { // while it was dialed
+		closeBody(req)
+		_ = c.Close()
+		return nil, context.Cause(ctx)
+	}
 	c.stop = context.AfterFunc(ctx, func() { _ = c.Close() })
 	resp, err := c.exchange(req)
 	if err != nil {
@@ -284,13 +359,26 @@ func (c *conn) roundTrip(req *http.Request) (*http.Response, error) {
 
 func (c *conn) exchange(req *http.Request) (*http.Response, error) {
 	if size := req.ContentLength; size > smallBody || size <= 0 && req.Body != nil && req.Body != http.NoBody {
-		c.wrote = make(chan error, 1)
-		go func() { c.wrote <- c.write(req) }()
-	} else if err := c.write(req); err != nil {
-		return nil, &unansweredError{err}
+		c.writing = make(chan error, 1)
+		go func() {
+			err := c.write(req)
+			c.writing <- err
+			if err != nil && !c.cut.Load() {
+				_ = c.Close() // there will be no answer
+			}
+		}()
+	} else if err := c.write(req); err != nil && !c.cut.Load() { // else it may have answered before
+		return nil, err
 	}
 	c.mayCome = cmp.Or(c.transport.MaxHeaderBytes, defaultMaxHeaderBytes)
 	if _, err := c.in.Peek(1); err != nil {
+		select {
+		case wrote := <-c.writing:
+			if wrote != nil && !c.cut.Load() {
+				return nil, wrote
+			}
+		default:
+		}
 		return nil, &unansweredError{err}
 	}
 	for {
@@ -317,20 +405,25 @@ func (c *conn) write(req *http.Request) error {
 
 // done ends what c does for its request. read: the answer was read to its end.
 func (c *conn) done(read bool) {
-	written := true
-	if c.wrote != nil {
-		select {
-		case err := <-c.wrote:
-			written, c.wrote = err == nil, nil
-		default: // it has answered before it had everything
-			written = false
-		}
-	}
-	if c.stop() && read && written && !c.last && c.in.Buffered() == 0 {
+	if c.stop() && read && !c.last && !c.cut.Load() && c.written() && c.in.Buffered() == 0 {
 		c.transport.give(c)
 		return
 	}
 	_ = c.Close()
+}
+
+// written reports whether the request went out whole. It may have been answered before.
+func (c *conn) written() bool {
+	if c.writing == nil {
+		return true
+	}
+	select {
+	case err := <-c.writing:
+		c.writing = nil
+		return err == nil
+	case <-time.After(writtenWithin):
+		return false
+	}
 }
 
 // body is that of an answer.

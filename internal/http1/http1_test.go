@@ -9,10 +9,14 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 )
@@ -98,10 +102,22 @@ const (
 	nothing = "HTTP/1.1 204 No Content\r\n\r\n"
 )
 
+// newTransport returns one of which connections that are forgotten stay open: their finalizers would close them.
 func newTransport(t testing.TB) *Transport {
 	t.Helper()
-	tr := &Transport{}
-	t.Cleanup(tr.CloseIdleConnections)
+	var mu sync.Mutex
+	var dialed []net.Conn
+	tr := &Transport{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		mu.Lock()
+		defer mu.Unlock()
+		dialed = append(dialed, c)
+		return c, err
+	}}
+	t.Cleanup(func() {
+		tr.CloseIdleConnections()
+		runtime.KeepAlive(dialed)
+	})
 	return tr
 }
 
@@ -218,7 +234,32 @@ func TestIdleConnectionThatEnds(t *testing.T) {
 			if got := s.dialed.Load(); got != 2 {
 				t.Errorf("%d connections", got)
 			}
+			s.waitOpen(1)
 		})
+	}
+}
+
+// Nor does it stay open for long.
+func TestIdleConnectionThatEndsIsClosed(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		answers(fine)(0, c, r)
+		_ = c.(*net.TCPConn).CloseWrite()
+	})
+	tr := newTransport(t)
+	if _, _, err := exchange(tr, newRequest(t.Context(), t, "GET", s.url, "")); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); s.open.Load() > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it is still open")
+		}
+		tr.mu.Lock()
+		for _, idle := range tr.idle {
+			idle[0].since = time.Now().Add(-sweepEvery)
+		}
+		tr.mu.Unlock()
+		tr.sweep()
 	}
 }
 
@@ -226,16 +267,17 @@ func TestIdleConnectionThatEnds(t *testing.T) {
 func TestConnectionThatEndsAtTheNextRequest(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		method, key string
-		streamed    bool
-		second      string // what the first connection says to the second request
-		again       bool
+		method, header string
+		streamed       bool
+		second         string // what the first connection says to the second request
+		again          bool
 	}{
 		"GET":                      {method: "GET", again: true},
 		"PUT":                      {method: "PUT"},
 		"POST":                     {method: "POST"},
-		"POST with a key":          {method: "POST", key: "k", again: true},
-		"of which there is no two": {method: "POST", key: "k", streamed: true},
+		"POST with a key":          {method: "POST", header: "Idempotency-Key", again: true},
+		"POST with another":        {method: "POST", header: "X-Idempotency-Key", again: true},
+		"of which there is no two": {method: "POST", header: "Idempotency-Key", streamed: true},
 		"some of an answer came":   {method: "GET", second: "HTTP/1.1 200"},
 		"its header came":          {method: "GET", second: "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"},
 	} {
@@ -249,27 +291,28 @@ func TestConnectionThatEndsAtTheNextRequest(t *testing.T) {
 				}
 			})
 			tr := newTransport(t)
-			dialed := 0
+			dialed, dial := 0, tr.Dial
 			tr.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 				dialed++
-				return (&net.Dialer{}).DialContext(ctx, network, address)
+				return dial(ctx, network, address)
 			}
 			if _, _, err := exchange(tr, newRequest(t.Context(), t, c.method, s.url, "x")); err != nil {
 				t.Fatal(err)
 			}
 			req := newRequest(t.Context(), t, c.method, s.url, "x")
-			if c.key != "" {
-				req.Header.Set("Idempotency-Key", c.key)
+			if c.header != "" {
+				req.Header.Set(c.header, "k")
 			}
 			if c.streamed {
 				req.GetBody = nil
 			}
+			sent := req.Body
 			status, body, err := exchange(tr, req)
 			if again := err == nil && status == 200 && body == "fine"; again != c.again || !c.again && err == nil {
 				t.Errorf("status %d, body %q, error %v", status, body, err)
 			}
-			if got := dialed == 2; got != c.again {
-				t.Errorf("%d connections", dialed)
+			if got := dialed == 2; got != c.again || req.Body != sent {
+				t.Errorf("%d connections, body %v", dialed, req.Body)
 			}
 		})
 	}
@@ -288,9 +331,139 @@ func TestNoAnswer(t *testing.T) {
 	s.waitOpen(0)
 }
 
+// What is no answer ends the connection.
+func TestNonsense(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, answers("Good day\r\n\r\n"))
+	if _, _, err := exchange(newTransport(t), newRequest(t.Context(), t, "GET", s.url, "")); err == nil {
+		t.Error("no error")
+	}
+	s.waitOpen(0)
+}
+
+// scripted is a connection that takes so many bytes, and says something.
+type scripted struct {
+	net.Conn // nil
+	takes    int
+	says     io.Reader
+	took     strings.Builder
+	closed   atomic.Bool
+}
+
+func (s *scripted) Write(p []byte) (int, error) {
+	if len(p) > s.takes {
+		return 0, net.ErrClosed
+	}
+	s.takes -= len(p)
+	return s.took.Write(p)
+}
+func (s *scripted) Read(p []byte) (int, error) { return s.says.Read(p) }
+func (s *scripted) Close() error {
+	s.closed.Store(true)
+	return nil
+}
+
+// A server that has read enough answers and closes. Its answer counts, although the rest could not be sent.
+func TestAnswerToHalfARequest(t *testing.T) {
+	t.Parallel()
+	for size, takes := range map[int]int{100: 50, smallBody: smallBody, 1 << 20: 1 << 19} {
+		c := &scripted{takes: takes, says: strings.NewReader(fine)}
+		tr := &Transport{Dial: func(context.Context, string, string) (net.Conn, error) { return c, nil }}
+		status, body, err := exchange(tr, newRequest(t.Context(), t, "POST", "http://a", strings.Repeat("x", size)))
+		if status != 200 || body != "fine" || err != nil || !c.closed.Load() || len(tr.idle) != 0 {
+			t.Errorf("%d bytes: status %d, body %q, error %v, closed %t, %d idle", size, status, body, err, c.closed.Load(), len(tr.idle))
+		}
+	}
+}
+
+// A body that breaks is an error of its own, at once, and nothing is sent again for it.
+func TestBrokenBody(t *testing.T) {
+	t.Parallel()
+	broken := errors.New("broken")
+	s := newServer(t, answers(fine, fine))
+	tr := newTransport(t)
+	for _, size := range []int64{10, 1 << 20, -1} {
+		if _, _, err := exchange(tr, newRequest(t.Context(), t, "GET", s.url, "")); err != nil {
+			t.Fatal(err)
+		}
+		req := newRequest(t.Context(), t, "POST", s.url, "")
+		req.Header.Set("Idempotency-Key", "k")
+		opened := 1
+		open := func() (io.ReadCloser, error) {
+			opened++
+			return io.NopCloser(io.MultiReader(strings.NewReader("xx"), iotest.ErrReader(broken))), nil
+		}
+		req.Body, _ = open()
+		opened, req.GetBody, req.ContentLength = 1, open, size
+		if _, _, err := exchange(tr, req); err == nil || err.Error() != broken.Error() || opened != 1 {
+			t.Errorf("%d bytes: error %v, opened %d times", size, err, opened)
+		}
+		s.waitOpen(0)
+	}
+}
+
+// What is not valid is refused before anybody is dialed, and its body is closed.
+func TestInvalidRequests(t *testing.T) {
+	t.Parallel()
+	for name, spoil := range map[string]func(*http.Request){
+		"no host":            func(r *http.Request) { r.URL.Host = "" },
+		"a split request":    func(r *http.Request) { r.Method = "GET / HTTP/1.1\r\nX-Evil: 1\r\n\r\nGET" },
+		"a name":             func(r *http.Request) { r.Header["X A"] = []string{"b"} },
+		"no name":            func(r *http.Request) { r.Header[""] = []string{"b"} },
+		"a line in a value":  func(r *http.Request) { r.Header["X-A"] = []string{"b", "c\r\nX-Evil: 1"} },
+		"a zero in a value":  func(r *http.Request) { r.Header["X-A"] = []string{"b\x00"} },
+		"a delete":           func(r *http.Request) { r.Header["X-A"] = []string{"\x7f"} },
+		"a trailer":          func(r *http.Request) { r.Trailer = http.Header{"X-A": {"b"}} },
+		"https":              func(r *http.Request) { r.URL.Scheme = "https" },
+		"cannot be dialed":   func(*http.Request) {},
+		"is over beforehand": func(r *http.Request) { *r = *r.WithContext(ended()) },
+	} {
+		req := newRequest(t.Context(), t, "POST", "http://a", "")
+		closed := make(chan struct{})
+		req.Body = &endless{closed: closed}
+		spoil(req)
+		dialed := false
+		tr := &Transport{Dial: func(context.Context, string, string) (net.Conn, error) {
+			dialed = true
+			return nil, net.ErrClosed
+		}}
+		if _, _, err := exchange(tr, req); err == nil || dialed != (name == "cannot be dialed") {
+			t.Errorf("%s: error %v, dialed %t", name, err, dialed)
+		}
+		select {
+		case <-closed:
+		default:
+			t.Errorf("%s: its body is still open", name)
+		}
+	}
+	for _, value := range []string{"", "a b\tc", "é", "\xff"} {
+		if isControlled(value) {
+			t.Errorf("%q is refused", value)
+		}
+	}
+	if !isToken("PATCH") || !isToken("X-a_1.~!") {
+		t.Error("a token is none")
+	}
+}
+
+func ended() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
 // A large request that nobody reads is answered all the same, and its body is let go.
 func TestEarlyAnswer(t *testing.T) {
 	t.Parallel()
+	for _, size := range []int64{1 << 40, -1} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			t.Parallel()
+			earlyAnswer(t, size)
+		})
+	}
+}
+
+func earlyAnswer(t *testing.T, size int64) {
 	closed := make(chan struct{})
 	s := newServer(t, func(_ int, c net.Conn, _ *bufio.Reader) {
 		_, _ = io.WriteString(c, "HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
@@ -298,7 +471,7 @@ func TestEarlyAnswer(t *testing.T) {
 	})
 	tr := newTransport(t)
 	req := newRequest(t.Context(), t, "POST", s.url, "")
-	req.Body, req.GetBody, req.ContentLength = &endless{closed: closed}, nil, 1<<40
+	req.Body, req.GetBody, req.ContentLength = &endless{closed: closed}, nil, size
 	if status, _, err := exchange(tr, req); status != 413 || err != nil {
 		t.Errorf("status %d, error %v", status, err)
 	}
@@ -392,6 +565,50 @@ func TestContext(t *testing.T) {
 			t.Errorf("error %v", err)
 		}
 	})
+	t.Run("just as it connects", func(t *testing.T) {
+		t.Parallel()
+		ctx, cancel := context.WithCancelCause(t.Context())
+		c := &scripted{takes: 1000, says: strings.NewReader(fine)}
+		tr := &Transport{Dial: func(context.Context, string, string) (net.Conn, error) {
+			cancel(enough)
+			return c, nil
+		}}
+		req := newRequest(ctx, t, "POST", "http://a", "")
+		closed := make(chan struct{})
+		req.Body = &endless{closed: closed}
+		if _, _, err := exchange(tr, req); !errors.Is(err, enough) || c.took.Len() > 0 || !c.closed.Load() {
+			t.Errorf("error %v, sent %q, closed %t", err, c.took.String(), c.closed.Load())
+		}
+		<-closed
+	})
+	t.Run("when the dialer sees it first", func(t *testing.T) {
+		t.Parallel()
+		ctx, cancel := context.WithCancelCause(t.Context())
+		tr := &Transport{Dial: func(context.Context, string, string) (net.Conn, error) {
+			time.AfterFunc(5*time.Millisecond, func() { cancel(enough) })
+			return nil, os.ErrDeadlineExceeded
+		}}
+		if _, _, err := exchange(tr, newRequest(past{ctx}, t, "GET", "http://a", "")); !errors.Is(err, enough) {
+			t.Errorf("error %v", err)
+		}
+	})
+	t.Run("before the body is closed", func(t *testing.T) {
+		t.Parallel()
+		s := newServer(t, answers(fine))
+		ctx, cancel := context.WithCancel(t.Context())
+		tr := newTransport(t)
+		resp, err := tr.RoundTrip(newRequest(ctx, t, "GET", s.url, ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		cancel()
+		_ = resp.Body.Close()
+		if len(tr.idle) != 0 {
+			t.Error("its connection is idle")
+		}
+		s.waitOpen(0)
+	})
 	t.Run("once it is over", func(t *testing.T) {
 		t.Parallel()
 		s := newServer(t, answers(fine, fine))
@@ -408,6 +625,11 @@ func TestContext(t *testing.T) {
 		}
 	})
 }
+
+// past has a deadline that is over, although it has not ended yet.
+type past struct{ context.Context }
+
+func (past) Deadline() (time.Time, bool) { return time.Now(), true }
 
 func TestHeaderIsBounded(t *testing.T) {
 	t.Parallel()
@@ -477,10 +699,11 @@ func (p *pipes) add(address string, n int) {
 	}
 }
 
-// crowd sends as many requests to a host at once, so that as many connections are idle then, as far as they may.
-func crowd(t *testing.T, tr *Transport, n int, url string) {
+// crowd sends as many requests to a host at once, so that as many connections are idle then, as far as they may, and returns those in
+// the order in which they were given back.
+func crowd(t *testing.T, tr *Transport, n int, url string) (conns []*conn) {
 	t.Helper()
-	conns := make([]*conn, n)
+	conns = make([]*conn, n)
 	req := newRequest(t.Context(), t, "GET", url, "")
 	for i := range conns {
 		var err error
@@ -497,6 +720,7 @@ func crowd(t *testing.T, tr *Transport, n int, url string) {
 		}
 		_ = resp.Body.Close()
 	}
+	return conns
 }
 
 func TestIdleConnectionsAreBounded(t *testing.T) {
@@ -515,8 +739,11 @@ func TestIdleConnectionsAreBounded(t *testing.T) {
 				t.Errorf("%s: connections %v, idle of %d hosts, want %v", what, p.open, len(tr.idle), open)
 			}
 		}
-		crowd(t, tr, 4, "http://a")
+		first := crowd(t, tr, 4, "http://a")
 		want("a host", map[string]int{"a:80": 3})
+		if !slices.Equal(tr.idle["a:80"], first[1:]) {
+			t.Error("it was not the one that had waited longest")
+		}
 		time.Sleep(10 * time.Second)
 		crowd(t, tr, 2, "http://b:81")
 		want("two hosts", map[string]int{"a:80": 3, "b:81": 2})
@@ -525,7 +752,7 @@ func TestIdleConnectionsAreBounded(t *testing.T) {
 		time.Sleep(49 * time.Second)
 		crowd(t, tr, 1, "http://a")
 		want("a connection is used just before its time is up", map[string]int{"a:80": 2, "b:81": 2, "[::1]:82": 1})
-		time.Sleep(2 * time.Second)
+		time.Sleep(4 * time.Second)
 		want("the time of one is up", map[string]int{"a:80": 1, "b:81": 2, "[::1]:82": 1})
 		time.Sleep(time.Minute)
 		want("that of all is", nil)
@@ -540,7 +767,26 @@ func TestIdleConnectionsAreBounded(t *testing.T) {
 		want("used again", map[string]int{"a:80": 2, "b:81": 3})
 		tr.CloseIdleConnections()
 		p.conns.Wait()
+
+		tr = &Transport{Dial: p.dial}
+		crowd(t, tr, 1, "http://a")
+		time.Sleep(80 * time.Second)
+		want("by default", map[string]int{"a:80": 1})
+		time.Sleep(30 * time.Second)
+		want("by default, after a while", nil)
+		p.conns.Wait()
 	})
+}
+
+// noted says when it is closed.
+type noted struct {
+	net.Conn
+	closed chan<- struct{}
+}
+
+func (n *noted) Close() error {
+	n.closed <- struct{}{}
+	return n.Conn.Close()
 }
 
 // https, and names that are not ASCII, are for the other transport.
@@ -548,12 +794,13 @@ func TestOther(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "fine") }))
 	t.Cleanup(server.Close)
-	asked := ""
+	asked, closed := "", make(chan struct{}, 10)
 	other := &http.Transport{
 		TLSClientConfig: server.Client().Transport.(*http.Transport).TLSClientConfig,
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			asked = address
-			return (&net.Dialer{}).DialContext(ctx, network, server.Listener.Addr().String())
+			c, err := (&net.Dialer{}).DialContext(ctx, network, server.Listener.Addr().String())
+			return &noted{c, closed}, err
 		},
 	}
 	tr := &Transport{Other: other}
@@ -561,6 +808,7 @@ func TestOther(t *testing.T) {
 		t.Errorf("body %q, error %v", body, err)
 	}
 	tr.CloseIdleConnections()
+	<-closed
 	_, _, _ = exchange(tr, newRequest(t.Context(), t, "GET", "http://bücher.example", ""))
 	if want := "xn--bcher-kva.example:80"; asked != want {
 		t.Errorf("asked for %q, want %q", asked, want)
