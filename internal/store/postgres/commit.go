@@ -59,13 +59,13 @@ func (s *Store) forget(ctx context.Context) error {
 	tokens, tidied := slices.Clone(m.tokens), m.tidied
 	m.mu.Unlock()
 	if !tidied {
-		if _, err := s.engine.Exec(ctx, s.queries.Get("forget_old")); err != nil {
-			return fmt.Errorf("forget old marks: %w", redact(err))
+		if err := s.exec(ctx, "forget_old"); err != nil {
+			return fmt.Errorf("forget old marks: %w", err)
 		}
 	}
 	if len(tokens) > 0 {
-		if _, err := s.engine.Exec(ctx, s.queries.Get("forget"), uuids(tokens)); err != nil {
-			return fmt.Errorf("forget marks: %w", redact(err))
+		if err := s.exec(ctx, "forget", uuids(tokens)); err != nil {
+			return fmt.Errorf("forget marks: %w", err)
 		}
 	}
 	m.mu.Lock()

@@ -289,7 +289,7 @@ func TestEveryConnectionIsLostAtOnce(t *testing.T) {
 
 // A connection that broke while nobody used it costs nobody the lease, nor a process its start, and no look for work. Nobody asks it
 // beforehand what has become of it, from one look to the next.
-func TestHeartbeatAndLookOutliveTheirConnection(t *testing.T) {
+func TestDutiesOutliveTheirConnection(t *testing.T) {
 	t.Parallel()
 	s := openForCommits(t)
 	if should := s.engine.Config().ShouldPing; should(t.Context(), pgxpool.ShouldPingParams{IdleDuration: 2 * time.Second}) ||
@@ -297,15 +297,20 @@ func TestHeartbeatAndLookOutliveTheirConnection(t *testing.T) {
 		t.Error("a connection is asked too often, or never")
 	}
 	owner := uuid.Must(uuid.NewV7())
-	for i := range 6 {
-		var err error
-		if i%2 == 0 {
-			err = s.Heartbeat(t.Context(), owner, time.Minute)
-		} else {
-			_, err = s.Work(t.Context(), owner)
-		}
-		if err != nil {
-			t.Fatal(err)
+	look := func() error {
+		_, err := s.Work(t.Context(), owner)
+		return err
+	}
+	for i, duty := range []func() error{
+		func() error { return s.Heartbeat(t.Context(), owner, time.Minute) }, look,
+		func() error { return s.Heartbeat(t.Context(), owner, time.Minute) }, look, look,
+		func() error { return s.Notify(t.Context()) },
+		func() error { return s.forget(t.Context()) },
+		func() error { return s.Leave(t.Context(), owner) },
+		look,
+	} {
+		if err := duty(); err != nil {
+			t.Fatalf("%d: %v", i, err)
 		}
 		conn, err := s.engine.Acquire(t.Context())
 		if err != nil {

@@ -34,11 +34,7 @@ func (s *Store) Work(ctx context.Context, owner task.ID) (store.Work, error) {
 
 // Heartbeat is as in store.Store.
 func (s *Store) Heartbeat(ctx context.Context, owner task.ID, lease time.Duration) error {
-	err := s.again(ctx, func() error { // whether it is carried out twice does not matter
-		_, err := s.engine.Exec(ctx, s.queries.Get("heartbeat"), owner, s.skew(), lease)
-		return broken(err)
-	})
-	if err != nil {
+	if err := s.exec(ctx, "heartbeat", owner, s.skew(), lease); err != nil {
 		return fmt.Errorf("renew lease: %w", err)
 	}
 	return nil
@@ -46,8 +42,8 @@ func (s *Store) Heartbeat(ctx context.Context, owner task.ID, lease time.Duratio
 
 // Leave is as in store.Store.
 func (s *Store) Leave(ctx context.Context, owner task.ID) error {
-	if _, err := s.engine.Exec(ctx, s.queries.Get("leave"), owner); err != nil {
-		return fmt.Errorf("end lease: %w", redact(err))
+	if err := s.exec(ctx, "leave", owner); err != nil {
+		return fmt.Errorf("end lease: %w", err)
 	}
 	return nil
 }

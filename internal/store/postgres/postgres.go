@@ -106,8 +106,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	engineCfg := cfg.Copy()
 	engineCfg.MaxConns = enginePool
 	engineCfg.MinConns, engineCfg.MinIdleConns = 0, 0
-	// What is done on these is tried again when the connection turns out to be dead. By default one that was not used for a second is
-	// asked first, so that each look for work would be two round trips.
+	// What is done on these is done again when the connection turns out to be dead, or comes again by itself. By default one that was
+	// not used for a second is asked first, so that each look for work would be two round trips.
 	engineCfg.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool { return p.IdleDuration > pingAfter }
 	if s.engine, err = pgxpool.NewWithConfig(ctx, engineCfg); err != nil {
 		return nil, fmt.Errorf("open database: %w", redact(err))
@@ -345,7 +345,15 @@ type connError struct{ error }
 
 func (e *connError) Unwrap() error { return e.error }
 
-// broken makes of an error of a single statement that is not the server's a connError: whether it was carried out must not matter.
+// exec carries out a single statement, perhaps twice, which must not matter.
+func (s *Store) exec(ctx context.Context, name string, args ...any) error {
+	return s.again(ctx, func() error {
+		_, err := s.engine.Exec(ctx, s.queries.Get(name), args...)
+		return broken(err)
+	})
+}
+
+// broken makes of an error of single statements that is not the server's a connError: whether they were carried out must not matter.
 func broken(err error) error {
 	if _, isServer := errors.AsType[*pgconn.PgError](err); err == nil || isServer {
 		return err

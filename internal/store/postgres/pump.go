@@ -45,9 +45,9 @@ func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, err
 	}
 	if tick.Result.Busy {
 		if s.cursors.tell() {
-			if _, err := s.engine.Exec(ctx, s.queries.Get("tell_pump")); err != nil {
+			if err := s.exec(ctx, "tell_pump"); err != nil {
 				s.cursors.notTold()
-				return store.Pumped{}, fmt.Errorf("pump: %w", redact(err))
+				return store.Pumped{}, fmt.Errorf("pump: %w", err)
 			}
 		}
 		return tick.Result, nil

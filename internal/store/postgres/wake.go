@@ -25,8 +25,8 @@ const (
 
 // Notify is as in store.Store.
 func (s *Store) Notify(ctx context.Context) error {
-	if _, err := s.engine.Exec(ctx, s.queries.Get("notify"), channel, s.self); err != nil {
-		return fmt.Errorf("notify: %w", redact(err))
+	if err := s.exec(ctx, "notify", channel, s.self); err != nil {
+		return fmt.Errorf("notify: %w", err)
 	}
 	return nil
 }
