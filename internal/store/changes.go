@@ -124,13 +124,13 @@ func (c *Changes) ended(s *task.State) {
 	}
 }
 
-// Host is where an action goes, for windows and fairness: host and port of its URL, in lower case.
+// Host is where an action goes, for windows and fairness: host and port of its URL, in lower case, and the port only if it has one.
 func Host(a task.Action) string {
 	u, err := url.Parse(a.URL)
 	if err != nil {
 		return ""
 	}
-	return strings.ToLower(u.Host)
+	return strings.TrimSuffix(strings.ToLower(u.Host), ":")
 }
 
 // place is where a task in a state stands; see the package comment.
