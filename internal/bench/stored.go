@@ -105,11 +105,10 @@ func besideStored(ctx context.Context, r *run, state string) (err error) {
 	if err := r.quiet(ctx); err != nil {
 		return err
 	}
-	d := r.duration(30 * time.Second)
-	if err := r.wholeTrickle(ctx, d); err != nil {
+	if err := r.wholeTrickle(ctx, r.duration(30*time.Second)); err != nil {
 		return err
 	}
-	if err := r.idle(ctx, d); err != nil {
+	if err := r.idle(ctx); err != nil {
 		return err
 	}
 	if stored.expect != nil {
@@ -118,8 +117,8 @@ func besideStored(ctx context.Context, r *run, state string) (err error) {
 	return errors.Join(err, r.check(ctx, stored))
 }
 
-// quiet waits until server and database have nothing left to do, but not for ever. Autovacuum comes once a minute; what it
-// would do for what was stored is done at once.
+// quiet waits until server and database have nothing left to do, but not for ever. Autovacuum comes once a minute, and a checkpoint
+// every five; what they would do for what was stored is done at once.
 func (r *run) quiet(ctx context.Context) error {
 	if len(r.servers) == 0 {
 		return nil
@@ -128,6 +127,9 @@ func (r *run) quiet(ctx context.Context) error {
 		r.progress.now("vacuum")
 		if _, err := r.database.Exec(ctx, "VACUUM (ANALYZE)"); err != nil {
 			return fmt.Errorf("vacuum: %w", err)
+		}
+		if _, err := r.database.Exec(ctx, "CHECKPOINT"); err != nil {
+			return fmt.Errorf("write a checkpoint: %w", err)
 		}
 	}
 	for begun, look := time.Now(), r.duration(2*time.Second); time.Since(begun) < r.duration(3*time.Minute); {
@@ -159,9 +161,14 @@ func (r *run) busy(ctx context.Context, d time.Duration) (float64, error) {
 	return used.Seconds() / to.at.Sub(from.at).Seconds(), nil
 }
 
-func (r *run) idle(ctx context.Context, d time.Duration) error {
+// idle measures for half a minute, whatever the scale, unless that is tiny: the lease is renewed every ten seconds.
+func (r *run) idle(ctx context.Context) error {
 	if len(r.servers) == 0 {
 		return nil
+	}
+	d := 30 * time.Second
+	if r.Scale < measuring {
+		d = r.duration(d)
 	}
 	r.progress.now("idle")
 	busy, err := r.busy(ctx, d)
