@@ -1,13 +1,13 @@
-// Package http1 is a client of HTTP/1.1 whose callers do the work themselves: whoever sends a request writes it and reads the answer.
-// An [http.Transport] hands both to goroutines of the connection, and wakes two for each request. What goes over the wire is
-// net/http's: requests are written by [http.Request.Write], answers are read by [http.ReadResponse]; ours is only when, and over
-// which connection.
+// Package http1 is a client of HTTP/1.1 whose callers do the work themselves: whoever sends a request writes it and reads the
+// answer. An [http.Transport] hands both to goroutines of the connection, and wakes two for each request. What goes over the wire
+// is net/http's: requests are written by [http.Request.Write], answers are read by [http.ReadResponse]; ours is only when, and
+// over which connection.
 //
 // Invariants:
 //
 //   - A connection is idle, or belongs to one request.
-//   - On an idle one everything has been sent and read that belongs to requests before: what comes unasked, before a request goes out,
-//     is never taken for its answer.
+//   - On an idle one everything has been sent and read that belongs to requests before: what comes unasked, before a request
+//     goes out, is never taken for its answer.
 //   - A request goes out twice only where [http.Transport] would send it twice.
 package http1
 
@@ -33,7 +33,8 @@ import (
 // Transport is an [http.RoundTripper]. It follows no redirects, keeps no cookies, knows no proxies and asks for no compression.
 // The fields must not change once it is used; the zero value is ready. Safe for concurrent use.
 //
-// The body of an answer must be closed, by the goroutine that reads it. The connection is used again if it has been read to its end by then.
+// The body of an answer must be closed, by the goroutine that reads it. The connection is used again if it has been read to its
+// end by then.
 type Transport struct {
 	// Dial connects to host:port, of a name or an address as the URL has it. Nil: that of a [net.Dialer].
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
