@@ -214,7 +214,7 @@ func (a *App) Run(ctx context.Context) error {
 		}),
 	}
 	server := spawn(failed, func(context.Context) error {
-		if err := a.server.Serve(a.listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := a.server.Serve(&accepting{Listener: a.listener, log: a.log}); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve HTTP: %w", err)
 		}
 		return nil
