@@ -83,7 +83,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		closeBody(req)
 		return nil, err
 	}
-	if c := t.take(hostPort(req.URL)); c != nil {
+	to := hostPort(req.URL)
+	if c := t.take(to); c != nil {
 		resp, err := c.roundTrip(req)
 		if _, closed := errors.AsType[*unansweredError](err); !closed || !replayable(req) {
 			return resp, err
@@ -97,7 +98,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			req.Body = body
 		}
 	}
-	c, err := t.dial(req)
+	c, err := t.dial(req.Context(), to)
 	if err != nil {
 		closeBody(req)
 		return nil, err
@@ -167,12 +168,11 @@ func replayable(req *http.Request) bool {
 func hostPort(u *url.URL) string { return net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "80")) }
 
 // dial is a connection that nobody has used.
-func (t *Transport) dial(req *http.Request) (*conn, error) {
+func (t *Transport) dial(ctx context.Context, to string) (*conn, error) {
 	dial := t.Dial
 	if dial == nil {
 		dial = (&net.Dialer{}).DialContext
 	}
-	to, ctx := hostPort(req.URL), req.Context()
 	dialed, err := dial(ctx, "tcp", to)
 	if err != nil {
 		if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {

@@ -705,10 +705,11 @@ func crowd(t *testing.T, tr *Transport, n int, url string) (conns []*conn) {
 	t.Helper()
 	conns = make([]*conn, n)
 	req := newRequest(t.Context(), t, "GET", url, "")
+	to := hostPort(req.URL)
 	for i := range conns {
 		var err error
-		if conns[i] = tr.take(hostPort(req.URL)); conns[i] == nil {
-			if conns[i], err = tr.dial(req); err != nil {
+		if conns[i] = tr.take(to); conns[i] == nil {
+			if conns[i], err = tr.dial(t.Context(), to); err != nil {
 				t.Fatal(err)
 			}
 		}
