@@ -21,8 +21,7 @@ func (s *Store) became(ctx context.Context, token task.ID, cause error) error {
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(10*time.Second, cancel) })()
 	for {
-		var committed bool
-		err := s.engine.QueryRow(asking, s.queries.Get("became"), token).Scan(&committed)
+		committed, err := s.ask(asking, token)
 		if err == nil && committed {
 			s.marks.done(token)
 			return nil
@@ -37,6 +36,14 @@ func (s *Store) became(ctx context.Context, token task.ID, cause error) error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// ask is one question of became.
+func (s *Store) ask(ctx context.Context, token task.ID) (committed bool, err error) {
+	ctx, cancel := s.engine.within(ctx)
+	defer cancel()
+	err = s.engine.QueryRow(ctx, s.queries.Get("became"), token).Scan(&committed)
+	return committed, err
 }
 
 // marks are those of transactions that nobody will ask about any more.

@@ -26,7 +26,12 @@ func openForCommits(t *testing.T) *Store {
 
 func openURL(t *testing.T, url string) *Store {
 	t.Helper()
-	s, err := Open(t.Context(), Options{URL: url})
+	return openWith(t, Options{URL: url})
+}
+
+func openWith(t *testing.T, o Options) *Store {
+	t.Helper()
+	s, err := Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -327,6 +332,47 @@ func TestDutiesOutliveTheirConnection(t *testing.T) {
 			_ = conn.Conn().PgConn().Conn().Close()
 		}
 		conn.Release() // the next one finds it
+	}
+}
+
+// A statement that gets no answer holds nobody up for ever: it is given up, and what it was part of is done once.
+func TestNoAnswer(t *testing.T) {
+	t.Parallel()
+	for name, trigger := range map[string]string{
+		"to a statement": "TRIGGER slow BEFORE UPDATE ON task_state",
+		"to COMMIT":      "CONSTRAINT TRIGGER slow AFTER UPDATE ON task_state DEFERRABLE INITIALLY DEFERRED",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := openWith(t, Options{URL: pgtest.URL(t), patience: time.Second})
+			id := createTasks(t, s, 1)[0].ID
+			conn := lend(t, s)
+			do(t, conn, "CREATE TABLE frozen AS SELECT true AS still")
+			do(t, conn, `CREATE FUNCTION freeze() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+				PERFORM pg_sleep(3600) FROM frozen WHERE still; RETURN NEW; END $$`)
+			do(t, conn, "CREATE "+trigger+" FOR EACH ROW EXECUTE FUNCTION freeze()")
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			answered := make(chan error, 1)
+			go func() {
+				_, err := s.Settle(ctx, []task.Outcome{{ID: id, Kind: task.Count, NewSuccess: 1}})
+				answered <- err
+			}()
+			for n := 0; n == 0; time.Sleep(time.Millisecond) {
+				const asleep = "SELECT count(*) FROM pg_locks WHERE relation = 'frozen'::regclass AND pid <> pg_backend_pid()"
+				if err := conn.QueryRow(ctx, asleep).Scan(&n); err != nil {
+					t.Fatal(err)
+				}
+			}
+			do(t, conn, "UPDATE frozen SET still = false")
+			if err := <-answered; err != nil {
+				t.Fatal(err)
+			}
+			var counted int
+			if err := conn.QueryRow(ctx, "SELECT success FROM task_state").Scan(&counted); err != nil || counted != 1 {
+				t.Errorf("counted %d times, %v", counted, err)
+			}
+		})
 	}
 }
 

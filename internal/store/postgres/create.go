@@ -22,7 +22,7 @@ func (s *Store) Create(ctx context.Context, creates []store.Create) ([]store.Cre
 	if err := s.registerLookups(ctx, creates); err != nil {
 		return nil, fmt.Errorf("create batches: %w", err)
 	}
-	err := s.runOn(ctx, s.pool, func(ctx context.Context, t *tx) error {
+	err := s.runOn(ctx, &s.pool, func(ctx context.Context, t *tx) error {
 		keys := t.takeKeys(creates)
 		tallied := store.Tallied{}
 		t.tallied("tallied_kinds", store.Kinds(creates), tallied)

@@ -48,7 +48,7 @@ func (s *Store) registerLookups(ctx context.Context, creates []store.Create) err
 	if len(fresh) == 0 {
 		return nil
 	}
-	err := s.runOn(ctx, s.pool, func(_ context.Context, t *tx) error {
+	err := s.runOn(ctx, &s.pool, func(_ context.Context, t *tx) error {
 		t.insertShapes(fresh)
 		return nil
 	})

@@ -130,7 +130,7 @@ func (s *Store) FinishDeliveries(ctx context.Context, attempts []store.Attempt) 
 // RetryDeliveries is as in store.Store.
 func (s *Store) RetryDeliveries(ctx context.Context, ids []task.ID) (map[task.ID]store.DeliveryState, error) {
 	states := make(map[task.ID]store.DeliveryState, len(ids))
-	err := s.runOn(ctx, s.pool, func(ctx context.Context, t *tx) error {
+	err := s.runOn(ctx, &s.pool, func(ctx context.Context, t *tx) error {
 		clear(states)
 		here, err := t.ids(ctx, "keep_batches", uuids(ids), s.skew())
 		if err != nil {

@@ -105,6 +105,8 @@ func (s *Store) read(ctx context.Context, queue func(t *tx)) error {
 
 // snapshot is read for statements of which some need the answers of others: fn may flush.
 func (s *Store) snapshot(ctx context.Context, fn func(ctx context.Context, t *tx) error) error {
+	ctx, cancel := s.pool.within(ctx)
+	defer cancel()
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return redact(err)

@@ -11,6 +11,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"embed"
 	"errors"
@@ -44,14 +45,28 @@ type Options struct {
 	Skew func() time.Duration
 	// Log takes what is wrong with connections; nil: nowhere.
 	Log *slog.Logger
+	// patience in place of those of both pools; 0: as they are. For tests.
+	patience time.Duration
+}
+
+// conns are connections. What got no answer within patience is given up with its connection: a pooler that has lost its server, a
+// firewall that has forgotten the connection, or a server that is frozen answers when it likes, or never.
+type conns struct {
+	*pgxpool.Pool
+	patience time.Duration
+}
+
+// within bounds ctx to the patience of c.
+func (c *conns) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, c.patience)
 }
 
 // Store is a store.Store on PostgreSQL.
 type Store struct {
 	// pool is for requests of clients, engine for what keeps the service going: reads and creates in any number must not
 	// hold up the pump, or the lease.
-	pool    *pgxpool.Pool
-	engine  *pgxpool.Pool
+	pool    conns
+	engine  conns
 	lists   store.Lists // on pool
 	queries *store.Queries
 	log     *slog.Logger
@@ -83,6 +98,10 @@ const (
 	defaultPool = 16
 	// enginePool is how many there are besides: for settle, the pump, the outbox (two), and the duties of reap.
 	enginePool = 8
+	// poolPatience is for large creates, which are one transaction; their clients get an answer within two minutes or none.
+	poolPatience = 90 * time.Second
+	// enginePatience is for transactions that are bounded: nothing is settled or started meanwhile.
+	enginePatience = 30 * time.Second
 	// pingAfter is how long a connection of the engine may wait before it is asked whether it still lives.
 	pingAfter = 10 * time.Second
 )
@@ -109,7 +128,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	// What is done on these is done again when the connection turns out to be dead, or comes again by itself. By default one that was
 	// not used for a second is asked first, so that each look for work would be two round trips.
 	engineCfg.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool { return p.IdleDuration > pingAfter }
-	if s.engine, err = pgxpool.NewWithConfig(ctx, engineCfg); err != nil {
+	s.engine.patience, s.pool.patience = cmp.Or(o.patience, enginePatience), cmp.Or(o.patience, poolPatience)
+	if s.engine.Pool, err = pgxpool.NewWithConfig(ctx, engineCfg); err != nil {
 		return nil, fmt.Errorf("open database: %w", redact(err))
 	}
 	cfg.AfterConnect = func(context.Context, *pgx.Conn) error { // after a fail-over, perhaps
@@ -117,7 +137,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		s.endedSums.Forget()
 		return nil
 	}
-	if s.pool, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
+	if s.pool.Pool, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
 		s.engine.Close()
 		return nil, fmt.Errorf("open database: %w", redact(err))
 	}
@@ -217,11 +237,11 @@ var errNothing = errors.New("nothing to do")
 // giveUp has passed. fn must start from nothing each time, and leave its last statements queued, unless what they answer
 // is needed: they travel with COMMIT, whose answer may be lost although it is carried out.
 func (s *Store) run(ctx context.Context, fn func(ctx context.Context, t *tx) error) error {
-	return s.runOn(ctx, s.engine, fn)
+	return s.runOn(ctx, &s.engine, fn)
 }
 
 // runOn is run on connections of pool.
-func (s *Store) runOn(ctx context.Context, pool *pgxpool.Pool, fn func(ctx context.Context, t *tx) error) error {
+func (s *Store) runOn(ctx context.Context, pool *conns, fn func(ctx context.Context, t *tx) error) error {
 	return s.again(ctx, func() error { return s.try(ctx, pool, fn) })
 }
 
@@ -246,7 +266,9 @@ func (s *Store) again(ctx context.Context, try func() error) error {
 	}
 }
 
-func (s *Store) try(ctx context.Context, pool *pgxpool.Pool, fn func(ctx context.Context, t *tx) error) error {
+func (s *Store) try(caller context.Context, pool *conns, fn func(ctx context.Context, t *tx) error) error {
+	ctx, cancel := pool.within(caller)
+	defer cancel()
 	conn, err := pool.Acquire(ctx)
 	if err != nil {
 		return &connError{err}
@@ -279,7 +301,7 @@ func (s *Store) try(ctx context.Context, pool *pgxpool.Pool, fn func(ctx context
 	}
 	release()                // it is dead, and who asks needs a place in the pool
 	defer s.cursors.forget() // what it has put there may not have been told
-	return s.became(ctx, t.token, err)
+	return s.became(caller, t.token, err)
 }
 
 func (t *tx) rollback(ctx context.Context) {
@@ -348,6 +370,8 @@ func (e *connError) Unwrap() error { return e.error }
 // exec carries out a single statement, perhaps twice, which must not matter.
 func (s *Store) exec(ctx context.Context, name string, args ...any) error {
 	return s.again(ctx, func() error {
+		ctx, cancel := s.engine.within(ctx)
+		defer cancel()
 		_, err := s.engine.Exec(ctx, s.queries.Get(name), args...)
 		return broken(err)
 	})

@@ -84,8 +84,8 @@ func (s *Store) listen(ctx context.Context, wake func()) error {
 // count asks how often anybody has notified: it cannot tell who.
 func (s *Store) count(ctx context.Context, wake func()) error {
 	for heard := int64(-1); ; {
-		var said int64
-		if err := s.engine.QueryRow(ctx, s.queries.Get("notifications")).Scan(&said); err != nil {
+		said, err := s.said(ctx)
+		if err != nil {
 			return err
 		}
 		if said != heard {
@@ -98,6 +98,14 @@ func (s *Store) count(ctx context.Context, wake func()) error {
 		case <-time.After(countEvery):
 		}
 	}
+}
+
+// said is how often anybody has notified.
+func (s *Store) said(ctx context.Context) (n int64, err error) {
+	ctx, cancel := s.engine.within(ctx)
+	defer cancel()
+	err = s.engine.QueryRow(ctx, s.queries.Get("notifications")).Scan(&n)
+	return n, err
 }
 
 // deletionCount counts rows that were deleted from the tables of the pump since their last vacuum.
