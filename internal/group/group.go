@@ -27,6 +27,8 @@ type Options[In, Out any] struct {
 	// item; nil: each weighs 1.
 	Limit int
 	Weigh func(In) int
+	// Linger is how long a caller's items wait for others to come, as those do that are in no hurry. nil: they do not wait.
+	Linger func(items []In) time.Duration
 	// Wait bounds how long a call waits for other groups: one that is not begun by then fails with ErrBusy. 0: it waits
 	// for as long as it takes.
 	Wait time.Duration
@@ -36,10 +38,11 @@ type Options[In, Out any] struct {
 // concurrent use. One goroutine must run [Group.Run].
 type Group[In, Out any] struct {
 	options Options[In, Out]
-	added   chan struct{} // there are calls
+	added   chan struct{} // there are calls, or some that are due earlier
 
 	mu      sync.Mutex
 	calls   []*call[In, Out] // that are not begun, in the order in which they came
+	due     time.Time        // when the next ones are to be begun
 	stopped bool
 }
 
@@ -87,12 +90,17 @@ func (g *Group[In, Out]) weight(items []In) int {
 
 // add is false when the group has stopped.
 func (g *Group[In, Out]) add(c *call[In, Out]) bool {
+	due := c.came
+	if g.options.Linger != nil {
+		due = due.Add(g.options.Linger(c.items))
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.stopped {
 		return false
 	}
-	if g.calls = append(g.calls, c); len(g.calls) == 1 {
+	if g.calls = append(g.calls, c); len(g.calls) == 1 || due.Before(g.due) {
+		g.due = due
 		select {
 		case g.added <- struct{}{}:
 		default:
@@ -114,15 +122,20 @@ func (g *Group[In, Out]) Run(ctx context.Context) error {
 	}
 	for {
 		last := ctx.Err() != nil
-		calls := g.gather(last)
+		calls, linger := g.gather(last)
 		switch {
 		case len(calls) > 0:
 			g.carryOut(work, calls)
 		case last:
 			return nil
 		default:
+			var due <-chan time.Time
+			if linger > 0 {
+				due = time.After(linger)
+			}
 			select {
 			case <-g.added:
+			case <-due:
 			case <-ctx.Done():
 			}
 		}
@@ -150,17 +163,23 @@ func (g *Group[In, Out]) refuseLate(ctx context.Context) {
 	}
 }
 
-// gather takes the calls that are carried out next. last: if there are none, none are accepted any more.
-func (g *Group[In, Out]) gather(last bool) []*call[In, Out] {
+// gather takes the calls that are carried out next, or says for how long they linger. last: they do not, and if there are none,
+// none are accepted any more.
+func (g *Group[In, Out]) gather(last bool) (calls []*call[In, Out], linger time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if len(g.calls) > 0 && !last {
+		if linger := time.Until(g.due); linger > 0 {
+			return nil, linger
+		}
+	}
 	n, weight := 0, 0
 	for n < len(g.calls) && (n == 0 || weight+g.calls[n].weight <= g.options.Limit) {
 		weight += g.calls[n].weight
 		n++
 	}
 	g.stopped = last && n == 0
-	return g.take(n)
+	return g.take(n), 0
 }
 
 // take takes the first n calls.

@@ -94,6 +94,52 @@ func TestLoneCallerDoesNotWait(t *testing.T) {
 	})
 }
 
+// What is in no hurry comes with what is, or alone in the end.
+func TestLinger(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const lingers = 10 * time.Millisecond
+		r := &recorder{takes: time.Millisecond}
+		g := group.New(group.Options[int, int]{Limit: 1000, Do: r.do, Split: always, Linger: func(items []int) time.Duration {
+			if items[0] < 100 {
+				return lingers
+			}
+			return 0
+		}})
+		stop := start(t, g)
+		var callers sync.WaitGroup
+		// do is answered after took.
+		do := func(item int, took time.Duration) {
+			callers.Go(func() {
+				begun := time.Now()
+				if _, err := g.Do(t.Context(), item); err != nil || time.Since(begun) != took {
+					t.Errorf("%d took %s, want %s; %v", item, time.Since(begun), took, err)
+				}
+			})
+			synctest.Wait()
+		}
+		do(1, lingers+time.Millisecond) // alone
+		callers.Wait()
+		do(2, lingers+time.Millisecond) // with a second one that came later
+		time.Sleep(lingers / 2)
+		do(3, lingers/2+time.Millisecond)
+		callers.Wait()
+		do(4, lingers/2+time.Millisecond) // with one that is in a hurry
+		time.Sleep(lingers / 2)
+		do(100, time.Millisecond)
+		callers.Wait()
+		do(101, time.Millisecond) // not behind one that is in a hurry, if it came too late for that
+		do(5, lingers+time.Millisecond)
+		callers.Wait()
+		do(6, time.Millisecond) // until it stops
+		stop()
+		callers.Wait()
+		if want := [][]int{{1}, {2, 3}, {4, 100}, {101}, {5}, {6}}; !slices.EqualFunc(r.groups, want, slices.Equal) {
+			t.Errorf("carried out %v, want %v", r.groups, want)
+		}
+	})
+}
+
 func TestLimitBoundsGroups(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -25,6 +25,10 @@ const maxGroup = 10_000
 // takes, since the fate of a commit has to be known.
 const maxWait = 10 * time.Second
 
+// linger is how long the answer to an on_start waits for a report to share its transaction with. When the process dies meanwhile,
+// the on_start is sent again, as one whose answer had not come yet.
+const linger = 10 * time.Millisecond
+
 // Store is what the settler needs of a store.
 type Store interface {
 	Settle(ctx context.Context, outcomes []task.Outcome) (store.Settled, error)
@@ -51,7 +55,7 @@ type Settler struct {
 func New(o Options) *Settler {
 	s := &Settler{options: o}
 	s.group = group.New(group.Options[task.Outcome, store.Result]{
-		Do: s.commit, Split: func(err error) bool { return !errors.Is(err, store.ErrUnavailable) }, Limit: maxGroup, Wait: maxWait,
+		Do: s.commit, Split: func(err error) bool { return !errors.Is(err, store.ErrUnavailable) }, Limit: maxGroup, Linger: lingers, Wait: maxWait,
 	})
 	return s
 }
@@ -93,6 +97,15 @@ func (s *Settler) commit(ctx context.Context, outcomes []task.Outcome) ([]store.
 		results[places[i]] = r
 	}
 	return results, err
+}
+
+// lingers: nobody waits for what comes of an on_start that was answered, and a quick worker's report comes just behind. Not if it
+// says what is to be called on cancel, which nobody else knows.
+func lingers(outcomes []task.Outcome) time.Duration {
+	if slices.ContainsFunc(outcomes, func(o task.Outcome) bool { return o.Kind != task.Started || len(o.OnCancel) > 0 }) {
+		return 0
+	}
+	return linger
 }
 
 // overtaken: it is the answer to an on_start whose task the last transaction has ended, and an end is final. Not if it says what is to

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"taskrunner/internal/settle"
 	"taskrunner/internal/store"
@@ -111,6 +112,29 @@ func TestArraysShareATransaction(t *testing.T) {
 		if first, then := <-c.begun, <-c.begun; first != 1000 || then != 4000 {
 			t.Errorf("transactions of %d and %d outcomes, want 1000 and 4000", first, then)
 		}
+	})
+}
+
+// An answer to on_start leaves time for the worker's report, and nothing else waits.
+func TestOnlyAnswersLinger(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := settle.New(settle.Options{Store: &fakeStore{}, WakePump: func() {}, WakeOutbox: func() {}})
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { _ = s.Run(ctx) })
+		started := task.Outcome{Kind: task.Started}
+		for name, outcomes := range map[string][]task.Outcome{
+			"an answer": {started}, "one with a cancel action": {{Kind: task.Started, OnCancel: []task.Action{{}}}},
+			"a failed start": {{Kind: task.StartFailed}}, "a report": {{Kind: task.Update}}, "an answer and a count": {started, {Kind: task.Count}},
+		} {
+			begun := time.Now()
+			if _, err := s.Settle(t.Context(), outcomes...); err != nil || (time.Since(begun) > 0) != (name == "an answer") {
+				t.Errorf("%s is settled after %s, %v", name, time.Since(begun), err)
+			}
+		}
+		cancel()
+		running.Wait()
 	})
 }
 
