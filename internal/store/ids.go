@@ -41,6 +41,18 @@ func IDsBetween(from, to time.Time) (after, before task.ID) {
 	return after, firstID(to.Add(ClockSlack))
 }
 
+// SurelyBetween returns ids from first on, and less than last, that can only be of what was created between two times. Where a
+// time is zero there is no such bound, and the id of it is none either.
+func SurelyBetween(from, to time.Time) (first, last task.ID) {
+	if !from.IsZero() {
+		first = firstID(from.Add(ClockSlack + time.Millisecond))
+	}
+	if !to.IsZero() {
+		last = firstID(to.Add(-ClockSlack))
+	}
+	return first, last
+}
+
 // firstID is less than every UUIDv7 of that millisecond, and greater than those before.
 func firstID(at time.Time) task.ID {
 	var id task.ID

@@ -352,6 +352,12 @@ type Filter struct {
 	Walk int
 }
 
+// FewKinds is up to how many kinds are looked through for those with a prefix, and FewMerged how many of those are merged in a list.
+const (
+	FewKinds  = 200
+	FewMerged = 20
+)
+
 // Walks that take some ten milliseconds. To look at a task of a batch costs less.
 const (
 	MaxWalk      = 5_000

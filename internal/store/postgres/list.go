@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -198,6 +199,7 @@ const fewReady, fewPending = 10_000, 10_000
 type walk struct {
 	from  string
 	place string // the statement of inPlace and batchesInPlace
+	args  []any  // the first ones of the statement
 	// last is where it ends; zero: it goes on to the end.
 	last task.ID
 }
@@ -219,7 +221,7 @@ func (s *Store) Tasks(ctx context.Context, f store.Filter) (store.Page[store.Ite
 func (s *Store) tasksFrom(ctx context.Context, f *store.Filter) (walk, error) {
 	switch {
 	case f.IDs != nil:
-		return walk{from: byIDs}, nil
+		return walk{from: byIDs, args: []any{f.IDs}}, nil
 	case f.Only(task.Claimed, task.Running):
 		return walk{from: inPlace, place: s.queries.Get("place_running")}, nil
 	case f.Batch != (task.ID{}):
@@ -230,6 +232,12 @@ func (s *Store) tasksFrom(ctx context.Context, f *store.Filter) (walk, error) {
 		few, err := s.few(ctx, "few_ready")
 		if err != nil || few {
 			return walk{from: inPlace, place: s.queries.Get("place_live")}, err
+		}
+	}
+	if f.KindPrefix != "" {
+		kinds, few, err := s.kinds(ctx, f.KindPrefix)
+		if err != nil || few {
+			return s.ofKinds(kinds), err
 		}
 	}
 	if f.Kind == "" && (len(f.Statuses) > 0 || f.Timeout != 0 || f.KindPrefix != "") {
@@ -247,6 +255,36 @@ func (s *Store) unsuccessful(f *store.Filter) string {
 	return strings.Join(parts, " UNION ALL ")
 }
 
+// kinds are those that begin with prefix, if there are few; prefix itself where there is none.
+func (s *Store) kinds(ctx context.Context, prefix string) (found []string, few bool, err error) {
+	n := 0
+	err = s.read(ctx, func(t *tx) {
+		t.exec("open_list")
+		t.rows("kinds", []any{store.FewKinds}, func(rows pgx.Rows) error {
+			var kind string
+			err := rows.Scan(&kind)
+			if n++; strings.HasPrefix(kind, prefix) {
+				found = append(found, kind)
+			}
+			return err
+		})
+	})
+	if len(found) == 0 {
+		found = []string{prefix}
+	}
+	return found, n < store.FewKinds && len(found) <= store.FewMerged, err
+}
+
+// ofKinds is the place of some kinds.
+func (s *Store) ofKinds(kinds []string) walk {
+	var parts []string
+	var args []any
+	for i, kind := range kinds {
+		parts, args = append(parts, fmt.Sprintf(s.queries.Get("place_kind"), i+1)), append(args, kind)
+	}
+	return walk{from: inPlace, place: strings.Join(parts, " UNION ALL "), args: args}
+}
+
 func numbers(statuses []task.Status) []int16 {
 	n := make([]int16, len(statuses))
 	for i, status := range statuses {
@@ -262,19 +300,18 @@ func (s *Store) few(ctx context.Context, name string, args ...any) (few bool, er
 }
 
 func (s *Store) tasksQuery(walk walk, f *store.Filter) (sql string, args []any) {
-	if f.IDs != nil {
-		args = append(args, f.IDs)
-	}
+	args = slices.Clone(walk.args)
 	id := walk.id()
 	w := &where{args: &args, state: walk.from == byIDs} // whether there is such a task
 	w.between(id, f)
 	w.notBehind(id, walk)
 	w.tasks(walk.from, f)
+	first, last := store.SurelyBetween(f.CreatedAfter, f.CreatedBefore)
 	if !f.CreatedAfter.IsZero() {
-		w.ofFacts("t.created_at > %s", f.CreatedAfter)
+		w.conditions = append(w.conditions, fmt.Sprintf(s.queries.Get("created_after"), id, w.arg(first), w.arg(f.CreatedAfter)))
 	}
 	if !f.CreatedBefore.IsZero() {
-		w.ofFacts("t.created_at < %s", f.CreatedBefore)
+		w.conditions = append(w.conditions, fmt.Sprintf(s.queries.Get("created_before"), id, w.arg(last), w.arg(f.CreatedBefore)))
 	}
 	order := "%s DESC"
 	if f.Sort == store.SortUpdated {
@@ -311,6 +348,7 @@ func (s *Store) tasksEnd(walk walk, f *store.Filter) (sql string, args []any) {
 		walk.from = byFacts
 	}
 	id := walk.id()
+	args = slices.Clone(walk.args)
 	w := &where{args: &args}
 	w.between(id, f)
 	if walk.from == byFacts && f.Kind != "" {

@@ -123,7 +123,7 @@ func madeID(t *testing.T, s *Store, second, n int) task.ID {
 }
 
 // few is what a list may read besides its page: the tasks in a place, the rows of time that clocks leave open.
-const few = 60_000
+const few = 61_000
 
 // lists checks every list of tasks and of batches.
 func lists(t *testing.T, s *Store) {
@@ -150,7 +150,7 @@ func lists(t *testing.T, s *Store) {
 		{"kind, deep cursor", store.Filter{Kind: "kind-7", Before: id(1, 0)}, 200, 2_000},
 		{"rare kind", store.Filter{Kind: "rare"}, 10, 500},
 		{"unknown kind", store.Filter{Kind: "nothing"}, 0, 0},
-		{"kind prefix", store.Filter{KindPrefix: "kind-1"}, 2_000, 30_000},
+		{"kind prefix", store.Filter{KindPrefix: "kind-1"}, 300, 30_000},
 		{"name", store.Filter{NamePart: "7"}, 2_000, 30_000},
 		{"batch", store.Filter{Batch: id(100, 0)}, 500, 30_000},
 		{"batch and status", store.Filter{Batch: id(100, 0), Statuses: []task.Status{task.Success}}, 500, 30_000},
@@ -175,7 +175,8 @@ func lists(t *testing.T, s *Store) {
 		{"deep page of status Failure", store.Filter{Statuses: []task.Status{task.Failure}, Offset: 1_000}, 6_000, 0},
 		{"deep page of status Running", store.Filter{Statuses: []task.Status{task.Running}, Offset: 100}, 600, 0},
 		{"deep page of status Pending", store.Filter{Statuses: []task.Status{task.Pending, task.Claimed}, Offset: 2_000}, 8_000, 0},
-		{"deep page of a kind prefix", store.Filter{KindPrefix: "kind-1", Offset: 10_000}, 150_000, 0},
+		{"deep page of a kind prefix", store.Filter{KindPrefix: "kind-1", Offset: 10_000}, 20_500, 0},
+		{"deep page of created after", store.Filter{CreatedAfter: middle.Add(-15 * time.Minute), Offset: 90_000}, 90_300, 0},
 		{"deep page of a timeout", store.Filter{Timeout: time.Minute, Offset: 100_000}, 100_300, 0},
 		// These walk.
 		{"status that nothing has", store.Filter{Statuses: []task.Status{task.Canceled}}, all + 10, 3 * all},
@@ -185,7 +186,7 @@ func lists(t *testing.T, s *Store) {
 		{"rare metadata", store.Filter{Metadata: []byte(`{"n":70007}`)}, all + 10, 3 * all},
 		{"rare metadata of a batch", store.Filter{Metadata: []byte(`{"run":70}`)}, all + 10, 3_000},
 		{"rare timeout", store.Filter{Timeout: 77 * time.Second}, all + 10, 3 * all},
-		{"kind prefix that nothing has", store.Filter{KindPrefix: "nothing"}, all + 10, 3 * all},
+		{"kind prefix that nothing has", store.Filter{KindPrefix: "nothing"}, 0, 3 * all},
 	} {
 		c.f.Limit = 51
 		walk, err := s.tasksFrom(t.Context(), &c.f)
@@ -194,7 +195,7 @@ func lists(t *testing.T, s *Store) {
 		}
 		sql, args := s.tasksQuery(walk, &c.f)
 		plan := s.checkWork(t, "tasks by "+c.name, "open_list", c.tasks, sql, args)
-		asked := c.f.NamePart != "" || c.f.Metadata != nil || !c.f.CreatedAfter.IsZero() || !c.f.CreatedBefore.IsZero()
+		asked := c.f.NamePart != "" || c.f.Metadata != nil || (!c.f.CreatedAfter.IsZero() || !c.f.CreatedBefore.IsZero()) && c.f.Offset == 0
 		if read := plan.facts(); read > float64(c.f.Limit) && !asked {
 			t.Errorf("tasks by %s: the facts of %.0f are read for a page of %d", c.name, read, c.f.Limit)
 		}

@@ -160,7 +160,8 @@ const (
 // walk is where a list looks.
 type walk struct {
 	from  string
-	place string // the statement of inPlace
+	place string   // the statement of inPlace
+	kinds []string // of which it is
 	// exact: the place has nothing but what is of the statuses that are wanted.
 	exact bool
 	// last is where it ends; zero: it goes on to the end.
@@ -208,17 +209,48 @@ func (t *tx) from(f *store.Filter) walk {
 	case f.IDs != nil:
 		return walk{from: byIDs}
 	case f.Only(task.Claimed, task.Running):
-		return walk{from: inPlace, place: "place_running"}
+		return walk{from: inPlace, place: t.s.queries.Get("place_running")}
 	case f.Batch != (task.ID{}):
 		return walk{from: byFacts}
 	case f.Only(task.Waiting, task.Paused, task.Failure, task.Canceled):
-		return walk{from: inPlace, place: "place_rest", exact: true}
+		return walk{from: inPlace, place: t.s.queries.Get("place_rest"), exact: true}
 	case f.Only(task.Pending, task.Claimed, task.Running) && t.few("few_ready"):
-		return walk{from: inPlace, place: "place_live", exact: true}
-	case f.Kind == "" && (len(f.Statuses) > 0 || f.Timeout != 0 || f.KindPrefix != ""):
+		return walk{from: inPlace, place: t.s.queries.Get("place_live"), exact: true}
+	}
+	if f.KindPrefix != "" {
+		if kinds, few := t.kinds(f.KindPrefix); few {
+			return t.s.ofKinds(kinds)
+		}
+	}
+	if f.Kind == "" && (len(f.Statuses) > 0 || f.Timeout != 0 || f.KindPrefix != "") {
 		return walk{from: byState}
 	}
 	return walk{from: byFacts}
+}
+
+// kinds are those that begin with prefix, if there are few; prefix itself where there is none.
+func (t *tx) kinds(prefix string) (found []string, few bool) {
+	n := 0
+	t.rows("kinds", func(r *row) error {
+		kind := r.text()
+		if n++; strings.HasPrefix(kind, prefix) {
+			found = append(found, kind)
+		}
+		return nil
+	}, int64(store.FewKinds))
+	if len(found) == 0 {
+		found = []string{prefix}
+	}
+	return found, n < store.FewKinds && len(found) <= store.FewMerged
+}
+
+// ofKinds is the place of some kinds.
+func (s *Store) ofKinds(kinds []string) walk {
+	var parts []string
+	for i := range kinds {
+		parts = append(parts, fmt.Sprintf(s.queries.Get("place_kind"), 4+i))
+	}
+	return walk{from: inPlace, place: strings.Join(parts, "\nUNION ALL ") + "\nORDER BY task_id DESC LIMIT -1", kinds: kinds}
 }
 
 // few asks the statement name whether there is little enough to sort.
@@ -241,7 +273,13 @@ func (s *Store) tasksQuery(walk walk, f *store.Filter) (sql string, args []drive
 		unknown.Statuses = nil
 	}
 	w.tasks(walk.from, &unknown)
-	w.created("t", f)
+	first, last := store.SurelyBetween(f.CreatedAfter, f.CreatedBefore)
+	if !f.CreatedAfter.IsZero() {
+		w.conditions = append(w.conditions, fmt.Sprintf(s.queries.Get("created_after"), id, w.arg(first[:]), w.arg(micros(f.CreatedAfter))))
+	}
+	if !f.CreatedBefore.IsZero() {
+		w.conditions = append(w.conditions, fmt.Sprintf(s.queries.Get("created_before"), id, w.arg(last[:]), w.arg(micros(f.CreatedBefore))))
+	}
 	order, again := "\nORDER BY "+id+" DESC", "\nORDER BY +picked.id DESC"
 	switch {
 	case f.Sort == store.SortUpdated:
@@ -274,7 +312,7 @@ func (s *Store) source(name string, walk walk) string {
 	if walk.place == "" {
 		return s.queries.Get(name)
 	}
-	return fmt.Sprintf(s.queries.Get(name), s.queries.Get(walk.place))
+	return fmt.Sprintf(s.queries.Get(name), walk.place)
 }
 
 // tasksEnd asks for the end of a walk of f.Walk tasks: of those that follow in its order, of any kind or of one. An index
@@ -304,6 +342,9 @@ func (w *where) begin(walk walk, f *store.Filter) {
 		after, before := idBounds(f)
 		last := cmp.Or(walk.last, after)
 		*w.args = append(*w.args, before[:], last[:], array(f.Statuses))
+		for _, kind := range walk.kinds {
+			*w.args = append(*w.args, kind)
+		}
 		if after != (task.ID{}) {
 			w.add("p.task_id > %s", after[:])
 		}
@@ -344,16 +385,6 @@ func idBounds(f *store.Filter) (after, before task.ID) {
 // here finds nothing of a batch that is gone, some of whose tasks may still be to be deleted.
 func (w *where) here(batch task.ID) {
 	w.add("EXISTS (SELECT 1 FROM batch WHERE id = %s)", batch[:])
-}
-
-// created adds the bounds of times, of which those of ids are only an estimate.
-func (w *where) created(table string, f *store.Filter) {
-	if !f.CreatedAfter.IsZero() {
-		w.ofFacts(table+".created_at > %s", micros(f.CreatedAfter))
-	}
-	if !f.CreatedBefore.IsZero() {
-		w.ofFacts(table+".created_at < %s", micros(f.CreatedBefore))
-	}
 }
 
 // tasks adds what f says of tasks, where it is found first.
@@ -472,7 +503,12 @@ func (s *Store) batchesQuery(walk walk, f *store.Filter) (sql string, args []dri
 	}
 	w.between(id, f)
 	w.notBehind(id, walk)
-	w.created("b", f)
+	if !f.CreatedAfter.IsZero() {
+		w.add("b.created_at > %s", micros(f.CreatedAfter))
+	}
+	if !f.CreatedBefore.IsZero() {
+		w.add("b.created_at < %s", micros(f.CreatedBefore))
+	}
 	page += w.sql() + "\nORDER BY " + id + " DESC" + w.page(f)
 	return fmt.Sprintf(s.queries.Get("batches"), page), args
 }

@@ -24,6 +24,7 @@ var listTests = []conformance{
 	{"items have what a list shows", testListItem},
 	{"metadata containment", testMetadataFilter},
 	{"text is literal and case-sensitive", testLiteralText},
+	{"kinds by their prefix", testManyKinds},
 	{"tasks that are named", testNamed},
 	{"pages", testPages},
 	{"a cursor is stable while tasks come in", testCursor},
@@ -502,6 +503,38 @@ func testLiteralText(t *testing.T, e *env) {
 	}
 }
 
+// The prefix of a kind, whether there are few kinds, many with that prefix, or many.
+func testManyKinds(t *testing.T, e *env) {
+	var tasks []*task.Task
+	for i := range store.FewKinds + 10 {
+		k := newTask(kind(fmt.Sprintf("p-%03d", i)))
+		tasks = append(tasks, k)
+		e.create(k)
+		if n := len(tasks); n != 5 && n != store.FewMerged+5 && n != store.FewKinds+10 {
+			continue
+		}
+		for _, prefix := range []string{"p-", "p-00", "p-01", "p-20", "q"} {
+			var want []*task.Task
+			for _, k := range tasks {
+				if strings.HasPrefix(k.Kind, prefix) {
+					want = append(want, k)
+				}
+			}
+			slices.Reverse(want)
+			for offset := 0; offset <= len(want); offset += 100 {
+				page := want[offset:min(offset+100, len(want))]
+				var got []task.ID
+				for _, item := range e.list(store.Filter{KindPrefix: prefix, Offset: offset, Limit: 100}) {
+					got = append(got, item.Task.ID)
+				}
+				if !slices.Equal(got, idsOf(page...)) {
+					t.Fatalf("%d kinds, %s*, behind %d: %v, want %v", len(tasks), prefix, offset, names(page, got), names(page, idsOf(page...)))
+				}
+			}
+		}
+	}
+}
+
 func testNamed(t *testing.T, e *env) {
 	tasks := newTasks(9)
 	e.create(tasks...)
@@ -689,13 +722,16 @@ func testWalk(t *testing.T, e *env) {
 		}
 	}
 	for _, f := range []store.Filter{
-		{NamePart: "odd"}, {KindPrefix: "odd"}, {Metadata: []byte(`{"odd":1}`)}, {Timeout: time.Hour}, {KindPrefix: "o", NamePart: "d"},
+		{NamePart: "odd"}, {Metadata: []byte(`{"odd":1}`)}, {Timeout: time.Hour},
 		{Statuses: []task.Status{task.Running, task.Success}}, {NamePart: "odd", CreatedBefore: created.Add(time.Minute)},
 	} {
 		want(f, 5, 5, tasks[3])
 	}
 	want(store.Filter{Statuses: []task.Status{task.Running}}, 5, 5, tasks[3]) // among those that are claimed
 	want(store.Filter{Kind: "odd", NamePart: "odd"}, 1, 1, tasks[3])          // there is one of that kind
+	want(store.Filter{KindPrefix: "odd"}, 1, 1, tasks[3])
+	want(store.Filter{KindPrefix: "o", NamePart: "d"}, 1, 1, tasks[3])
+	want(store.Filter{KindPrefix: "odder"}, 1, 1)
 	want(store.Filter{Batch: others[0].BatchID, NamePart: "odd"}, 1, 1)
 	want(store.Filter{Batch: tasks[0].BatchID, NamePart: "odd"}, 5, 5, tasks[3])
 	want(store.Filter{NamePart: "nothing"}, 5, 5)

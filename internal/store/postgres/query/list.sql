@@ -56,6 +56,13 @@ SELECT t.id FROM task t
 -- name: tasks_by_state
 SELECT s.id FROM task_state s
 
+-- The bounds of times: only near them an id does not tell, and the task is read.
+-- name: created_after
+CASE WHEN %[1]s >= %[2]s THEN true ELSE (SELECT c.created_at > %[3]s FROM task c WHERE c.id = %[1]s) END
+
+-- name: created_before
+CASE WHEN %[1]s < %[2]s THEN true ELSE (SELECT c.created_at < %[3]s FROM task c WHERE c.id = %[1]s) END
+
 -- Those that are named.
 -- name: tasks_by_ids
 SELECT p.task_id AS id FROM (SELECT DISTINCT id FROM unnest($1::uuid[]) AS given(id)) p(task_id)
@@ -76,13 +83,26 @@ CROSS JOIN LATERAL (SELECT * FROM task WHERE id = %s OFFSET 0) t
 -- name: place_running
 SELECT task_id FROM running
 
+-- Of one kind; of several they are merged. Each says its order itself: to a part with a condition the planner does not hand it down.
+-- name: place_kind
+(SELECT id AS task_id FROM task WHERE kind = $%d ORDER BY id DESC)
+
 -- The parts are merged, each in order; ready, of which there are few, is sorted.
 -- name: place_live
 SELECT task_id FROM running UNION ALL SELECT task_id FROM parked UNION ALL SELECT task_id FROM ready
 
 -- Those with one of two statuses; of both they are merged, too.
 -- name: place_unsuccessful
-SELECT task_id FROM unsuccessful WHERE status = %d
+(SELECT task_id FROM unsuccessful WHERE status = %d ORDER BY task_id DESC)
+
+-- The first kinds that there are, from one to the next by index task_kind.
+-- name: kinds
+WITH RECURSIVE k (kind, n) AS (
+    SELECT (SELECT kind FROM task ORDER BY kind LIMIT 1), 1
+    UNION ALL
+    SELECT (SELECT kind FROM task WHERE kind > k.kind ORDER BY kind LIMIT 1), n + 1 FROM k WHERE kind IS NOT NULL AND n < $1
+)
+SELECT kind FROM k WHERE kind IS NOT NULL;
 
 -- How far a list of batches that passes over some goes for one page: batch by batch, for the tasks in them.
 -- name: walk_tasks_of_batches

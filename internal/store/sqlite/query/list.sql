@@ -47,6 +47,13 @@ SELECT t.id FROM task t
 -- name: tasks_by_state
 SELECT s.id FROM task_state s
 
+-- The bounds of times: only near them an id does not tell, and the task is read.
+-- name: created_after
+CASE WHEN %[1]s >= %[2]s THEN true ELSE (SELECT c.created_at > %[3]s FROM task c WHERE c.id = %[1]s) END
+
+-- name: created_before
+CASE WHEN %[1]s < %[2]s THEN true ELSE (SELECT c.created_at < %[3]s FROM task c WHERE c.id = %[1]s) END
+
 -- Those that are named as ?1.
 -- name: tasks_by_ids
 SELECT p.task_id AS id FROM (SELECT DISTINCT unhex(value, '-') AS task_id FROM json_each(?1)) p
@@ -70,6 +77,10 @@ CROSS JOIN task t ON t.id = %s
 -- name: place_running
 SELECT task_id FROM running WHERE task_id < ?1 AND task_id >= ?2 AND ?3 IS NOT NULL ORDER BY task_id DESC LIMIT -1
 
+-- Of one kind; of several they are merged.
+-- name: place_kind
+SELECT id AS task_id FROM task WHERE kind = ?%d AND id < ?1 AND id >= ?2 AND ?3 IS NOT NULL
+
 -- Who is at work may be Paused, all others are Pending.
 -- name: place_live
 SELECT r.task_id FROM running r CROSS JOIN task_state s ON s.id = r.task_id
@@ -89,6 +100,15 @@ WHERE status = 7 AND 7 IN (SELECT value FROM json_each(?3)) AND id < ?1 AND id >
 UNION ALL SELECT id FROM task_state INDEXED BY task_state_rest
 WHERE status = 8 AND 8 IN (SELECT value FROM json_each(?3)) AND id < ?1 AND id >= ?2
 ORDER BY task_id DESC LIMIT -1
+
+-- The first kinds that there are, from one to the next by index task_kind.
+-- name: kinds
+WITH RECURSIVE k (kind, n) AS (
+    SELECT (SELECT kind FROM task ORDER BY kind LIMIT 1), 1
+    UNION ALL
+    SELECT (SELECT kind FROM task WHERE kind > k.kind ORDER BY kind LIMIT 1), n + 1 FROM k WHERE kind IS NOT NULL AND n < ?1
+)
+SELECT kind FROM k WHERE kind IS NOT NULL;
 
 -- How far a list of batches that passes over some goes for one page: batch by batch, for the tasks in them.
 -- name: walk_tasks_of_batches
