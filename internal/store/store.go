@@ -352,11 +352,12 @@ type Filter struct {
 	Walk int
 }
 
-// FewKinds is up to how many kinds are looked through for those with a prefix, and FewMerged how many of those are merged in a list.
-const (
-	FewKinds  = 200
-	FewMerged = 20
-)
+// FewKinds is up to how many kinds are looked through for those with a prefix.
+const FewKinds = 200
+
+// Merges reports whether a list of some kinds, of so many that were found by looking for FewKinds, is to be merged from those of each. To
+// merge costs several times of what it costs to pass a task over, so not where they are a large part of all.
+func Merges(some, all int) bool { return all < FewKinds && (some <= 1 || some <= min(20, all/4)) }
 
 // Walks that take some ten milliseconds. To look at a task of a batch costs less.
 const (

@@ -269,10 +269,11 @@ func (s *Store) kinds(ctx context.Context, prefix string) (found []string, few b
 			return err
 		})
 	})
+	few = store.Merges(len(found), n)
 	if len(found) == 0 {
 		found = []string{prefix}
 	}
-	return found, n < store.FewKinds && len(found) <= store.FewMerged, err
+	return found, few, err
 }
 
 // ofKinds is the place of some kinds.

@@ -238,10 +238,11 @@ func (t *tx) kinds(prefix string) (found []string, few bool) {
 		}
 		return nil
 	}, int64(store.FewKinds))
+	few = store.Merges(len(found), n)
 	if len(found) == 0 {
 		found = []string{prefix}
 	}
-	return found, n < store.FewKinds && len(found) <= store.FewMerged
+	return found, few
 }
 
 // ofKinds is the place of some kinds.
