@@ -307,12 +307,11 @@ func (s *Store) tasksQuery(walk walk, f *store.Filter) (sql string, args []any) 
 	w.between(id, f)
 	w.notBehind(id, walk)
 	w.tasks(walk.from, f)
-	first, last := store.SurelyBetween(f.CreatedAfter, f.CreatedBefore)
 	if !f.CreatedAfter.IsZero() {
-		w.conditions = append(w.conditions, fmt.Sprintf(s.queries.Get("created_after"), id, w.arg(first), w.arg(f.CreatedAfter)))
+		w.ofFacts("t.created_at > %s", f.CreatedAfter)
 	}
 	if !f.CreatedBefore.IsZero() {
-		w.conditions = append(w.conditions, fmt.Sprintf(s.queries.Get("created_before"), id, w.arg(last), w.arg(f.CreatedBefore)))
+		w.ofFacts("t.created_at < %s", f.CreatedBefore)
 	}
 	order := "%s DESC"
 	if f.Sort == store.SortUpdated {

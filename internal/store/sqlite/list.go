@@ -275,11 +275,15 @@ func (s *Store) tasksQuery(walk walk, f *store.Filter) (sql string, args []drive
 	}
 	w.tasks(walk.from, &unknown)
 	first, last := store.SurelyBetween(f.CreatedAfter, f.CreatedBefore)
+	same := "id = " + id
+	if walk.from == byFacts {
+		same = "rowid = t.rowid"
+	}
 	if !f.CreatedAfter.IsZero() {
-		w.conditions = append(w.conditions, fmt.Sprintf(s.queries.Get("created_after"), id, w.arg(first[:]), w.arg(micros(f.CreatedAfter))))
+		w.conditions = append(w.conditions, fmt.Sprintf(s.queries.Get("created_after"), id, same, w.arg(first[:]), w.arg(micros(f.CreatedAfter))))
 	}
 	if !f.CreatedBefore.IsZero() {
-		w.conditions = append(w.conditions, fmt.Sprintf(s.queries.Get("created_before"), id, w.arg(last[:]), w.arg(micros(f.CreatedBefore))))
+		w.conditions = append(w.conditions, fmt.Sprintf(s.queries.Get("created_before"), id, same, w.arg(last[:]), w.arg(micros(f.CreatedBefore))))
 	}
 	order, again := "\nORDER BY "+id+" DESC", "\nORDER BY +picked.id DESC"
 	switch {

@@ -56,13 +56,6 @@ SELECT t.id FROM task t
 -- name: tasks_by_state
 SELECT s.id FROM task_state s
 
--- The bounds of times: only near them an id does not tell, and the task is read.
--- name: created_after
-CASE WHEN %[1]s >= %[2]s THEN true ELSE (SELECT c.created_at > %[3]s FROM task c WHERE c.id = %[1]s) END
-
--- name: created_before
-CASE WHEN %[1]s < %[2]s THEN true ELSE (SELECT c.created_at < %[3]s FROM task c WHERE c.id = %[1]s) END
-
 -- Those that are named.
 -- name: tasks_by_ids
 SELECT p.task_id AS id FROM (SELECT DISTINCT id FROM unnest($1::uuid[]) AS given(id)) p(task_id)

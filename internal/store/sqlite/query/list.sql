@@ -47,12 +47,12 @@ SELECT t.id FROM task t
 -- name: tasks_by_state
 SELECT s.id FROM task_state s
 
--- The bounds of times: only near them an id does not tell, and the task is read.
+-- The bounds of times: only near them an id does not tell, and the task is read, by its row where an index has that.
 -- name: created_after
-CASE WHEN %[1]s >= %[2]s THEN true ELSE (SELECT c.created_at > %[3]s FROM task c WHERE c.id = %[1]s) END
+CASE WHEN %[1]s >= %[3]s THEN true ELSE (SELECT c.created_at > %[4]s FROM task c WHERE c.%[2]s) END
 
 -- name: created_before
-CASE WHEN %[1]s < %[2]s THEN true ELSE (SELECT c.created_at < %[3]s FROM task c WHERE c.id = %[1]s) END
+CASE WHEN %[1]s < %[3]s THEN true ELSE (SELECT c.created_at < %[4]s FROM task c WHERE c.%[2]s) END
 
 -- Those that are named as ?1.
 -- name: tasks_by_ids
