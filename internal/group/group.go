@@ -1,5 +1,5 @@
 // Package group lets many callers share one commit: while one group is being carried out the next gathers, so that a
-// lone caller does not wait and a crowd pays for one transaction.
+// lone caller does not wait, unless it lingers, and a crowd pays for one transaction.
 package group
 
 import (

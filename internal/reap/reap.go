@@ -232,7 +232,7 @@ func (r *Reaper) keep(ctx context.Context) error {
 	return r.o.Store.Heartbeat(ctx, r.o.Owner, r.o.Lease)
 }
 
-// takeOver takes over what dead processes have claimed. It is not given up: what was claimed has to be known.
+// takeOver takes over what dead processes have claimed. The store may give it up, but not its outcome: what was claimed has to be known.
 func (r *Reaper) takeOver(ctx context.Context) error {
 	claims, err := r.o.Store.TakeOver(ctx, r.o.Owner)
 	if err != nil {

@@ -336,7 +336,7 @@ type Filter struct {
 
 	Timeout time.Duration
 	// CreatedAfter and CreatedBefore do not include the time itself. A list is bounded by ids where it can be, which
-	// begin with the time of the process that made them: see [ClockSlack].
+	// begin with the time of the process that made them: see [ClockSlack]. Where its clock is off by more, the list is.
 	CreatedAfter, CreatedBefore time.Time
 	// Sort is the order of tasks; batches know SortCreated alone.
 	Sort Sort
@@ -356,7 +356,7 @@ type Filter struct {
 const FewKinds = 200
 
 // Merges reports whether a list of some kinds, of so many that were found by looking for FewKinds, is to be merged from those of each. To
-// merge costs several times of what it costs to pass a task over, so not where they are a large part of all.
+// merge costs more than to pass a task over, so not where they are a large part of all.
 func Merges(some, all int) bool { return all < FewKinds && (some <= 1 || some <= min(20, all/4)) }
 
 // Walks that take some ten milliseconds. To look at a task of a batch costs less.

@@ -335,22 +335,30 @@ func TestDutiesOutliveTheirConnection(t *testing.T) {
 	}
 }
 
-// A statement that gets no answer holds nobody up for ever: it is given up, and what it was part of is done once.
+// A statement that gets no answer holds nobody up for ever: it is given up, and what it was part of is done once, or not at all where
+// it has taken too long to be tried again.
 func TestNoAnswer(t *testing.T) {
 	t.Parallel()
-	for name, trigger := range map[string]string{
-		"to a statement": "TRIGGER slow BEFORE UPDATE ON task_state",
-		"to COMMIT":      "CONSTRAINT TRIGGER slow AFTER UPDATE ON task_state DEFERRABLE INITIALLY DEFERRED",
+	const statement, commit = "TRIGGER slow BEFORE UPDATE ON task_state", "CONSTRAINT TRIGGER slow AFTER UPDATE ON task_state DEFERRABLE INITIALLY DEFERRED"
+	for name, test := range map[string]struct {
+		trigger  string
+		patience time.Duration
+		err      error
+	}{
+		"to a statement":           {statement, time.Second, nil},
+		"to COMMIT":                {commit, time.Second, nil},
+		"to a statement, for long": {statement, 7 * time.Second, store.ErrUnavailable},
+		"to COMMIT, for long":      {commit, 7 * time.Second, store.ErrUnavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := openWith(t, Options{URL: pgtest.URL(t), patience: time.Second})
+			s := openWith(t, Options{URL: pgtest.URL(t), patience: test.patience})
 			id := createTasks(t, s, 1)[0].ID
 			conn := lend(t, s)
 			do(t, conn, "CREATE TABLE frozen AS SELECT true AS still")
 			do(t, conn, `CREATE FUNCTION freeze() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 				PERFORM pg_sleep(3600) FROM frozen WHERE still; RETURN NEW; END $$`)
-			do(t, conn, "CREATE "+trigger+" FOR EACH ROW EXECUTE FUNCTION freeze()")
+			do(t, conn, "CREATE "+test.trigger+" FOR EACH ROW EXECUTE FUNCTION freeze()")
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			answered := make(chan error, 1)
@@ -365,12 +373,13 @@ func TestNoAnswer(t *testing.T) {
 				}
 			}
 			do(t, conn, "UPDATE frozen SET still = false")
-			if err := <-answered; err != nil {
-				t.Fatal(err)
+			err := <-answered
+			if !errors.Is(err, test.err) {
+				t.Errorf("error %v, want %v", err, test.err)
 			}
 			var counted int
-			if err := conn.QueryRow(ctx, "SELECT success FROM task_state").Scan(&counted); err != nil || counted != 1 {
-				t.Errorf("counted %d times, %v", counted, err)
+			if e := conn.QueryRow(ctx, "SELECT success FROM task_state").Scan(&counted); e != nil || (counted == 1) != (err == nil) {
+				t.Errorf("counted %d times, %v; error %v", counted, e, err)
 			}
 		})
 	}

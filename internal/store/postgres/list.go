@@ -200,6 +200,8 @@ type walk struct {
 	from  string
 	place string // the statement of inPlace and batchesInPlace
 	args  []any  // the first ones of the statement
+	// ofPrefix: the place has nothing but what is of the kinds that are wanted.
+	ofPrefix bool
 	// last is where it ends; zero: it goes on to the end.
 	last task.ID
 }
@@ -258,15 +260,17 @@ func (s *Store) unsuccessful(f *store.Filter) string {
 // kinds are those that begin with prefix, if there are few; prefix itself where there is none.
 func (s *Store) kinds(ctx context.Context, prefix string) (found []string, few bool, err error) {
 	n := 0
-	err = s.read(ctx, func(t *tx) {
-		t.exec("open_list")
-		t.rows("kinds", []any{store.FewKinds}, func(rows pgx.Rows) error {
-			var kind string
-			err := rows.Scan(&kind)
-			if n++; strings.HasPrefix(kind, prefix) {
-				found = append(found, kind)
-			}
-			return err
+	err = s.lists.Do(ctx, func() error {
+		return s.read(ctx, func(t *tx) {
+			t.exec("open_list")
+			t.rows("kinds", []any{store.FewKinds}, func(rows pgx.Rows) error {
+				var kind string
+				err := rows.Scan(&kind)
+				if n++; strings.HasPrefix(kind, prefix) {
+					found = append(found, kind)
+				}
+				return err
+			})
 		})
 	})
 	few = store.Merges(len(found), n)
@@ -283,7 +287,7 @@ func (s *Store) ofKinds(kinds []string) walk {
 	for i, kind := range kinds {
 		parts, args = append(parts, fmt.Sprintf(s.queries.Get("place_kind"), i+1)), append(args, kind)
 	}
-	return walk{from: inPlace, place: strings.Join(parts, " UNION ALL "), args: args}
+	return walk{from: inPlace, place: strings.Join(parts, " UNION ALL "), args: args, ofPrefix: true}
 }
 
 func numbers(statuses []task.Status) []int16 {
@@ -306,7 +310,11 @@ func (s *Store) tasksQuery(walk walk, f *store.Filter) (sql string, args []any) 
 	w := &where{args: &args, state: walk.from == byIDs} // whether there is such a task
 	w.between(id, f)
 	w.notBehind(id, walk)
-	w.tasks(walk.from, f)
+	unknown := *f
+	if walk.ofPrefix {
+		unknown.KindPrefix = ""
+	}
+	w.tasks(walk.from, &unknown)
 	if !f.CreatedAfter.IsZero() {
 		w.ofFacts("t.created_at > %s", f.CreatedAfter)
 	}

@@ -175,7 +175,7 @@ func lists(t *testing.T, s *Store) {
 		{"deep page of status Failure", store.Filter{Statuses: []task.Status{task.Failure}, Offset: 1_000}, 6_000, 0},
 		{"deep page of status Running", store.Filter{Statuses: []task.Status{task.Running}, Offset: 100}, 600, 0},
 		{"deep page of status Pending", store.Filter{Statuses: []task.Status{task.Pending, task.Claimed}, Offset: 2_000}, 8_000, 0},
-		{"deep page of a kind prefix", store.Filter{KindPrefix: "kind-1", Offset: 10_000}, 20_500, 0},
+		{"deep page of a kind prefix", store.Filter{KindPrefix: "kind-1", Offset: 10_000}, 10_300, 0},
 		{"deep page of a timeout", store.Filter{Timeout: time.Minute, Offset: 100_000}, 100_300, 0},
 		// These walk.
 		{"status that nothing has", store.Filter{Statuses: []task.Status{task.Canceled}}, all + 10, 3 * all},

@@ -76,9 +76,10 @@ type Store struct {
 	pooled   bool   // a pooler is in between
 	self     string // by which it knows its own notifications
 
-	pumping  sync.Mutex // held by Pump; guards shapes and expected
+	pumping  sync.Mutex // held by Pump; guards shapes, expected and patience
 	shapes   *store.Shapes
-	expected sorts // what the last tick found
+	expected sorts         // what the last tick found
+	patience time.Duration // of the next tick, after one that took too long; 0: that of engine
 	cursors  *cursors
 
 	ended     store.EndedBatches[store.BatchItem]
@@ -100,8 +101,10 @@ const (
 	enginePool = 8
 	// poolPatience is for large creates, which are one transaction; their clients get an answer within two minutes or none.
 	poolPatience = 90 * time.Second
-	// enginePatience is for transactions that are bounded: nothing is settled or started meanwhile.
+	// enginePatience is for transactions that are bounded: nothing is settled or started meanwhile. A tick that was cut off has
+	// twice as long the next time, up to maxPatience.
 	enginePatience = 30 * time.Second
+	maxPatience    = 10 * time.Minute
 	// pingAfter is how long a connection of the engine may wait before it is asked whether it still lives.
 	pingAfter = 10 * time.Second
 )
@@ -247,7 +250,7 @@ func (s *Store) runOn(ctx context.Context, pool *conns, fn func(ctx context.Cont
 
 // again tries until the database and the connection let it, or giveUp has passed.
 func (s *Store) again(ctx context.Context, try func() error) error {
-	const giveUp = 6 * time.Second // the next in line may have waited for as long, and its client is told after both
+	const giveUp = 6 * time.Second // the next in line waits for as long. What had no answer for longer is not tried again
 	begun := time.Now()
 	for tries := 0; ; tries++ {
 		err := try()
@@ -356,7 +359,7 @@ func (t *tx) flush(ctx context.Context) error {
 	t.batch = &pgx.Batch{}
 	t.s.sent.Add(int64(batch.Len()))
 	err := t.conn.SendBatch(ctx, batch).Close()
-	if err != nil && t.conn.Conn().IsClosed() {
+	if err != nil && (t.conn.Conn().IsClosed() || ctx.Err() != nil) {
 		return &connError{err}
 	}
 	return err

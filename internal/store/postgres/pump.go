@@ -21,7 +21,9 @@ func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, err
 	var found rare
 	var pass *pass
 	epoch := s.shapes.Epoch
-	err := s.run(ctx, func(ctx context.Context, t *tx) error {
+	pool := conns{s.engine.Pool, max(s.patience, s.engine.patience)}
+	begun := time.Now()
+	err := s.runOn(ctx, &pool, func(ctx context.Context, t *tx) error {
 		if epoch != s.shapes.Epoch {
 			s.shapes = store.NewShapes()
 			s.shapes.Epoch = epoch
@@ -40,7 +42,11 @@ func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, err
 		}
 		return t.admit(ctx, tick, p.Owner, &found.shapes)
 	})
+	s.patience = 0
 	if err != nil {
+		if time.Since(begun) >= pool.patience { // a new rule has to look at all that runs, and must come to an end some time
+			s.patience = min(2*pool.patience, maxPatience)
+		}
 		return store.Pumped{}, fmt.Errorf("pump: %w", err)
 	}
 	if tick.Result.Busy {

@@ -273,6 +273,9 @@ func (s *Store) tasksQuery(walk walk, f *store.Filter) (sql string, args []drive
 	if walk.exact {
 		unknown.Statuses = nil
 	}
+	if len(walk.kinds) > 0 {
+		unknown.KindPrefix = ""
+	}
 	w.tasks(walk.from, &unknown)
 	first, last := store.SurelyBetween(f.CreatedAfter, f.CreatedBefore)
 	same := "id = " + id
