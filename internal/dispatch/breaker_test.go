@@ -396,7 +396,7 @@ func TestHostsTakeTurns(t *testing.T) {
 		var order []string
 		release := make(chan struct{})
 		for _, host := range []string{"a", "a", "a", "a", "a", "b", "b", "c"} {
-			w.enter(host, func() {
+			w.enter(host, func(bool) {
 				w.mu.Lock()
 				order = append(order, host)
 				w.mu.Unlock()

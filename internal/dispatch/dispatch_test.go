@@ -644,6 +644,39 @@ func TestStartIsNotRepeatedForNothing(t *testing.T) {
 	}
 }
 
+// Claims that are taken over may be more than there is room for. What ends while it waits is not started.
+func TestWhatEndsInTheQueueIsNotStarted(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tr := newTraffic("worker")
+		f := newFixture(t, Options{HostWindow: 1, Timeout: time.Hour}, tr.send)
+		claims := []store.Claim{claim("worker"), claim("worker"), claim("worker")}
+		waiting := task.State{Status: task.Claimed, ClaimedAt: time.Unix(1, 0), Attempt: 1}
+		ended := waiting
+		ended.Status = task.Canceled
+		f.store.tasks = map[task.ID]task.State{claims[0].ID: ended, claims[1].ID: ended, claims[2].ID: waiting} // the first is out by then
+		f.Start(claims)
+		for range claims {
+			synctest.Wait()
+			select {
+			case tr.release["worker"] <- struct{}{}:
+			default:
+			}
+		}
+		f.waitIdle()
+		var settled []task.ID
+		for _, o := range f.store.settled() {
+			settled = append(settled, o.ID)
+		}
+		if !slices.Equal(settled, []task.ID{claims[0].ID, claims[2].ID}) {
+			t.Errorf("settled %v of %v, %v and %v", settled, claims[0].ID, claims[1].ID, claims[2].ID)
+		}
+		if room := f.Room(); room.Total != 2048 || len(room.Busy) > 0 {
+			t.Errorf("room %+v", room)
+		}
+	})
+}
+
 func TestOutboxBatchesResults(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -64,7 +64,7 @@ func (d *Dispatcher) claimDeliveries(ctx context.Context) (more, again bool, err
 		room.Take(dl.Host)
 		// The other half is for the attempt: it is over before the lease is.
 		until := began.Add(dl.Lease(d.lease) / 2)
-		d.outbox.enter(dl.Host, func() { d.deliver(dl, until) })
+		d.outbox.enter(dl.Host, func(bool) { d.deliver(dl, until) })
 	}
 	if !claimed.More {
 		return false, false, nil

@@ -258,7 +258,7 @@ func TestDeliveryBeginsInTime(t *testing.T) {
 	causes := map[string]func(f *fixture, wait time.Duration){
 		"the claim takes long": func(_ *fixture, wait time.Duration) { time.Sleep(wait) },
 		"there is no place": func(f *fixture, wait time.Duration) {
-			f.outbox.enter("a", func() {
+			f.outbox.enter("a", func(bool) {
 				time.Sleep(wait)
 				f.outbox.leave("a")
 			})

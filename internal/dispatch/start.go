@@ -14,17 +14,17 @@ import (
 func (d *Dispatcher) Start(claims []store.Claim) {
 	for i := range claims {
 		c := &claims[i]
-		d.starts.enter(c.Host, func() { d.start(c) })
+		d.starts.enter(c.Host, func(waited bool) { d.start(c, waited) })
 	}
 }
 
-func (d *Dispatcher) start(c *store.Claim) {
+func (d *Dispatcher) start(c *store.Claim, waited bool) {
 	if !d.begin() {
 		d.starts.leave(c.Host)
 		return
 	}
 	defer d.end(1)
-	o, ok := d.deliverStart(c)
+	o, ok := d.deliverStart(c, waited)
 	d.starts.leave(c.Host)
 	if ok {
 		d.persist(&d.settling, func() error {
@@ -35,19 +35,20 @@ func (d *Dispatcher) start(c *store.Claim) {
 }
 
 // deliverStart makes all attempts. It is false when sending ends before there is an outcome, or none is wanted any more.
-func (d *Dispatcher) deliverStart(c *store.Claim) (task.Outcome, bool) {
+// queued: c has waited for its turn, as those do that are taken over from a process that had more places.
+func (d *Dispatcher) deliverStart(c *store.Claim, queued bool) (task.Outcome, bool) {
 	request := call{id: c.ID, host: c.Host, trigger: task.TriggerStart, attempt: c.Attempt, action: &c.Action, keep: true}
 	o := task.Outcome{ID: c.ID, Kind: task.Started, Attempt: c.Attempt}
 	began := time.Now()
 	defer d.failing.forget(&o)
-	for again := false; ; again = true {
+	for look := queued; ; look = true {
 		asked := time.Now()
 		waited, ok := d.admit(d.starts, c.Host, time.Time{})
 		if !ok {
 			return o, false
 		}
 		began = began.Add(time.Since(asked)) // the wait for the host is no attempt's
-		if (again || waited) && !d.awaitsStart(c) {
+		if (look || waited) && !d.awaitsStart(c) {
 			d.hosts.report(c.Host, nothingKnown, &answer{})
 			return o, false
 		}

@@ -68,8 +68,9 @@ func (w *windows) hosts() []string {
 	return slices.Collect(maps.Keys(w.byHost))
 }
 
-// enter runs send in a goroutine as soon as there is a place for it. send must call leave once.
-func (w *windows) enter(host string, send func()) {
+// enter runs send in a goroutine as soon as there is a place for it, and tells it whether there was none at first. send must call leave
+// once.
+func (w *windows) enter(host string, send func(waited bool)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	h := w.byHost[host]
@@ -78,7 +79,12 @@ func (w *windows) enter(host string, send func()) {
 		w.byHost[host] = h
 	}
 	h.held++
-	w.wait(h, func() { w.workers.run(send) })
+	waited := false
+	w.wait(h, func() {
+		waited := waited
+		w.workers.run(func() { send(waited) })
+	})
+	waited = true
 }
 
 // wait calls enter, which must not block, as soon as there is a place.
