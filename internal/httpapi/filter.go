@@ -338,8 +338,10 @@ func filterCreatedAfter(f *store.Filter, values []string) (reason string) {
 	return reason
 }
 
+// filterCreatedBefore rounds up: stores know microseconds.
 func filterCreatedBefore(f *store.Filter, values []string) (reason string) {
 	f.CreatedBefore, reason = filterTime(values[0])
+	f.CreatedBefore = f.CreatedBefore.Add(time.Microsecond - 1).Truncate(time.Microsecond)
 	return reason
 }
 

@@ -56,6 +56,7 @@ func TestParseList(t *testing.T) {
 		"kind=data*&status=Failure&name=n&timeout=1&batch_id=" + unknown:         {KindPrefix: "data", Statuses: []task.Status{task.Failure}, NamePart: "n", Timeout: time.Second, Batch: testID(0xffff), Limit: 50},
 		"created_after=2026-01-02T03:04:05Z":                                     {CreatedAfter: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Limit: 50},
 		"created_before=" + url.QueryEscape("2026-01-02T03:04:05.123456+02:00"):  {CreatedBefore: time.Date(2026, 1, 2, 1, 4, 5, 123456000, time.UTC), Limit: 50},
+		"created_before=2026-01-02T03:04:05.123456001Z":                          {CreatedBefore: time.Date(2026, 1, 2, 3, 4, 5, 123457000, time.UTC), Limit: 50},
 		"sort=created&cursor=" + idA:                                             {Before: testID(2), Limit: 50},
 		"sort=&status=Success":                                                   {Statuses: []task.Status{task.Success}, Limit: 50},
 		"sort=updated&status=Running,Claimed&page=2":                             {Sort: store.SortUpdated, Statuses: []task.Status{task.Running, task.Claimed}, Offset: 100, Limit: 50},
