@@ -394,3 +394,28 @@ func TestImpossibleStates(t *testing.T) {
 		return err
 	})
 }
+
+// A tick that takes long, as one does that counts a new rule over very many, is not cut off for ever.
+func TestTickThatTakesLong(t *testing.T) {
+	t.Parallel()
+	s := openWith(t, Options{URL: pgtest.URL(t), patience: time.Second})
+	p := pumpParams(t, s)
+	createTasks(t, s, 1)
+	conn := lend(t, s)
+	do(t, conn, "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(1.5); RETURN NEW; END $$")
+	do(t, conn, "CREATE TRIGGER slow BEFORE INSERT ON running FOR EACH ROW EXECUTE FUNCTION slow()")
+	var err error
+	for range 5 {
+		var pumped store.Pumped
+		if pumped, err = s.Pump(t.Context(), p); err == nil {
+			if len(pumped.Claims) != 1 {
+				t.Errorf("%d claims", len(pumped.Claims))
+			}
+			return
+		}
+		if !errors.Is(err, store.ErrUnavailable) {
+			t.Fatal(err)
+		}
+	}
+	t.Error(err)
+}
