@@ -81,7 +81,7 @@ func (w *windows) enter(host string, send func(waited bool)) {
 	h.held++
 	waited := false
 	w.wait(h, func() {
-		waited := waited
+		waited := waited // as of now: enter is still at it, or not
 		w.workers.run(func() { send(waited) })
 	})
 	waited = true

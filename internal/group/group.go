@@ -129,13 +129,13 @@ func (g *Group[In, Out]) Run(ctx context.Context) error {
 		case last:
 			return nil
 		default:
-			var due <-chan time.Time
+			var over <-chan time.Time
 			if linger > 0 {
-				due = time.After(linger)
+				over = time.After(linger)
 			}
 			select {
 			case <-g.added:
-			case <-due:
+			case <-over:
 			case <-ctx.Done():
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"taskrunner/internal/task"
@@ -355,9 +356,20 @@ type Filter struct {
 // FewKinds is up to how many kinds are looked through for those with a prefix.
 const FewKinds = 200
 
-// Merges reports whether a list of some kinds, of so many that were found by looking for FewKinds, is to be merged from those of each. To
-// merge costs more than to pass a task over, so not where they are a large part of all.
-func Merges(some, all int) bool { return all < FewKinds && (some <= 1 || some <= min(20, all/4)) }
+// KindsOf returns those of all, the first FewKinds that there are, that begin with prefix; prefix itself where there is none. merge says
+// whether their list is to be merged from those of each: to merge costs more than to pass a task over, so not where they are a large
+// part of all.
+func KindsOf(prefix string, all []string) (kinds []string, merge bool) {
+	for _, kind := range all {
+		if strings.HasPrefix(kind, prefix) {
+			kinds = append(kinds, kind)
+		}
+	}
+	if len(kinds) == 0 {
+		kinds = []string{prefix}
+	}
+	return kinds, len(all) < FewKinds && (len(kinds) == 1 || len(kinds) <= min(20, len(all)/4))
+}
 
 // Walks that take some ten milliseconds. To look at a task of a batch costs less.
 const (

@@ -237,8 +237,8 @@ func (s *Store) tasksFrom(ctx context.Context, f *store.Filter) (walk, error) {
 		}
 	}
 	if f.KindPrefix != "" {
-		kinds, few, err := s.kinds(ctx, f.KindPrefix)
-		if err != nil || few {
+		kinds, merge, err := s.kinds(ctx, f.KindPrefix)
+		if err != nil || merge {
 			return s.ofKinds(kinds), err
 		}
 	}
@@ -257,27 +257,22 @@ func (s *Store) unsuccessful(f *store.Filter) string {
 	return strings.Join(parts, " UNION ALL ")
 }
 
-// kinds are those that begin with prefix, if there are few; prefix itself where there is none.
-func (s *Store) kinds(ctx context.Context, prefix string) (found []string, few bool, err error) {
-	n := 0
+// kinds is as [store.KindsOf].
+func (s *Store) kinds(ctx context.Context, prefix string) (kinds []string, merge bool, err error) {
+	var all []string
 	err = s.lists.Do(ctx, func() error {
 		return s.read(ctx, func(t *tx) {
 			t.exec("open_list")
 			t.rows("kinds", []any{store.FewKinds}, func(rows pgx.Rows) error {
 				var kind string
 				err := rows.Scan(&kind)
-				if n++; strings.HasPrefix(kind, prefix) {
-					found = append(found, kind)
-				}
+				all = append(all, kind)
 				return err
 			})
 		})
 	})
-	few = store.Merges(len(found), n)
-	if len(found) == 0 {
-		found = []string{prefix}
-	}
-	return found, few, err
+	kinds, merge = store.KindsOf(prefix, all)
+	return kinds, merge, err
 }
 
 // ofKinds is the place of some kinds.

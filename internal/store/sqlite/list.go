@@ -218,7 +218,7 @@ func (t *tx) from(f *store.Filter) walk {
 		return walk{from: inPlace, place: t.s.queries.Get("place_live"), exact: true}
 	}
 	if f.KindPrefix != "" {
-		if kinds, few := t.kinds(f.KindPrefix); few {
+		if kinds, merge := t.kinds(f.KindPrefix); merge {
 			return t.s.ofKinds(kinds)
 		}
 	}
@@ -228,21 +228,14 @@ func (t *tx) from(f *store.Filter) walk {
 	return walk{from: byFacts}
 }
 
-// kinds are those that begin with prefix, if there are few; prefix itself where there is none.
-func (t *tx) kinds(prefix string) (found []string, few bool) {
-	n := 0
+// kinds is as [store.KindsOf].
+func (t *tx) kinds(prefix string) (kinds []string, merge bool) {
+	var all []string
 	t.rows("kinds", func(r *row) error {
-		kind := r.text()
-		if n++; strings.HasPrefix(kind, prefix) {
-			found = append(found, kind)
-		}
+		all = append(all, r.text())
 		return nil
 	}, int64(store.FewKinds))
-	few = store.Merges(len(found), n)
-	if len(found) == 0 {
-		found = []string{prefix}
-	}
-	return found, few
+	return store.KindsOf(prefix, all)
 }
 
 // ofKinds is the place of some kinds.
