@@ -105,6 +105,7 @@ func (a *App) wire(s store.Store, guard *dispatch.Guard) {
 		Store:      a.store,
 		WakePump:   func() { a.pump.Wake() },
 		WakeOutbox: func() { a.dispatcher.WakeOutbox() },
+		Follow:     func(do func(store.Turn) (*store.Pumped, error)) error { return a.pump.Follow(do) },
 	})
 	a.dispatcher = dispatch.New(dispatch.Options{
 		Store: a.store, Settler: a.settler, Guard: guard, HostURL: hostURL,

@@ -61,9 +61,13 @@ func (f *failing) Create(ctx context.Context, creates []store.Create) ([]store.C
 // Pump has "claimed", when nothing has been sent yet, and "pump-ended", when the outbox has not been told yet.
 func (f *failing) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, error) {
 	pumped, err := f.Store.Pump(ctx, p)
+	f.pumped(&pumped)
+	return pumped, err
+}
+
+func (f *failing) pumped(pumped *store.Pumped) {
 	f.hit("claimed", len(pumped.Claims) > 0)
 	f.hit("pump-ended", pumped.Outbox)
-	return pumped, err
 }
 
 // TakeOver has "taken-over", when nothing has been sent again yet.
@@ -76,14 +80,35 @@ func (f *failing) TakeOver(ctx context.Context, owner task.ID) ([]store.Claim, e
 // Settle has "start-accepted" and "start-refused", when an answer to on_start has been read, and "start-settled" and
 // "end-settled", when nobody has learned of what is durable.
 func (f *failing) Settle(ctx context.Context, outcomes []task.Outcome) (store.Settled, error) {
-	answered := slices.ContainsFunc(outcomes, func(o task.Outcome) bool { return o.Kind == task.Started })
-	refused := slices.ContainsFunc(outcomes, func(o task.Outcome) bool { return o.Kind == task.StartFailed })
-	f.hit("start-accepted", answered)
-	f.hit("start-refused", refused)
+	f.answered(outcomes)
 	settled, err := f.Store.Settle(ctx, outcomes)
-	f.hit("start-settled", err == nil && answered)
-	f.hit("end-settled", err == nil && settled.Outbox)
+	f.settled(outcomes, &settled, err)
 	return settled, err
+}
+
+// SettleAndPump has the points of Settle, and those of Pump.
+func (f *failing) SettleAndPump(ctx context.Context, outcomes []task.Outcome, turn store.Turn) (store.Settled, *store.Pumped, error) {
+	f.answered(outcomes)
+	settled, pumped, err := f.Store.SettleAndPump(ctx, outcomes, turn)
+	f.settled(outcomes, &settled, err)
+	if pumped != nil {
+		f.pumped(pumped)
+	}
+	return settled, pumped, err
+}
+
+func (f *failing) answered(outcomes []task.Outcome) {
+	f.hit("start-accepted", has(outcomes, task.Started))
+	f.hit("start-refused", has(outcomes, task.StartFailed))
+}
+
+func (f *failing) settled(outcomes []task.Outcome, settled *store.Settled, err error) {
+	f.hit("start-settled", err == nil && has(outcomes, task.Started))
+	f.hit("end-settled", err == nil && settled.Outbox)
+}
+
+func has(outcomes []task.Outcome, kind task.OutcomeKind) bool {
+	return slices.ContainsFunc(outcomes, func(o task.Outcome) bool { return o.Kind == kind })
 }
 
 // ClaimDeliveries has "deliveries-claimed", when nothing has been sent yet.

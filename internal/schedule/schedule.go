@@ -6,7 +6,8 @@
 //
 // Invariants:
 //
-//   - One tick at a time, and no hint is lost: one that comes during a tick causes another.
+//   - One tick at a time, be it one of the loop or one that follows outcomes in their transaction ([Pump.Follow]), and no hint is
+//     lost: one that comes during a tick causes another.
 //   - No more is claimed than dispatch has room for, and what was claimed is started, also when the loop is stopped
 //     meanwhile.
 //   - While another process pumps, a hint stands until this one has had its turn.
@@ -82,6 +83,9 @@ type Pump struct {
 	log      *slog.Logger
 	hint     chan struct{}
 
+	turn chan struct{} // full during a tick
+	idle bool          // whoever fills turn may look: the loop waits for a hint, and there was nothing more to do
+
 	// What follows belongs to Run.
 
 	fetch      int
@@ -103,7 +107,7 @@ func New(o Options) *Pump {
 	}
 	return &Pump{
 		store: o.Store, owner: o.Owner, starter: o.Starter, onOutbox: o.OnOutbox, log: o.Log,
-		hint: make(chan struct{}, 1), busy: minBusy, links: store.DefaultLinks,
+		hint: make(chan struct{}, 1), turn: make(chan struct{}, 1), busy: minBusy, links: store.DefaultLinks,
 	}
 }
 
@@ -121,6 +125,11 @@ func (p *Pump) Run(ctx context.Context) error {
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })()
 
+	defer func() { // nobody claims any more
+		p.turn <- struct{}{}
+		p.idle = false
+		<-p.turn
+	}()
 	for ctx.Err() == nil { // the first time without a hint: there may be work from before
 		switch next := p.tick(work); {
 		case next.sleep > 0: // the hint stands
@@ -153,11 +162,68 @@ type next struct {
 	again bool          // at once
 }
 
-func (p *Pump) tick(ctx context.Context) next {
+// Follow lets a tick follow outcomes in the transaction that do carries out, so that what they let start waits for no other one.
+// While the loop has nothing to do, turn gives the parameters of such a tick; pumped is what became of it, nil if there was none.
+// Then a hint is needed, as without Follow.
+func (p *Pump) Follow(do func(turn store.Turn) (pumped *store.Pumped, err error)) error {
+	taken, given := false, false
+	defer func() {
+		if taken {
+			<-p.turn
+		}
+	}()
+	pumped, err := do(func() (store.PumpParams, bool) {
+		select {
+		case p.turn <- struct{}{}:
+			taken = true
+		default:
+		}
+		if given = taken && p.idle; !given {
+			return store.PumpParams{}, false
+		}
+		p.takeHint()
+		return store.PumpParams{Owner: p.owner, Room: p.starter.Room(), Links: minLinks}, true
+	})
+	switch {
+	case pumped != nil:
+		p.start(pumped)
+		if p.idle = rests(pumped); !p.idle {
+			p.Wake()
+		}
+	case given:
+		p.Wake() // a hint may have been taken
+	}
+	return err
+}
+
+// rests: nothing is left to do after a tick, until there is a hint.
+func rests(pumped *store.Pumped) bool {
+	return !pumped.Busy && !pumped.More && !pumped.Starved && !pumped.Uncounted
+}
+
+// takeHint is called when a tick begins: it is what the hint asks for.
+func (p *Pump) takeHint() {
 	select {
-	case <-p.hint: // this tick is what it asks for
+	case <-p.hint:
 	default:
 	}
+}
+
+// start hands on what a tick has found.
+func (p *Pump) start(pumped *store.Pumped) {
+	if len(pumped.Claims) > 0 {
+		p.starter.Start(pumped.Claims)
+	}
+	if pumped.Outbox {
+		p.onOutbox()
+	}
+}
+
+func (p *Pump) tick(ctx context.Context) next {
+	p.turn <- struct{}{}
+	defer func() { <-p.turn }()
+	p.idle = false
+	p.takeHint()
 	room := p.starter.Room()
 	begun := time.Now()
 	pumped, err := p.store.Pump(ctx, store.PumpParams{Owner: p.owner, Room: room, Fetch: p.fetch, Links: p.links})
@@ -174,12 +240,8 @@ func (p *Pump) tick(ctx context.Context) next {
 		return next{sleep: pause}
 	}
 	p.busy = minBusy
-	if len(pumped.Claims) > 0 {
-		p.starter.Start(pumped.Claims)
-	}
-	if pumped.Outbox {
-		p.onOutbox()
-	}
+	p.idle = rests(&pumped)
+	p.start(&pumped)
 	p.setFetch(pumped.Blocked)
 	p.setLinks(pumped.Propagated, time.Since(begun))
 	p.uncounted = pumped.Uncounted

@@ -2,7 +2,8 @@
 // Concurrent callers share a transaction, and each gets its own answer once it is durable.
 //
 // Invariants: an answer is given only after the commit; whoever has work because of it (the pump, the outbox) is told
-// after the commit, in this process at once, and does it: others may see it a moment later.
+// after the commit, in this process at once, and does it: others may see it a moment later. What few outcomes let start is
+// claimed in their own transaction while the pump is idle, and is started before they are answered.
 package settle
 
 import (
@@ -21,6 +22,10 @@ import (
 // request may bring: arrays share transactions, too, and so the rows of tasks that are in more than one of them.
 const maxGroup = 10_000
 
+// maxFollowed is how many outcomes a tick of the pump follows in their transaction. What that saves is the cost of a transaction,
+// once; what it costs is the time in which the next outcomes could be settled beside the tick.
+const maxFollowed = 64
+
 // maxWait is how long an outcome waits for the one before: while the database is away that may be for as long as it
 // takes, since the fate of a commit has to be known.
 const maxWait = 10 * time.Second
@@ -32,15 +37,18 @@ const linger = 10 * time.Millisecond
 // Store is what the settler needs of a store.
 type Store interface {
 	Settle(ctx context.Context, outcomes []task.Outcome) (store.Settled, error)
+	SettleAndPump(ctx context.Context, outcomes []task.Outcome, turn store.Turn) (store.Settled, *store.Pumped, error)
 	ToStop(ctx context.Context, batch task.ID) (*store.ToStop, error)
 	ToEdit(ctx context.Context, batch task.ID, kind string, rules []task.Rule) (store.ToEdit, error)
 }
 
-// Options of [New]. All are needed.
+// Options of [New]. All but Follow are needed.
 type Options struct {
 	Store Store
 	// WakePump and WakeOutbox tell them that there is work. They must not block.
 	WakePump, WakeOutbox func()
+	// Follow is [taskrunner/internal/schedule.Pump.Follow]. nil: no tick follows.
+	Follow func(do func(turn store.Turn) (*store.Pumped, error)) error
 }
 
 // Settler settles outcomes. Safe for concurrent use.
@@ -119,7 +127,7 @@ func (s *Settler) overtaken(o task.Outcome) bool {
 }
 
 func (s *Settler) apply(ctx context.Context, outcomes []task.Outcome) ([]store.Result, error) {
-	settled, err := s.options.Store.Settle(ctx, outcomes)
+	settled, pumped, err := s.settle(ctx, outcomes)
 	if err != nil {
 		return nil, err
 	}
@@ -129,11 +137,26 @@ func (s *Settler) apply(ctx context.Context, outcomes []task.Outcome) ([]store.R
 			s.ended[r.State.ID] = r.State
 		}
 	}
-	if settled.Pump {
+	if settled.Pump && !pumped {
 		s.options.WakePump()
 	}
 	if settled.Outbox {
 		s.options.WakeOutbox()
 	}
 	return settled.Results, nil
+}
+
+// settle settles outcomes. pumped: a tick has followed them.
+func (s *Settler) settle(ctx context.Context, outcomes []task.Outcome) (settled store.Settled, pumped bool, err error) {
+	if s.options.Follow == nil || len(outcomes) > maxFollowed {
+		settled, err = s.options.Store.Settle(ctx, outcomes)
+		return settled, false, err
+	}
+	err = s.options.Follow(func(turn store.Turn) (*store.Pumped, error) {
+		var tick *store.Pumped
+		settled, tick, err = s.options.Store.SettleAndPump(ctx, outcomes, turn)
+		pumped = tick != nil
+		return tick, err
+	})
+	return settled, pumped, err
 }

@@ -29,6 +29,17 @@ func (f *fakeStore) Settle(_ context.Context, outcomes []task.Outcome) (store.Se
 	return s, f.err
 }
 
+// SettleAndPump has a tick where there is work for the pump and a turn.
+func (f *fakeStore) SettleAndPump(ctx context.Context, outcomes []task.Outcome, turn store.Turn) (store.Settled, *store.Pumped, error) {
+	s, err := f.Settle(ctx, outcomes)
+	if err == nil && s.Pump {
+		if p, ok := turn(); ok {
+			return s, &store.Pumped{Claims: []store.Claim{{ID: p.Owner}}}, nil
+		}
+	}
+	return s, nil, err
+}
+
 func (f *fakeStore) ToEdit(context.Context, task.ID, string, []task.Rule) (store.ToEdit, error) {
 	return store.ToEdit{}, f.err
 }
@@ -70,6 +81,57 @@ func TestSettle(t *testing.T) {
 			}
 			if pump != test.pump || outbox != test.outbox {
 				t.Errorf("woke the pump %d and the outbox %d times, want %d and %d", pump, outbox, test.pump, test.outbox)
+			}
+		})
+	}
+}
+
+// A tick follows few outcomes, and then the pump need not be woken.
+func TestFollow(t *testing.T) {
+	t.Parallel()
+	away := errors.New("away")
+	for _, test := range []struct {
+		name            string
+		outcomes        int
+		work, turn      bool
+		err             error
+		followed, woken int
+	}{
+		{"as many as may be", 64, true, true, nil, 1, 0},
+		{"too many", 65, true, true, nil, 0, 1},
+		{"no turn", 1, true, false, nil, 0, 1},
+		{"no work", 1, false, true, nil, 0, 0},
+		{"not committed", 1, true, true, away, 0, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			var followed, woken int
+			s := settle.New(settle.Options{
+				Store: &fakeStore{settled: store.Settled{Pump: test.work}, err: test.err}, WakePump: func() { woken++ }, WakeOutbox: func() {},
+				Follow: func(do func(store.Turn) (*store.Pumped, error)) error {
+					pumped, err := do(func() (store.PumpParams, bool) { return store.PumpParams{Owner: task.ID{7}}, test.turn })
+					if pumped != nil {
+						followed++
+						if len(pumped.Claims) != 1 || pumped.Claims[0].ID != (task.ID{7}) {
+							t.Errorf("the tick is %+v", pumped)
+						}
+					}
+					return err
+				},
+			})
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- s.Run(ctx) }()
+			results, err := s.Settle(t.Context(), make([]task.Outcome, test.outcomes)...)
+			if !errors.Is(err, test.err) || err == nil && len(results) != test.outcomes {
+				t.Errorf("%d results, error %v", len(results), err)
+			}
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+			if followed != test.followed || woken != test.woken {
+				t.Errorf("%d ticks followed and %d were asked for, want %d and %d", followed, woken, test.followed, test.woken)
 			}
 		})
 	}

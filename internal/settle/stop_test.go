@@ -14,6 +14,7 @@ import (
 
 // batchStore has a batch of which some tasks have ended, and takes each cancel in its own way.
 type batchStore struct {
+	fakeStore
 	toStop store.ToStop
 	toEdit store.ToEdit
 	err    error // of the third transaction

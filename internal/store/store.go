@@ -38,6 +38,10 @@ type Store interface {
 	Create(ctx context.Context, creates []Create) ([]Created, error)
 	// Settle applies outcomes in their order and answers each in its own place. One task may have several.
 	Settle(ctx context.Context, outcomes []task.Outcome) (Settled, error)
+	// SettleAndPump is Settle and, if that leaves the pump something to do and turn allows it, Pump, in one transaction: so what
+	// an end lets start takes one commit. The outcomes are settled whatever becomes of the tick. Without one pumped is nil, and
+	// Settled says whether it is still due.
+	SettleAndPump(ctx context.Context, outcomes []task.Outcome, turn Turn) (settled Settled, pumped *Pumped, err error)
 
 	// Work tells the process owner what there is to do, by one cheap look. Who makes work hints at it where it is done;
 	// this finds what becomes due by itself, and that of which the hint was lost, be it with its process.
@@ -164,6 +168,10 @@ type PumpParams struct {
 	// dependencies folded; 0: DefaultLinks. BatchDeltas bounds what batches are told of the ends of their tasks, in rows; 0: 10 000.
 	Fetch, Links, BatchDeltas int
 }
+
+// Turn gives the parameters of the tick that is to follow in a transaction, or says that there is to be none. It is asked at most
+// once, while rows are locked, so it must not wait.
+type Turn func() (p PumpParams, ok bool)
 
 // Pumped is what a tick did.
 type Pumped struct {

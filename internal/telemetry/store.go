@@ -31,10 +31,10 @@ func Instrument(s store.Store, registry prometheus.Registerer) store.Store {
 		propagations: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dependency_propagations_total", Help: "Dependencies settled, by the outcome of the parent.",
 		}, []string{"parent_outcome"}),
-		loop:           durations("worker_loop_duration_seconds", "Duration of a tick of the pump."),
+		loop:           durations("worker_loop_duration_seconds", "Duration of a tick of the pump, with that of the outcomes that it follows in their transaction."),
 		admissions:     sizes("pump_admissions", "Tasks claimed by a tick of the pump that claimed any."),
 		settleSize:     sizes("settle_batch_size", "Outcomes that shared a transaction."),
-		settleDuration: durations("settle_duration_seconds", "Duration of a transaction that settles outcomes."),
+		settleDuration: durations("settle_duration_seconds", "Duration of a transaction that settles outcomes, with that of the tick that may follow there."),
 		createSize:     sizes("create_batch_size", "Batches that shared a transaction."),
 		createDuration: durations("create_duration_seconds", "Duration of a transaction that creates batches."),
 		removedBatches: prometheus.NewCounter(prometheus.CounterOpts{
@@ -97,6 +97,22 @@ func (i *instrumented) Create(ctx context.Context, creates []store.Create) ([]st
 func (i *instrumented) Settle(ctx context.Context, outcomes []task.Outcome) (store.Settled, error) {
 	begun := time.Now()
 	settled, err := i.Store.Settle(ctx, outcomes)
+	i.settled(outcomes, &settled, begun)
+	return settled, err
+}
+
+// SettleAndPump is as in store.Store.
+func (i *instrumented) SettleAndPump(ctx context.Context, outcomes []task.Outcome, turn store.Turn) (store.Settled, *store.Pumped, error) {
+	begun := time.Now()
+	settled, pumped, err := i.Store.SettleAndPump(ctx, outcomes, turn)
+	i.settled(outcomes, &settled, begun)
+	if pumped != nil {
+		i.pumped(pumped, begun)
+	}
+	return settled, pumped, err
+}
+
+func (i *instrumented) settled(outcomes []task.Outcome, settled *store.Settled, begun time.Time) {
 	i.settleDuration.Observe(time.Since(begun).Seconds())
 	i.settleSize.Observe(float64(len(outcomes)))
 	for k := range settled.Results {
@@ -104,16 +120,19 @@ func (i *instrumented) Settle(ctx context.Context, outcomes []task.Outcome) (sto
 			i.moved(store.Transition{From: r.From, To: r.State.Status, Kind: r.State.Kind}, 1)
 		}
 	}
-	return settled, err
 }
 
 // Pump is as in store.Store.
 func (i *instrumented) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, error) {
 	begun := time.Now()
 	pumped, err := i.Store.Pump(ctx, p)
-	if err != nil || pumped.Busy {
-		return pumped, err
+	if err == nil && !pumped.Busy {
+		i.pumped(&pumped, begun)
 	}
+	return pumped, err
+}
+
+func (i *instrumented) pumped(pumped *store.Pumped, begun time.Time) {
 	i.loop.Observe(time.Since(begun).Seconds())
 	if len(pumped.Claims) > 0 {
 		i.admissions.Observe(float64(len(pumped.Claims)))
@@ -125,7 +144,6 @@ func (i *instrumented) Pump(ctx context.Context, p store.PumpParams) (store.Pump
 		i.propagations.WithLabelValues(outcomeLabel(outcome)).Add(float64(n))
 	}
 	i.blocked.Add(float64(pumped.Parked))
-	return pumped, nil
 }
 
 // Expire is as in store.Store.

@@ -42,8 +42,26 @@ func (f *fakeStore) Pump(context.Context, store.PumpParams) (store.Pumped, error
 	return f.pumped, f.err
 }
 
+func (f *fakeStore) SettleAndPump(context.Context, []task.Outcome, store.Turn) (store.Settled, *store.Pumped, error) {
+	return f.settled, &f.pumped, f.err
+}
+
+// TestMetricsOfTheOriginal counts what a transaction for each does, and one for outcomes and the tick that follows.
 func TestMetricsOfTheOriginal(t *testing.T) {
 	t.Parallel()
+	testMetricsOfTheOriginal(t, func(s store.Store) error {
+		_, settled := s.Settle(t.Context(), nil)
+		_, pumped := s.Pump(t.Context(), store.PumpParams{})
+		return errors.Join(settled, pumped)
+	})
+	testMetricsOfTheOriginal(t, func(s store.Store) error {
+		_, _, err := s.SettleAndPump(t.Context(), nil, nil)
+		return err
+	})
+}
+
+func testMetricsOfTheOriginal(t *testing.T, settleAndPump func(store.Store) error) {
+	t.Helper()
 	registry := prometheus.NewRegistry()
 	fake := &fakeStore{
 		settled: store.Settled{Results: []store.Result{
@@ -65,10 +83,7 @@ func TestMetricsOfTheOriginal(t *testing.T) {
 	if _, err := s.Create(t.Context(), []store.Create{{Batch: batch}, {Batch: batch, Key: &store.Idempotency{Key: "a replay"}}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Settle(t.Context(), nil); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Pump(t.Context(), store.PumpParams{}); err != nil {
+	if err := settleAndPump(s); err != nil {
 		t.Fatal(err)
 	}
 	want := `
@@ -99,8 +114,16 @@ tasks_created_total 7
 	if err != nil {
 		t.Error(err)
 	}
-	if n, err := testutil.GatherAndCount(registry, "worker_loop_duration_seconds"); n != 1 || err != nil {
-		t.Errorf("worker_loop_duration_seconds: %d, %v", n, err)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	observed := map[string]uint64{}
+	for _, f := range families {
+		observed[f.GetName()] = f.GetMetric()[0].GetHistogram().GetSampleCount()
+	}
+	if observed["worker_loop_duration_seconds"] != 1 || observed["settle_duration_seconds"] != 1 || observed["settle_batch_size"] != 1 {
+		t.Errorf("observed %v", observed)
 	}
 }
 

@@ -27,7 +27,9 @@ const (
 // queue is the part of ready that is a host's, or the whole of another table that the pump empties, which has no hosts.
 type queue struct{ table, host string }
 
-func readyOf(host string) queue { return queue{"ready", host} }
+const ready = "ready"
+
+func readyOf(host string) queue { return queue{ready, host} }
 
 // The others, which may be a moment late. What tallied rules count may not, so tally_event is none of them.
 var (
@@ -76,6 +78,7 @@ type cursors struct {
 	mu      sync.Mutex
 	heads   heads
 	entered heads // since the last tick began
+	emptied heads // where queues other than ready ended that were empty
 	untold  bool  // some of it since the last tick of this process, or since it found another one pumping
 	// The heads are good if they were read when forget had been called as often as by now.
 	forgotten, known int
@@ -84,7 +87,9 @@ type cursors struct {
 	busy             int64         // how often anybody had found another one pumping by the last tick; 0: there was none
 }
 
-func newCursors() *cursors { return &cursors{heads: heads{}, entered: heads{}, forgotten: 1} }
+func newCursors() *cursors {
+	return &cursors{heads: heads{}, entered: heads{}, emptied: heads{}, forgotten: 1}
+}
 
 // enter is told what has come in, once the transaction is over that put it there.
 func (c *cursors) enter(came heads) {
@@ -133,6 +138,7 @@ func (c *cursors) due() bool {
 // pass is what a tick makes of the queues. Its heads are its own.
 type pass struct {
 	heads     heads
+	emptied   heads
 	read      bool          // they have to be read
 	took      time.Duration // by that
 	forgotten int
@@ -150,9 +156,9 @@ func (c *cursors) begin() *pass {
 	defer c.mu.Unlock()
 	clear(c.entered)
 	if c.due() {
-		return &pass{heads: heads{}, read: true, forgotten: c.forgotten}
+		return &pass{heads: heads{}, emptied: maps.Clone(c.emptied), read: true, forgotten: c.forgotten}
 	}
-	return &pass{heads: maps.Clone(c.heads)}
+	return &pass{heads: maps.Clone(c.heads), emptied: maps.Clone(c.emptied)}
 }
 
 // end is told that the tick is committed, and reports whether another one is to follow, because others have found this process
@@ -161,7 +167,7 @@ func (c *cursors) end(p *pass) (again bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p.heads.lowerAll(c.entered)
-	c.heads, c.untold = p.heads, len(c.entered) > 0
+	c.heads, c.emptied, c.untold = p.heads, p.emptied, len(c.entered) > 0
 	if p.read {
 		c.known, c.took = p.forgotten, p.took
 		c.next = time.Now().Add(min(max(readEvery, readShare*p.took), readAtMost))
@@ -183,11 +189,22 @@ type taken struct {
 func (t *taken) add(n int, last int64) { t.n, t.last = t.n+n, max(t.last, last) }
 
 // behind moves the head of a queue behind what was taken, of up to limit rows.
-func (h heads) behind(q queue, t taken, limit int) {
-	if t.n < limit {
-		delete(h, q)
-	} else {
-		h[q] = spot{seq: t.last}
+func (p *pass) behind(q queue, t taken, limit int) {
+	last := spot{seq: t.last}
+	if t.n >= limit {
+		p.heads[q] = last
+		return
+	}
+	delete(p.heads, q)
+	if t.n > 0 {
+		p.emptied[q] = last
+	}
+}
+
+// expect is told that the transaction itself has put up to n rows into q. They got the last numbers.
+func (p *pass) expect(q queue, n int) {
+	if _, some := p.heads[q]; n > 0 && !some {
+		p.heads[q] = p.emptied[q]
 	}
 }
 

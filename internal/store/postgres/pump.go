@@ -17,9 +17,7 @@ import (
 func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, error) {
 	s.pumping.Lock()
 	defer s.pumping.Unlock()
-	var tick *store.Tick
-	var found rare
-	var pass *pass
+	var k *ticking
 	epoch := s.shapes.Epoch
 	pool := conns{s.engine.Pool, max(s.patience, s.engine.patience)}
 	begun := time.Now()
@@ -28,19 +26,13 @@ func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, err
 			s.shapes = store.NewShapes()
 			s.shapes.Epoch = epoch
 		}
-		tick, found = store.NewTick(p, s.shapes), rare{}
-		pass = s.cursors.begin()
-		if err := t.fold(ctx, tick, pass, &found, &epoch); err != nil {
-			return err
-		}
-		if tick.Result.Busy {
+		k = s.newTicking(p)
+		err := t.tick(ctx, k)
+		epoch = k.epoch
+		if err == nil && k.Result.Busy {
 			return errNothing
 		}
-		s.shapes.Add(found.shapes.version, found.shapes.shapes...) // committed by others, whatever becomes of this tick
-		if err := t.loadMore(ctx, tick); err != nil {
-			return err
-		}
-		return t.admit(ctx, tick, p.Owner, &found.shapes)
+		return err
 	})
 	s.patience = 0
 	if err != nil {
@@ -49,25 +41,84 @@ func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, err
 		}
 		return store.Pumped{}, fmt.Errorf("pump: %w", err)
 	}
-	if tick.Result.Busy {
+	if k.Result.Busy {
 		if s.cursors.tell() {
 			if err := s.exec(ctx, "tell_pump"); err != nil {
 				s.cursors.notTold()
 				return store.Pumped{}, fmt.Errorf("pump: %w", err)
 			}
 		}
-		return tick.Result, nil
+		return k.Result, nil
 	}
-	pass.advance(tick.Unready)
-	tick.Result.More = s.cursors.end(pass) || tick.Result.More
-	s.shapes.Add(found.shapes.marked, tick.NewShapes...)
-	deleted := len(tick.Unready) + len(tick.Done) + len(tick.Unpark) + tick.Deltas + tick.TalliesTaken + len(tick.DropTallies)
-	s.deletions.add(deleted + 1) // and a mark
-	return tick.Result, nil
+	s.ticked(k)
+	return k.Result, nil
 }
 
-// errEpoch: what is known of shapes is of another time.
-var errEpoch = errors.New("shapes have been deleted")
+// ticking is a tick in a transaction. It belongs to whoever holds Store.pumping.
+type ticking struct {
+	*store.Tick
+	found rare
+	pass  *pass
+	epoch int // of the shapes that are in the database
+	// follows: outcomes come before it in its transaction. left: they have put into queues what it has not looked at.
+	follows, left bool
+}
+
+func (s *Store) newTicking(p store.PumpParams) *ticking {
+	return &ticking{Tick: store.NewTick(p, s.shapes), pass: s.cursors.begin(), epoch: s.shapes.Epoch}
+}
+
+// follow is a tick that follows c in its transaction, or nil if there is none now. Rows are locked, so it waits for nobody. Unlock
+// s.pumping once the transaction is over.
+//
+// A tick that has to learn shapes follows nothing: outcomes may have asked which kinds are tallied before a shape was there that
+// is now, so their transaction must not be the one that marks its horizon. Nor does one that reads heads, for that takes its time.
+func (s *Store) follow(c *store.Changes, turn store.Turn) *ticking {
+	if !s.pumping.TryLock() {
+		return nil
+	}
+	if p, ok := turn(); ok && !s.expected[ofShapes] {
+		if k := s.newTicking(p); !k.pass.read {
+			k.follows = true
+			k.pass.expect(events, len(c.Ended))
+			k.pass.expect(batchDeltas, len(c.BatchEnds))
+			if s.shapes.Version > 0 { // else no task holds a gate, as far as is known
+				k.pass.expect(gateDeltas, len(c.Release))
+			}
+			return k
+		}
+	}
+	s.pumping.Unlock()
+	return nil
+}
+
+// tick makes k, unless another process is pumping, and leaves its last statements queued.
+func (t *tx) tick(ctx context.Context, k *ticking) error {
+	if err := t.fold(ctx, k); err != nil || k.Result.Busy {
+		return err
+	}
+	t.s.shapes.Add(k.found.shapes.version, k.found.shapes.shapes...) // committed by others, whatever becomes of this tick
+	if err := t.loadMore(ctx, k.Tick); err != nil {
+		return err
+	}
+	return t.admit(ctx, k.Tick, k.Params.Owner, &k.found.shapes)
+}
+
+// ticked is told that k is committed.
+func (s *Store) ticked(k *ticking) {
+	k.pass.advance(k.Unready)
+	k.Result.More = s.cursors.end(k.pass) || k.left || k.Result.More
+	s.shapes.Add(k.found.shapes.marked, k.NewShapes...)
+	deleted := len(k.Unready) + len(k.Done) + len(k.Unpark) + k.Deltas + k.TalliesTaken + len(k.DropTallies)
+	s.deletions.add(deleted + 1) // and a mark
+}
+
+var (
+	// errEpoch: what is known of shapes is of another time.
+	errEpoch = errors.New("shapes have been deleted")
+	// errNew: there are shapes that are to be learned by a tick that follows nothing.
+	errNew = errors.New("shapes are new")
+)
 
 // shapesRead are shapes with the versions they came with.
 type shapesRead struct {
@@ -79,15 +130,16 @@ type shapesRead struct {
 // fold locks the pump, and loads what has happened and who may start. It is one round trip: those statements that
 // lock or delete do nothing unless the first one got the lock; what the others give counts for nothing then. Once in a while
 // there is a round trip more, for the heads, or for what is rare.
-// Where shapes have been deleted, epoch says so, and it is to be done again from the beginning.
+// Where shapes have been deleted, k.epoch says so, and it is to be done again from the beginning.
 //
 // What limits a task must be read after what lets it start, each statement sees more than the one before: so tally events and new
 // shapes come behind events, deltas and ready.
-func (t *tx) fold(ctx context.Context, tick *store.Tick, pass *pass, found *rare, epoch *int) error {
+func (t *tx) fold(ctx context.Context, k *ticking) error {
+	tick, pass, found := k.Tick, k.pass, &k.found
 	locked, leased := false, false
-	t.rows("lock_pump", []any{tick.Params.Owner}, func(rows pgx.Rows) error {
+	t.rows("lock_pump", []any{tick.Params.Owner, k.follows}, func(rows pgx.Rows) error {
 		locked = true
-		return rows.Scan(nil, &leased, epoch)
+		return rows.Scan(nil, nil, &leased, &k.epoch)
 	})
 	if pass.read {
 		t.readHeads(pass.heads)
@@ -120,9 +172,17 @@ func (t *tx) fold(ctx context.Context, tick *store.Tick, pass *pass, found *rare
 		return nil
 	case !leased:
 		return errNoLease
-	case *epoch != t.s.shapes.Epoch:
+	case k.epoch != t.s.shapes.Epoch:
 		return &connError{errEpoch}
+	case k.follows && there[ofShapes]:
+		return &connError{errNew}
 	}
+	for q := range pass.heads {
+		if q.table != ready { // of ready it knew nothing yet that outcomes have put there
+			delete(t.entered, q)
+		}
+	}
+	k.left = len(t.entered) > 0
 	for i, expected := range t.s.expected {
 		if there[i] && !expected {
 			loads[i]()
@@ -133,9 +193,9 @@ func (t *tx) fold(ctx context.Context, tick *store.Tick, pass *pass, found *rare
 	}
 	t.s.expected = found.found(tick)
 	tick.Now = t.now
-	pass.heads.behind(gateDeltas, came.gates, store.MaxDeltas)
-	pass.heads.behind(batchDeltas, came.batches, tick.Params.BatchDeltas)
-	pass.heads.behind(events, came.ends, tick.Params.Links)
+	pass.behind(gateDeltas, came.gates, store.MaxDeltas)
+	pass.behind(batchDeltas, came.batches, tick.Params.BatchDeltas)
+	pass.behind(events, came.ends, tick.Params.Links)
 	tick.FoldGates(came.deltas, found.dirty, came.gates.n)
 	tick.FoldEvents(came.events)
 	tick.FoldBatches(came.complete, came.batches.n)

@@ -19,6 +19,8 @@ type rare struct {
 // sorts says something about each sort, in the order of [tx.loads].
 type sorts [3]bool
 
+const ofShapes = 0
+
 // loads queue the loading of each sort.
 func (t *tx) loads(tick *store.Tick, r *rare) [len(sorts{})]func() {
 	return [...]func(){

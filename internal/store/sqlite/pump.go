@@ -10,36 +10,40 @@ import (
 	"taskrunner/internal/task"
 )
 
-// Pump is as in store.Store. The order of its statements is that of [store.Tick].
-func (s *Store) Pump(ctx context.Context, p store.PumpParams) (store.Pumped, error) {
-	var result store.Pumped
-	err := s.write(ctx, func(t *tx) error {
-		t.learnShapes()
-		if t.err != nil {
-			return t.err
-		}
-		tick := store.NewTick(p, s.shapes)
-		tick.Now = t.now
-		t.newShapes(tick)
-		t.fold(tick)
-		t.foldBatches(tick)
-		t.ready(tick)
-		t.loadMore(tick)
-		if t.err != nil {
-			return t.err
-		}
-		var version int64
-		if err := t.admit(tick, p.Owner, &version); err != nil {
-			return err
-		}
-		result = tick.Result
-		t.committed = func() { s.shapes.Add(version, tick.NewShapes...) }
-		return nil
+// Pump is as in store.Store.
+func (s *Store) Pump(ctx context.Context, p store.PumpParams) (pumped store.Pumped, err error) {
+	err = s.write(ctx, func(t *tx) (err error) {
+		pumped, err = t.tick(p)
+		return err
 	})
 	if err != nil {
 		return store.Pumped{}, fmt.Errorf("pump: %w", err)
 	}
-	return result, nil
+	return pumped, nil
+}
+
+// tick makes a tick. The order of its statements is that of [store.Tick].
+func (t *tx) tick(p store.PumpParams) (store.Pumped, error) {
+	t.learnShapes()
+	if t.err != nil {
+		return store.Pumped{}, t.err
+	}
+	tick := store.NewTick(p, t.s.shapes)
+	tick.Now = t.now
+	t.newShapes(tick)
+	t.fold(tick)
+	t.foldBatches(tick)
+	t.ready(tick)
+	t.loadMore(tick)
+	if t.err != nil {
+		return store.Pumped{}, t.err
+	}
+	var version int64
+	if err := t.admit(tick, p.Owner, &version); err != nil {
+		return store.Pumped{}, err
+	}
+	t.committed = func() { t.s.shapes.Add(version, tick.NewShapes...) }
+	return tick.Result, nil
 }
 
 // learnShapes makes known what earlier processes and ticks have committed.

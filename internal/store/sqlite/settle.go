@@ -11,34 +11,62 @@ import (
 )
 
 // Settle is as in store.Store.
-func (s *Store) Settle(ctx context.Context, outcomes []task.Outcome) (store.Settled, error) {
-	var settled store.Settled
-	err := s.write(ctx, func(t *tx) error {
-		ids := store.IDs(outcomes)
-		rows := make(map[task.ID]*store.Row, len(ids))
-		t.lockStates(ids, func(state task.State) { rows[state.ID] = &store.Row{State: state} })
-		t.find("dead_ends", store.DeadEndsOf(outcomes), func(r *row) error {
-			rows[r.id()].DeadEnd = true
-			return nil
-		})
-		t.find("gone", store.MaybeGone(outcomes, rows), func(r *row) error {
-			delete(rows, r.id())
-			return nil
-		})
-		t.facts(store.FactsFor(outcomes, rows), func(k *task.Task) { rows[k.ID].Task = k })
-		tallied := t.talliedOf(rows)
-		if t.err != nil {
-			return t.err
-		}
-		var changes store.Changes
-		changes, settled = store.PlanSettle(outcomes, rows, tallied, t.now)
-		t.write(&changes)
+func (s *Store) Settle(ctx context.Context, outcomes []task.Outcome) (settled store.Settled, err error) {
+	err = s.write(ctx, func(t *tx) error {
+		settled = t.settle(outcomes)
 		return t.err
 	})
 	if err != nil {
 		return store.Settled{}, fmt.Errorf("settle outcomes: %w", err)
 	}
 	return settled, nil
+}
+
+// SettleAndPump is as in store.Store.
+func (s *Store) SettleAndPump(ctx context.Context, outcomes []task.Outcome, turn store.Turn) (settled store.Settled, pumped *store.Pumped, err error) {
+	err = s.write(ctx, func(t *tx) error {
+		settled = t.settle(outcomes)
+		if t.err != nil || !settled.Pump {
+			return t.err
+		}
+		p, ok := turn()
+		if !ok {
+			return nil
+		}
+		pumped = &store.Pumped{}
+		*pumped, err = t.tick(p)
+		return err
+	})
+	switch {
+	case err == nil:
+		return settled, pumped, nil
+	case pumped != nil: // the tick may be what failed
+		settled, err = s.Settle(ctx, outcomes)
+		return settled, nil, err
+	}
+	return store.Settled{}, nil, fmt.Errorf("settle outcomes: %w", err)
+}
+
+func (t *tx) settle(outcomes []task.Outcome) store.Settled {
+	ids := store.IDs(outcomes)
+	rows := make(map[task.ID]*store.Row, len(ids))
+	t.lockStates(ids, func(state task.State) { rows[state.ID] = &store.Row{State: state} })
+	t.find("dead_ends", store.DeadEndsOf(outcomes), func(r *row) error {
+		rows[r.id()].DeadEnd = true
+		return nil
+	})
+	t.find("gone", store.MaybeGone(outcomes, rows), func(r *row) error {
+		delete(rows, r.id())
+		return nil
+	})
+	t.facts(store.FactsFor(outcomes, rows), func(k *task.Task) { rows[k.ID].Task = k })
+	tallied := t.talliedOf(rows)
+	if t.err != nil {
+		return store.Settled{}
+	}
+	changes, settled := store.PlanSettle(outcomes, rows, tallied, t.now)
+	t.write(&changes)
+	return settled
 }
 
 // talliedOf reads which of the kinds of tasks are tallied.

@@ -102,14 +102,16 @@ func (c *crowd) pumpUntil(ctx context.Context, done <-chan struct{}, s store.Sto
 			return
 		}
 		c.take(pumped.Claims)
-		for _, claim := range pumped.Claims {
-			c.claims <- claim
-		}
 	}
 }
 
 // take counts slots from when it is known that they are taken.
 func (c *crowd) take(claims []store.Claim) {
+	defer func() {
+		for _, claim := range claims {
+			c.claims <- claim
+		}
+	}()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, claim := range claims {
@@ -160,9 +162,16 @@ func (c *crowd) work(ctx context.Context) {
 	}
 }
 
+// settleCtx lets a tick follow every second time.
 func (c *crowd) settleCtx(ctx context.Context, outcomes ...task.Outcome) {
-	if _, err := c.Settle(ctx, outcomes); err != nil && ctx.Err() == nil {
-		c.t.Errorf("Settle: %v", err)
+	_, pumped, err := c.SettleAndPump(ctx, outcomes, func() (store.PumpParams, bool) {
+		return store.PumpParams{Owner: c.owner, Room: task.Room{Total: 20, PerHost: 15}, Links: 20}, rand.IntN(2) == 0
+	})
+	if err != nil && ctx.Err() == nil {
+		c.t.Errorf("SettleAndPump: %v", err)
+	}
+	if pumped != nil {
+		c.take(pumped.Claims)
 	}
 }
 

@@ -388,21 +388,36 @@ func (s *simulation) settleSome() {
 	for range s.draw("outcomes", 1, 4) {
 		outcomes = append(outcomes, s.outcome(s.m.tasks[s.draw("task", 0, len(s.m.tasks)-1)]))
 	}
-	s.settleModel(outcomes...)
-	s.compareReasons(s.m.tasks[s.draw("explain", 0, len(s.m.tasks)-1)])
+	if s.draw("a tick follows", 0, 1) == 1 {
+		s.followModel(outcomes...)
+	} else {
+		s.settleModel(outcomes...)
+		s.compareReasons(s.m.tasks[s.draw("explain", 0, len(s.m.tasks)-1)])
+	}
 	s.m.propagate()
 	s.pumpAll()
 }
 
 // settleModel settles outcomes, of which the store takes those that the model takes.
 func (s *simulation) settleModel(outcomes ...task.Outcome) {
-	want := make([]bool, len(outcomes))
-	for i := range outcomes {
-		want[i] = s.m.apply(&outcomes[i])
+	s.settledModel(outcomes, s.settleAll(outcomes...))
+}
+
+// followModel is settleModel and perhaps a tick.
+func (s *simulation) followModel(outcomes ...task.Outcome) {
+	p := s.bounds()
+	settled, pumped := s.follow(p, outcomes...)
+	s.settledModel(outcomes, settled)
+	if pumped != nil {
+		s.m.propagate()
+		s.pumpedModel(p, pumped)
 	}
-	for i, r := range s.settleAll(outcomes...).Results {
-		if (r.Err == nil) != want[i] {
-			s.Fatalf("outcome of kind %d of a task in %s: %v; the model takes it: %t", outcomes[i].Kind, r.From, r.Err, want[i])
+}
+
+func (s *simulation) settledModel(outcomes []task.Outcome, settled store.Settled) {
+	for i, r := range settled.Results {
+		if taken := s.m.apply(&outcomes[i]); (r.Err == nil) != taken {
+			s.Fatalf("outcome of kind %d of a task in %s: %v; the model takes it: %t", outcomes[i].Kind, r.From, r.Err, taken)
 		}
 	}
 	s.caughtUp = false
@@ -450,7 +465,9 @@ func (s *simulation) pumpAll() {
 	}
 }
 
-func (s *simulation) pumpSome() bool {
+func (s *simulation) pumpSome() bool { return s.pumpModel(s.bounds()) }
+
+func (s *simulation) bounds() store.PumpParams {
 	room := task.Room{Total: s.draw("room", 0, 5), PerHost: s.draw("per host", 1, 3)}
 	if s.draw("busy", 0, 1) == 1 {
 		room.Busy = map[string]int{hostA: s.draw("busy at a", 0, 3)}
@@ -458,14 +475,19 @@ func (s *simulation) pumpSome() bool {
 	if s.draw("shut", 0, 3) == 0 {
 		room.Shut = map[string]int{hostA: s.draw("room at a", 0, 1)}
 	}
-	return s.pumpModel(store.PumpParams{
+	return store.PumpParams{
 		Owner: s.owner, Room: room, Fetch: s.draw("fetch", 0, 4), Links: s.draw("links", 1, 4), BatchDeltas: s.draw("batch deltas", 1, 4),
-	})
+	}
 }
 
 // pumpModel is a tick whose claims the model must allow.
 func (s *simulation) pumpModel(p store.PumpParams) bool {
 	pumped := s.pump(p)
+	return s.pumpedModel(p, &pumped)
+}
+
+// pumpedModel reports whether there is more to do.
+func (s *simulation) pumpedModel(p store.PumpParams, pumped *store.Pumped) bool {
 	hosts := map[string]int{}
 	exact := s.caughtUp
 	for _, c := range pumped.Claims {

@@ -63,6 +63,7 @@ func Run(t *testing.T, open Open) {
 		{"room", roomTests},
 		{"leases", leaseTests},
 		{"work", workTests},
+		{"follow", followTests},
 		{"timeouts", timeoutTests},
 		{"deliveries", deliveryTests},
 		{"records", recordTests},

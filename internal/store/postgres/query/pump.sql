@@ -3,9 +3,11 @@
 -- it got the lock, if they lock or delete anything.
 
 -- Nobody takes this process for dead until the transaction is over: what it claims must have an owner whose end is
--- noticed. The setting must not be made before the row is locked, so this cannot be one SELECT.
+-- noticed. The setting must not be made before the row is locked, so this cannot be one SELECT. A tick that follows outcomes ($2)
+-- locks rows in an order that is not everybody's, and their callers wait: it gives up soon.
 -- name: lock_pump
 SELECT set_config('taskrunner.pump', 'locked', true),
+       set_config('lock_timeout', CASE WHEN $2 THEN '50ms' ELSE current_setting('lock_timeout') END, true),
        EXISTS (SELECT FROM process WHERE id = $1 FOR KEY SHARE), l.epoch
 FROM (SELECT epoch FROM pump WHERE shard = 0 FOR UPDATE SKIP LOCKED) l;
 
