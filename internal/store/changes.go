@@ -2,6 +2,7 @@ package store
 
 import (
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,9 +40,12 @@ type Changes struct {
 	BatchEnds []BatchEnd
 	// Late tasks had ended before, and reports about them came now: see [BatchVersion].
 	Late []task.ID
-	// Futile tasks have ended otherwise than by Success, which lists look for. Their parents may be dead ends now; a store
-	// that does not look for those writes nothing of it.
-	Futile []Futile
+	// Rare tasks have come to one of [RareStatuses], and Unpaused ones have left Paused: lists look for them.
+	Rare     []RareRow
+	Unpaused []task.ID
+	// Futile tasks have ended otherwise than by Success. Their parents may be dead ends now; a store that does not look for
+	// those writes nothing of it.
+	Futile []task.ID
 	// Deliveries adds to the outbox what is not there yet.
 	Deliveries []Delivery
 	// History adds transitions that no time in the state tells of, in their order.
@@ -98,8 +102,11 @@ type Ended struct {
 	Succeeded bool
 }
 
-// Futile is a task that has ended, by Status.
-type Futile struct {
+// RareStatuses are those that no task has on its way from being created to Success.
+var RareStatuses = []task.Status{task.Paused, task.Failure, task.Canceled}
+
+// RareRow is a task in one of them.
+type RareRow struct {
 	ID     task.ID
 	Status task.Status
 }
@@ -111,8 +118,20 @@ type BatchEnd struct {
 	At     time.Time
 }
 
-// ended tells whom the end of s concerns.
-func (c *Changes) ended(s *task.State) {
+// moved tells whom it concerns that s had another status, or the same.
+func (c *Changes) moved(from task.Status, s *task.State) {
+	if from == s.Status {
+		return
+	}
+	if slices.Contains(RareStatuses, s.Status) {
+		c.Rare = append(c.Rare, RareRow{s.ID, s.Status})
+	}
+	if from == task.Paused {
+		c.Unpaused = append(c.Unpaused, s.ID)
+	}
+	if !s.Status.Terminal() {
+		return
+	}
 	if s.HasChildren {
 		c.Ended = append(c.Ended, Ended{s.ID, s.Status == task.Success})
 	}
@@ -120,7 +139,7 @@ func (c *Changes) ended(s *task.State) {
 		c.BatchEnds = append(c.BatchEnds, BatchEnd{s.ID, s.Status, s.EndedAt})
 	}
 	if s.Status != task.Success {
-		c.Futile = append(c.Futile, Futile{s.ID, s.Status})
+		c.Futile = append(c.Futile, s.ID)
 	}
 }
 
@@ -173,9 +192,7 @@ func (c *Changes) follow(before *task.State, r *Row, triggers []task.Trigger, re
 		}
 		c.Checks = append(c.Checks, check)
 	}
-	if r.Status.Terminal() && !before.Status.Terminal() {
-		c.ended(&r.State)
-	}
+	c.moved(before.Status, &r.State)
 	c.send(r, triggers)
 }
 

@@ -204,7 +204,7 @@ func (c *Changes) settle(s *task.State, t *task.Task, parents endedParents, now 
 		c.tell(s, task.DependenciesMet, now)
 	case task.Failure:
 		c.tell(s, task.ParentFailed, now)
-		c.ended(s)
+		c.moved(task.Waiting, s)
 		c.send(&Row{State: *s, Task: t}, triggers)
 	}
 }

@@ -80,7 +80,7 @@ func (t *Tick) settleChild(c *child) {
 		}
 	default:
 		t.Changes.tell(s, task.ParentFailed, t.Now)
-		t.Changes.ended(s)
+		t.Changes.moved(before, s)
 		if s.EndActions {
 			t.ended[s.ID] = &endedChild{s, triggers}
 			t.missing = append(t.missing, s.ID)

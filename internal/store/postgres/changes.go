@@ -35,15 +35,18 @@ func (t *tx) write(c *store.Changes) {
 	if len(c.Late) > 0 {
 		t.exec("count_late", uuids(c.Late))
 	}
-	if n := len(c.Futile); n > 0 {
+	if len(c.Unpaused) > 0 {
+		t.exec("delete_paused", uuids(c.Unpaused))
+	}
+	if n := len(c.Rare); n > 0 {
 		ids, statuses := make(uuids, n), make([]int16, n)
-		for i, f := range c.Futile {
-			ids[i], statuses[i] = f.ID, int16(f.Status)
+		for i, r := range c.Rare {
+			ids[i], statuses[i] = r.ID, int16(r.Status)
 		}
-		t.exec("insert_unsuccessful", statuses, ids)
-		if t.s.deadEnds {
-			t.exec("insert_dead_ends", ids)
-		}
+		t.exec("insert_rare", statuses, ids)
+	}
+	if len(c.Futile) > 0 && t.s.deadEnds {
+		t.exec("insert_dead_ends", uuids(c.Futile))
 	}
 	t.insertDeliveries(c.Deliveries)
 	t.insertHistory(c)

@@ -228,8 +228,8 @@ func (s *Store) tasksFrom(ctx context.Context, f *store.Filter) (walk, error) {
 		return walk{from: inPlace, place: s.queries.Get("place_running")}, nil
 	case f.Batch != (task.ID{}):
 		return walk{from: byFacts}, nil
-	case f.Only(task.Failure, task.Canceled):
-		return walk{from: inPlace, place: s.unsuccessful(f)}, nil
+	case f.Only(store.RareStatuses...):
+		return walk{from: inPlace, place: s.rare(f)}, nil
 	case f.Only(task.Pending, task.Claimed, task.Running):
 		few, err := s.few(ctx, "few_ready")
 		if err != nil || few {
@@ -248,11 +248,11 @@ func (s *Store) tasksFrom(ctx context.Context, f *store.Filter) (walk, error) {
 	return walk{from: byFacts}, nil
 }
 
-// unsuccessful is the place of what ended as f wants it.
-func (s *Store) unsuccessful(f *store.Filter) string {
+// rare is the place of what is in the rare statuses that f wants.
+func (s *Store) rare(f *store.Filter) string {
 	var parts []string
 	for _, status := range f.Statuses {
-		parts = append(parts, fmt.Sprintf(s.queries.Get("place_unsuccessful"), status))
+		parts = append(parts, fmt.Sprintf(s.queries.Get("place_rare"), status))
 	}
 	return strings.Join(parts, " UNION ALL ")
 }
@@ -503,9 +503,9 @@ func (s *Store) batchesFrom(ctx context.Context, f *store.Filter) (walk, error) 
 	case f.Only(task.Pending, task.Claimed, task.Running):
 		place = s.queries.Get("place_live")
 		few, err = s.few(ctx, "few_queued")
-	case f.Only(task.Failure, task.Canceled):
-		place = s.unsuccessful(f)
-		few, err = s.few(ctx, "few_unsuccessful", numbers(f.Statuses))
+	case f.Only(store.RareStatuses...):
+		place = s.rare(f)
+		few, err = s.few(ctx, "few_rare", numbers(f.Statuses))
 	}
 	switch {
 	case place != "" && few:

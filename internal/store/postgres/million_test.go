@@ -32,7 +32,7 @@ FROM task t CROSS JOIN LATERAL (SELECT n, CASE WHEN n % 1000 IN (11, 211, 411, 6
 INSERT INTO ready SELECT 'h', 0, s.id FROM task_state s JOIN task t ON t.id = s.id WHERE s.status = 2 AND t.local_id LIKE '%11';
 INSERT INTO parked SELECT s.id, 1, 1, 'h', 0 FROM task_state s JOIN task t ON t.id = s.id WHERE s.status = 2 AND t.local_id LIKE '%2';
 INSERT INTO running SELECT s.id, s.id, '{}' FROM task_state s WHERE s.status = 4;
-INSERT INTO unsuccessful SELECT status, id FROM task_state WHERE status IN (7, 8);
+INSERT INTO rare_status SELECT status, id FROM task_state WHERE status IN (5, 7, 8);
 INSERT INTO batch_kind SELECT DISTINCT kind, batch_id FROM task`
 
 func TestMillion(t *testing.T) {

@@ -54,7 +54,7 @@ func TestPlansDoNotTrustStatistics(t *testing.T) {
 // planTables are those that may have many rows.
 func planTables() []string {
 	return []string{"task", "task_state", "link", "ready", "parked", "running", "gate", "gate_delta", "dep_event", "delivery", "delivery_attempt",
-		"unsuccessful", "idempotency_key", "tally", "tally_event", "batch", "batch_progress", "batch_delta", "dead_end",
+		"rare_status", "idempotency_key", "tally", "tally_event", "batch", "batch_progress", "batch_delta", "dead_end",
 		"batch_kind", "history", "expired"}
 }
 
@@ -75,7 +75,7 @@ func checkPlans(t *testing.T, s *Store, conn *pgxpool.Conn, tables []string) {
 		"dag_links", "drift", "life", "history", "to_edit",
 		"limits", "limits_by_id", "limits_by_kind",
 		"tasks_with_state", "tasks_with_facts", "open_list", "few_ready", "few_queued", "tasks", "tasks_by_facts", "tasks_by_state", "tasks_in_place",
-		"kinds", "place_kind", "place_running", "place_live", "place_unsuccessful", "few_unsuccessful", "walk_batches", "walk_tasks_of_batches",
+		"kinds", "place_kind", "place_running", "place_live", "place_rare", "few_rare", "walk_batches", "walk_tasks_of_batches",
 		"batches", "batches_by_age", "batches_by_kind", "batches_by_scope", "batches_in_place", "batch_has",
 		"batch_size", "to_stop", "to_stop_links",
 		"delivery", "attempts", "delivery_items", "deliveries_by_age", "deliveries_pending", "deliveries_of_task", "deliveries_of_batch",
@@ -116,7 +116,7 @@ func lookEmpty(t *testing.T, conn *pgx.Conn) {
 		"history":          "(task_id, at, cause, status) SELECT gen_random_uuid(), now(), '', 1",
 		"batch_progress":   "SELECT gen_random_uuid(), 1",
 		"batch_delta":      "(batch_id, success, failure, canceled, ended_at) SELECT gen_random_uuid(), 1, 0, 0, now()",
-		"unsuccessful":     "SELECT 7, gen_random_uuid()",
+		"rare_status":      "SELECT 7, gen_random_uuid()",
 		"link":             "SELECT gen_random_uuid(), gen_random_uuid(), false, false",
 		"ready":            "SELECT 'h', 0, gen_random_uuid()",
 		"parked":           "SELECT gen_random_uuid(), 1, 1, 'h', 0",

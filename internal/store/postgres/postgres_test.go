@@ -55,7 +55,7 @@ func (o *opened) StallList(ctx context.Context) error {
 			return
 		}
 		o.tb.Cleanup(func() { _ = conn.Close(context.WithoutCancel(o.tb.Context())) })
-		if _, err := conn.Exec(o.tb.Context(), "BEGIN; LOCK TABLE unsuccessful"); err != nil {
+		if _, err := conn.Exec(o.tb.Context(), "BEGIN; LOCK TABLE rare_status"); err != nil {
 			o.tb.Error(err)
 		}
 	})

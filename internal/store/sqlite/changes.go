@@ -24,7 +24,7 @@ func (t *tx) write(c *store.Changes) {
 	t.put("insert_batch_deltas", rowsOf(c.BatchEnds, givenEnd))
 	t.put("count_late", givenIDs(c.Late))
 	if t.s.deadEnds {
-		t.put("insert_dead_ends", rowsOf(c.Futile, givenFutile))
+		t.put("insert_dead_ends", givenIDs(c.Futile))
 	}
 	t.put("insert_deliveries", rowsOf(c.Deliveries, givenDelivery), micros(t.now))
 	t.put("insert_history", rowsOf(c.History, givenHistory))
@@ -84,10 +84,6 @@ func givenEvent(e *store.Ended, to []driver.Value) []driver.Value {
 
 func givenEnd(e *store.BatchEnd, to []driver.Value) []driver.Value {
 	return append(to, e.ID[:], int64(e.Status), micros(e.At))
-}
-
-func givenFutile(f *store.Futile, to []driver.Value) []driver.Value {
-	return append(to, f.ID[:])
 }
 
 func givenHistory(h *store.HistoryRow, to []driver.Value) []driver.Value {

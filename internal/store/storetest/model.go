@@ -519,6 +519,7 @@ func (s *simulation) pumpedModel(p store.PumpParams, pumped *store.Pumped) bool 
 func (s *simulation) compare() {
 	s.wantNoDrift()
 	s.compareOutbox()
+	s.compareRare()
 	items := s.list(store.Filter{KindPrefix: s.prefix, Limit: 10_000})
 	if len(items) != len(s.m.tasks) {
 		s.Fatalf("%d tasks, the model has %d", len(items), len(s.m.tasks))
@@ -529,6 +530,23 @@ func (s *simulation) compare() {
 			got.HoldsSlots() != k.holds || !got.Status.Terminal() && got.Unmet != k.unmet {
 			s.Fatalf("%s: %+v; the model has %s, count %d, attempt %d, unmet %d", k.LocalID, got, k.status, k.count, k.attempt, k.unmet)
 		}
+	}
+}
+
+// compareRare wants each of the tasks in rare statuses in the list of its own, once.
+func (s *simulation) compareRare() {
+	for _, status := range store.RareStatuses {
+		var want []*task.Task
+		for _, k := range s.m.tasks {
+			if k.status == status {
+				want = append(want, k.Task)
+			}
+		}
+		var got []task.ID
+		for _, item := range s.list(store.Filter{Statuses: []task.Status{status}, KindPrefix: s.prefix, Limit: 10_000}) {
+			got = append(got, item.Task.ID)
+		}
+		s.sameTasks(status.String(), got, want)
 	}
 }
 

@@ -16,6 +16,7 @@ var pauseTests = []conformance{
 	{"on_start accepted while paused", testAcceptedWhilePaused},
 	{"on_start failed while paused", testRefusedWhilePaused},
 	{"ends while paused", testEndWhilePaused},
+	{"is listed while it is, however often", testPausedListed},
 	{"cancel from every state", testCancelEverywhere},
 	{"a cancel action that comes after the cancel is sent", testLateCancelAction},
 	{"the answer of an older attempt is ignored", testOlderAttempt},
@@ -48,6 +49,49 @@ func testResumes(t *testing.T, e *env) {
 	for i, k := range tasks {
 		if at[i].from == task.Pending {
 			e.wantClaims(k)
+		}
+	}
+}
+
+func testPausedListed(t *testing.T, e *env) {
+	failing := newTask()
+	child, waiting, running := newTask(after(failing)), newTask(after(failing)), newTask()
+	e.create(failing, child, waiting, running)
+	e.run()
+	want := func(paused ...*task.Task) {
+		t.Helper()
+		var got []task.ID
+		for _, item := range e.list(store.Filter{Statuses: []task.Status{task.Paused}}) {
+			got = append(got, item.Task.ID)
+		}
+		e.sameTasks("Paused", got, paused)
+	}
+	for range 3 {
+		e.settle(pause(child), pause(running))
+		want(child, running)
+		e.settle(resume(child), pause(waiting))
+		want(running, waiting)
+		e.settle(resume(running), resume(waiting))
+		want()
+		e.settle(pause(running), resume(running), pause(child), resume(child), pause(child), resume(child)) // nothing came of it
+		want()
+	}
+	e.settle(pause(child), pause(waiting), pause(running))
+	e.finish(task.Failure, failing)
+	e.claim() // which tells the children
+	e.settle(end(running.ID, task.Success))
+	want()
+	e.wantStatus(task.Failure, child, waiting)
+	if ids, _, err := e.DeadEnds(e.ctx, 1000); err != nil || len(ids) > 0 { // it forgets those that have ended
+		t.Errorf("dead ends: %v, %v", ids, err)
+	}
+	e.clock.Advance(kept)
+	e.expire()
+	for e.purge(1000).More {
+	}
+	for table, n := range e.rows() {
+		if n > 0 {
+			t.Errorf("%d rows are left in %s", n, table)
 		}
 	}
 }

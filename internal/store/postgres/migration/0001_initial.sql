@@ -90,9 +90,9 @@ CREATE TABLE task_state (
     CHECK (status <> 4 OR started_at IS NOT NULL)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
 
--- Tasks that ended otherwise than by Success, for lists: an end is final, so a row is written once.
-CREATE TABLE unsuccessful (
-    status  smallint NOT NULL CHECK (status IN (7, 8)),
+-- Tasks in statuses that are rare, for lists: Paused, and the ends other than Success, whose rows are written once.
+CREATE TABLE rare_status (
+    status  smallint NOT NULL CHECK (status IN (5, 7, 8)),
     task_id uuid NOT NULL,
     PRIMARY KEY (status, task_id)
 ) WITH (autovacuum_vacuum_scale_factor = 0.05);

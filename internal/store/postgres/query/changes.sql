@@ -130,8 +130,11 @@ DELETE FROM history WHERE ctid = ANY(ARRAY(
     CROSS JOIN LATERAL (SELECT ctid AS at FROM history WHERE task_id = u.id ORDER BY seq DESC OFFSET $2) h
 ));
 
--- name: insert_unsuccessful
-INSERT INTO unsuccessful (status, task_id) SELECT * FROM unnest($1::smallint[], $2::uuid[]);
+-- name: delete_paused
+DELETE FROM rare_status WHERE status = 5 AND task_id = ANY($1::uuid[]);
+
+-- name: insert_rare
+INSERT INTO rare_status (status, task_id) SELECT * FROM unnest($1::smallint[], $2::uuid[]);
 
 -- A parent whose only children are of other batches was wanted for itself, and is no dead end.
 -- name: insert_dead_ends

@@ -84,9 +84,9 @@ SELECT task_id FROM running
 -- name: place_live
 SELECT task_id FROM running UNION ALL SELECT task_id FROM parked UNION ALL SELECT task_id FROM ready
 
--- Those with one of two statuses; of both they are merged, too.
--- name: place_unsuccessful
-(SELECT task_id FROM unsuccessful WHERE status = %d ORDER BY task_id DESC)
+-- Those in one status; of several they are merged, too.
+-- name: place_rare
+(SELECT task_id FROM rare_status WHERE status = %d ORDER BY task_id DESC)
 
 -- The first kinds that there are, from one to the next by index task_kind.
 -- name: kinds
@@ -160,8 +160,8 @@ EXISTS (
 -- name: few_queued
 SELECT (SELECT count(*) < $1 FROM (SELECT FROM ready LIMIT $1) r) AND (SELECT count(*) < $1 FROM (SELECT FROM parked LIMIT $1) p);
 
--- name: few_unsuccessful
-SELECT count(*) < $1 FROM (SELECT FROM unsuccessful WHERE status = ANY($2::smallint[]) LIMIT $1) u;
+-- name: few_rare
+SELECT count(*) < $1 FROM (SELECT FROM rare_status WHERE status = ANY($2::smallint[]) LIMIT $1) u;
 
 -- name: to_edit
 SELECT t.id, t.metadata, t.expected_count

@@ -82,8 +82,8 @@ DELETE FROM delivery WHERE source_id = ANY($1::uuid[]);
 -- name: delete_history
 DELETE FROM history WHERE task_id = ANY($1::uuid[]);
 
--- name: delete_unsuccessful
-DELETE FROM unsuccessful WHERE status IN (7, 8) AND task_id = ANY($1::uuid[]);
+-- name: delete_rare
+DELETE FROM rare_status WHERE status IN (7, 8) AND task_id = ANY($1::uuid[]);
 
 -- The kinds of the batches of these tasks: with its last task, a batch has none left.
 -- name: delete_kinds
