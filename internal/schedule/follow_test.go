@@ -36,16 +36,16 @@ func TestFollow(t *testing.T) {
 		name   string
 		pumped *store.Pumped
 		failed error
-		ticks  int // of the loop, because of it
-		idle   bool
+		ticks  int  // of the loop, because of it
+		idle   bool // another tick may follow at once, before the loop has had its turn
 	}{
 		{"nothing is left", &store.Pumped{Claims: claims}, nil, 0, true},
-		{"there is more to do", &store.Pumped{Claims: claims, More: true}, nil, 1, true},
-		{"there was no room for all", &store.Pumped{Claims: claims, Starved: true}, nil, 1, true},
-		{"there are new rules", &store.Pumped{Uncounted: true}, nil, 1, true},
+		{"there is more to do", &store.Pumped{Claims: claims, More: true}, nil, 1, false},
+		{"there was no room for all", &store.Pumped{Claims: claims, Starved: true}, nil, 1, false},
+		{"there are new rules", &store.Pumped{Uncounted: true}, nil, 1, false},
 		{"the outbox has work", &store.Pumped{Outbox: true}, nil, 0, true},
-		{"there was no tick after all", nil, nil, 1, true},
-		{"it failed", nil, away, 1, true},
+		{"there was no tick after all", nil, nil, 1, false},
+		{"it failed", nil, away, 1, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -54,8 +54,11 @@ func TestFollow(t *testing.T) {
 				p := pump(t, f, func(o *Options) { o.OnOutbox = func() { outbox++ } })
 				synctest.Wait()
 				params, given := follow(t, p, c.pumped, c.failed)
-				if diff := cmp.Diff(store.PumpParams{Owner: uuid.UUID{1}, Room: f.room, Links: minLinks}, params); !given || diff != "" {
+				if diff := cmp.Diff(store.PumpParams{Owner: uuid.UUID{1}, Room: f.room, Links: followingLinks}, params); !given || diff != "" {
 					t.Errorf("given %t: %s", given, diff)
+				}
+				if _, given := follow(t, p, &store.Pumped{}, nil); given != c.idle {
+					t.Errorf("the next one is given a turn: %t", given)
 				}
 				synctest.Wait()
 				if n := len(f.at) - 1; n != c.ticks {
@@ -71,8 +74,8 @@ func TestFollow(t *testing.T) {
 				if diff := cmp.Diff(started, f.started); diff != "" || outbox != told {
 					t.Errorf("outbox %d, started %s", outbox, diff)
 				}
-				if _, given := follow(t, p, &store.Pumped{}, nil); given != c.idle {
-					t.Errorf("the next one is given a turn: %t", given)
+				if _, given := follow(t, p, &store.Pumped{}, nil); !given {
+					t.Error("none is given a turn any more")
 				}
 			})
 		})
@@ -94,9 +97,11 @@ func TestFollowsOnlyWhileTheLoopIsIdle(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				f := newFake(c.last)
-				f.errs = []error{c.err}
+				f := newFake(store.Pumped{}, c.last)
+				f.errs = []error{nil, c.err}
 				p := pump(t, f, nil)
+				synctest.Wait()
+				p.Wake()
 				synctest.Wait()
 				if _, given := follow(t, p, &store.Pumped{}, nil); given {
 					t.Error("a tick follows")
@@ -163,6 +168,41 @@ func TestFollowTakesTurns(t *testing.T) {
 		}
 		if err := <-ended; err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// A tick that follows outcomes while the database does not answer holds up the end of the loop no longer than one of its own.
+func TestStopGivesUpOnAHungFollowingTick(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		ctx, stop := context.WithCancel(t.Context())
+		p := New(Options{Store: f, Starter: f})
+		ended := make(chan time.Time, 1)
+		go func() {
+			_ = p.Run(ctx)
+			ended <- time.Now()
+		}()
+		synctest.Wait()
+		err := p.Follow(func(turn store.Turn) (*store.Pumped, error) {
+			if _, given := turn(); !given {
+				t.Error("no tick follows")
+			}
+			p.Wake()
+			synctest.Wait() // the loop waits, too
+			stopped := time.Now()
+			stop()
+			if d := (<-ended).Sub(stopped); d != grace {
+				t.Errorf("the loop has ended after %v", d)
+			}
+			return nil, store.ErrUndone
+		})
+		if !errors.Is(err, store.ErrUndone) {
+			t.Error(err)
+		}
+		if _, given := follow(t, p, &store.Pumped{}, nil); given {
+			t.Error("a tick follows after the last of the loop")
 		}
 	})
 }

@@ -16,6 +16,7 @@ package schedule
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"taskrunner/internal/store"
@@ -42,6 +43,8 @@ const (
 	maxLinks  = 2000
 	shortTick = 10 * time.Millisecond
 	longTick  = 2 * shortTick // so that half of what is too long is not too short
+	// followingLinks is PumpParams.Links of a tick that follows outcomes: their callers wait for it. 64 links take a millisecond or two.
+	followingLinks = 64
 	// uncountedEvery is how often rules are looked at that cannot be counted yet.
 	uncountedEvery = 50 * time.Millisecond
 	// grace is how long a tick may go on after the loop was told to stop: what it claims must be known.
@@ -83,8 +86,9 @@ type Pump struct {
 	log      *slog.Logger
 	hint     chan struct{}
 
-	turn chan struct{} // full during a tick
-	idle bool          // whoever fills turn may look: the loop waits for a hint, and there was nothing more to do
+	turn  chan struct{} // full during a tick
+	idle  bool          // belongs to whoever fills turn: nothing was left to do after the last tick
+	ended atomic.Bool   // the loop has
 
 	// What follows belongs to Run.
 
@@ -125,10 +129,13 @@ func (p *Pump) Run(ctx context.Context) error {
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })()
 
-	defer func() { // nobody claims any more
-		p.turn <- struct{}{}
-		p.idle = false
-		<-p.turn
+	defer func() { // nobody claims any more, once a tick is over that follows outcomes just now
+		p.ended.Store(true)
+		select {
+		case p.turn <- struct{}{}:
+			<-p.turn
+		case <-work.Done():
+		}
 	}()
 	for ctx.Err() == nil { // the first time without a hint: there may be work from before
 		switch next := p.tick(work); {
@@ -166,32 +173,29 @@ type next struct {
 // While the loop has nothing to do, turn gives the parameters of such a tick; pumped is what became of it, nil if there was none.
 // Then a hint is needed, as without Follow.
 func (p *Pump) Follow(do func(turn store.Turn) (pumped *store.Pumped, err error)) error {
-	taken, given := false, false
-	defer func() {
-		if taken {
-			<-p.turn
-		}
-	}()
+	taken := false
 	pumped, err := do(func() (store.PumpParams, bool) {
 		select {
 		case p.turn <- struct{}{}:
 			taken = true
 		default:
 		}
-		if given = taken && p.idle; !given {
+		if !taken || !p.idle || p.ended.Load() {
 			return store.PumpParams{}, false
 		}
-		p.takeHint()
-		return store.PumpParams{Owner: p.owner, Room: p.starter.Room(), Links: minLinks}, true
+		p.idle = false
+		return store.PumpParams{Owner: p.owner, Room: p.starter.Room(), Links: followingLinks}, true
 	})
-	switch {
-	case pumped != nil:
+	if !taken {
+		return err
+	}
+	defer func() { <-p.turn }()
+	if pumped != nil {
 		p.start(pumped)
-		if p.idle = rests(pumped); !p.idle {
-			p.Wake()
-		}
-	case given:
-		p.Wake() // a hint may have been taken
+		p.idle = rests(pumped)
+	}
+	if !p.idle {
+		p.Wake() // the loop goes on
 	}
 	return err
 }
@@ -199,14 +203,6 @@ func (p *Pump) Follow(do func(turn store.Turn) (pumped *store.Pumped, err error)
 // rests: nothing is left to do after a tick, until there is a hint.
 func rests(pumped *store.Pumped) bool {
 	return !pumped.Busy && !pumped.More && !pumped.Starved && !pumped.Uncounted
-}
-
-// takeHint is called when a tick begins: it is what the hint asks for.
-func (p *Pump) takeHint() {
-	select {
-	case <-p.hint:
-	default:
-	}
 }
 
 // start hands on what a tick has found.
@@ -220,10 +216,17 @@ func (p *Pump) start(pumped *store.Pumped) {
 }
 
 func (p *Pump) tick(ctx context.Context) next {
-	p.turn <- struct{}{}
+	select {
+	case p.turn <- struct{}{}:
+	case <-ctx.Done():
+		return next{}
+	}
 	defer func() { <-p.turn }()
 	p.idle = false
-	p.takeHint()
+	select {
+	case <-p.hint: // this tick is what it asks for
+	default:
+	}
 	room := p.starter.Room()
 	begun := time.Now()
 	pumped, err := p.store.Pump(ctx, store.PumpParams{Owner: p.owner, Room: room, Fetch: p.fetch, Links: p.links})

@@ -148,15 +148,17 @@ func (s *Settler) apply(ctx context.Context, outcomes []task.Outcome) ([]store.R
 
 // settle settles outcomes. pumped: a tick has followed them.
 func (s *Settler) settle(ctx context.Context, outcomes []task.Outcome) (settled store.Settled, pumped bool, err error) {
-	if s.options.Follow == nil || len(outcomes) > maxFollowed {
-		settled, err = s.options.Store.Settle(ctx, outcomes)
-		return settled, false, err
+	if s.options.Follow != nil && len(outcomes) <= maxFollowed {
+		err = s.options.Follow(func(turn store.Turn) (*store.Pumped, error) {
+			var tick *store.Pumped
+			settled, tick, err = s.options.Store.SettleAndPump(ctx, outcomes, turn)
+			pumped = tick != nil
+			return tick, err
+		})
+		if !errors.Is(err, store.ErrUndone) {
+			return settled, pumped, err
+		}
 	}
-	err = s.options.Follow(func(turn store.Turn) (*store.Pumped, error) {
-		var tick *store.Pumped
-		settled, tick, err = s.options.Store.SettleAndPump(ctx, outcomes, turn)
-		pumped = tick != nil
-		return tick, err
-	})
-	return settled, pumped, err
+	settled, err = s.options.Store.Settle(ctx, outcomes)
+	return settled, false, err
 }

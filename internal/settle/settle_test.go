@@ -18,6 +18,7 @@ import (
 type fakeStore struct {
 	settled store.Settled
 	err     error
+	undone  bool // whatever a tick follows
 }
 
 func (f *fakeStore) Settle(_ context.Context, outcomes []task.Outcome) (store.Settled, error) {
@@ -32,6 +33,9 @@ func (f *fakeStore) Settle(_ context.Context, outcomes []task.Outcome) (store.Se
 // SettleAndPump has a tick where there is work for the pump and a turn.
 func (f *fakeStore) SettleAndPump(ctx context.Context, outcomes []task.Outcome, turn store.Turn) (store.Settled, *store.Pumped, error) {
 	s, err := f.Settle(ctx, outcomes)
+	if f.undone {
+		return store.Settled{}, nil, store.ErrUndone
+	}
 	if err == nil && s.Pump {
 		if p, ok := turn(); ok {
 			return s, &store.Pumped{Claims: []store.Claim{{ID: p.Owner}}}, nil
@@ -94,20 +98,23 @@ func TestFollow(t *testing.T) {
 		name            string
 		outcomes        int
 		work, turn      bool
+		undone          bool
 		err             error
 		followed, woken int
 	}{
-		{"as many as may be", 64, true, true, nil, 1, 0},
-		{"too many", 65, true, true, nil, 0, 1},
-		{"no turn", 1, true, false, nil, 0, 1},
-		{"no work", 1, false, true, nil, 0, 0},
-		{"not committed", 1, true, true, away, 0, 0},
+		{"as many as may be", 64, true, true, false, nil, 1, 0},
+		{"too many", 65, true, true, false, nil, 0, 1},
+		{"no turn", 1, true, false, false, nil, 0, 1},
+		{"no work", 1, false, true, false, nil, 0, 0},
+		{"undone", 1, true, true, true, nil, 0, 1},
+		{"not committed", 1, true, true, false, away, 0, 0},
+		{"undone, and not committed without a tick either", 1, true, true, true, away, 0, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			var followed, woken int
 			s := settle.New(settle.Options{
-				Store: &fakeStore{settled: store.Settled{Pump: test.work}, err: test.err}, WakePump: func() { woken++ }, WakeOutbox: func() {},
+				Store: &fakeStore{settled: store.Settled{Pump: test.work}, err: test.err, undone: test.undone}, WakePump: func() { woken++ }, WakeOutbox: func() {},
 				Follow: func(do func(store.Turn) (*store.Pumped, error)) error {
 					pumped, err := do(func() (store.PumpParams, bool) { return store.PumpParams{Owner: task.ID{7}}, test.turn })
 					if pumped != nil {

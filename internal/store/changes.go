@@ -118,6 +118,9 @@ type BatchEnd struct {
 	At     time.Time
 }
 
+// LetStart reports whether an end among the changes may let others start, which wait for it or, if there are rules, for its slots.
+func (c *Changes) LetStart(rules bool) bool { return len(c.Ended) > 0 || rules && len(c.Release) > 0 }
+
 // moved tells whom it concerns that s had another status, or the same.
 func (c *Changes) moved(from task.Status, s *task.State) {
 	if from == s.Status {

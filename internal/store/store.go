@@ -14,6 +14,8 @@ import (
 var (
 	// ErrNotFound: no such task or batch.
 	ErrNotFound = errors.New("not found")
+	// ErrUndone: outcomes and the tick that was to follow them had no effect; without it they may have.
+	ErrUndone = errors.New("tick undone")
 	// ErrUnavailable: the database could not be reached, or undid the transaction again and again. It may work later.
 	ErrUnavailable = errors.New("database unavailable")
 )
@@ -38,9 +40,9 @@ type Store interface {
 	Create(ctx context.Context, creates []Create) ([]Created, error)
 	// Settle applies outcomes in their order and answers each in its own place. One task may have several.
 	Settle(ctx context.Context, outcomes []task.Outcome) (Settled, error)
-	// SettleAndPump is Settle and, if that leaves the pump something to do and turn allows it, Pump, in one transaction: so what
-	// an end lets start takes one commit. The outcomes are settled whatever becomes of the tick. Without one pumped is nil, and
-	// Settled says whether it is still due.
+	// SettleAndPump is Settle and, if that may let others start and turn allows it, Pump, in one transaction: so what an end
+	// lets start takes one commit. Without a tick pumped is nil, and Settled says whether it is still due. It is tried once, and
+	// the tick waits for nobody's rows: on ErrUndone, Settle.
 	SettleAndPump(ctx context.Context, outcomes []task.Outcome, turn Turn) (settled Settled, pumped *Pumped, err error)
 
 	// Work tells the process owner what there is to do, by one cheap look. Who makes work hints at it where it is done;
@@ -170,7 +172,7 @@ type PumpParams struct {
 }
 
 // Turn gives the parameters of the tick that is to follow in a transaction, or says that there is to be none. It is asked at most
-// once, while rows are locked, so it must not wait.
+// once, while rows are locked: it must not wait.
 type Turn func() (p PumpParams, ok bool)
 
 // Pumped is what a tick did.

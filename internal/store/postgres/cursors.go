@@ -27,9 +27,7 @@ const (
 // queue is the part of ready that is a host's, or the whole of another table that the pump empties, which has no hosts.
 type queue struct{ table, host string }
 
-const ready = "ready"
-
-func readyOf(host string) queue { return queue{ready, host} }
+func readyOf(host string) queue { return queue{"ready", host} }
 
 // The others, which may be a moment late. What tallied rules count may not, so tally_event is none of them.
 var (
@@ -129,6 +127,12 @@ func (c *cursors) look() (some, due bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.heads) > 0, c.due()
+}
+
+// readsHeads reports whether the next tick reads the heads.
+func (c *cursors) readsHeads() bool {
+	_, due := c.look()
+	return due
 }
 
 func (c *cursors) due() bool {

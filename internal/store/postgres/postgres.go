@@ -76,7 +76,7 @@ type Store struct {
 	pooled   bool   // a pooler is in between
 	self     string // by which it knows its own notifications
 
-	pumping  sync.Mutex // held by Pump; guards shapes, expected and patience
+	pumping  sync.Mutex // held during a tick; guards shapes, expected and patience
 	shapes   *store.Shapes
 	expected sorts         // what the last tick found
 	patience time.Duration // of the next tick, after one that took too long; 0: that of engine
@@ -227,7 +227,7 @@ type tx struct {
 	token task.ID
 	now   time.Time
 	// places are those of the state rows that it has locked, and lined those of such tasks in ready. Nobody else can move
-	// them, and each is written once.
+	// them; what it has written itself it locks again before it writes it a second time.
 	places, lined map[task.ID]pgtype.TID
 	// entered is where what it puts into queues begins.
 	entered heads

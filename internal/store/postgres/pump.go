@@ -60,8 +60,8 @@ type ticking struct {
 	found rare
 	pass  *pass
 	epoch int // of the shapes that are in the database
-	// follows: outcomes come before it in its transaction. left: they have put into queues what it has not looked at.
-	follows, left bool
+	// follows: outcomes come before it in its transaction. unseen: they have put into queues what it has not looked at.
+	follows, unseen bool
 }
 
 func (s *Store) newTicking(p store.PumpParams) *ticking {
@@ -71,18 +71,19 @@ func (s *Store) newTicking(p store.PumpParams) *ticking {
 // follow is a tick that follows c in its transaction, or nil if there is none now. Rows are locked, so it waits for nobody. Unlock
 // s.pumping once the transaction is over.
 //
-// A tick that has to learn shapes follows nothing: outcomes may have asked which kinds are tallied before a shape was there that
-// is now, so their transaction must not be the one that marks its horizon. Nor does one that reads heads, for that takes its time.
-func (s *Store) follow(c *store.Changes, turn store.Turn) *ticking {
+// A tick that has to learn shapes follows nothing (errNew), nor does one that reads heads, for that takes its time.
+func (s *Store) follow(c store.Changes, turn store.Turn) *ticking {
 	if !s.pumping.TryLock() {
 		return nil
 	}
-	if p, ok := turn(); ok && !s.expected[ofShapes] {
-		if k := s.newTicking(p); !k.pass.read {
+	rules := s.shapes.Version > 0 // else no task holds a gate, as far as is known
+	if c.LetStart(rules) && !s.cursors.readsHeads() {
+		if p, ok := turn(); ok {
+			k := s.newTicking(p)
 			k.follows = true
 			k.pass.expect(events, len(c.Ended))
 			k.pass.expect(batchDeltas, len(c.BatchEnds))
-			if s.shapes.Version > 0 { // else no task holds a gate, as far as is known
+			if rules {
 				k.pass.expect(gateDeltas, len(c.Release))
 			}
 			return k
@@ -107,7 +108,7 @@ func (t *tx) tick(ctx context.Context, k *ticking) error {
 // ticked is told that k is committed.
 func (s *Store) ticked(k *ticking) {
 	k.pass.advance(k.Unready)
-	k.Result.More = s.cursors.end(k.pass) || k.left || k.Result.More
+	k.Result.More = s.cursors.end(k.pass) || k.unseen || k.Result.More
 	s.shapes.Add(k.found.shapes.marked, k.NewShapes...)
 	deleted := len(k.Unready) + len(k.Done) + len(k.Unpark) + k.Deltas + k.TalliesTaken + len(k.DropTallies)
 	s.deletions.add(deleted + 1) // and a mark
@@ -116,7 +117,8 @@ func (s *Store) ticked(k *ticking) {
 var (
 	// errEpoch: what is known of shapes is of another time.
 	errEpoch = errors.New("shapes have been deleted")
-	// errNew: there are shapes that are to be learned by a tick that follows nothing.
+	// errNew: there are shapes to learn, which a tick that follows outcomes must not do. They may have asked which kinds are tallied
+	// before a shape was there, so their transaction must not be the one that marks its horizon.
 	errNew = errors.New("shapes are new")
 )
 
@@ -177,12 +179,12 @@ func (t *tx) fold(ctx context.Context, k *ticking) error {
 	case k.follows && there[ofShapes]:
 		return &connError{errNew}
 	}
-	for q := range pass.heads {
-		if q.table != ready { // of ready it knew nothing yet that outcomes have put there
+	for q, head := range pass.heads { // the others it has not read
+		if !t.entered[q].before(head) {
 			delete(t.entered, q)
 		}
 	}
-	k.left = len(t.entered) > 0
+	k.unseen = len(t.entered) > 0
 	for i, expected := range t.s.expected {
 		if there[i] && !expected {
 			loads[i]()

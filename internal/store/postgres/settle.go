@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/jackc/pgx/v5"
 
@@ -13,51 +14,53 @@ import (
 
 // Settle is as in store.Store.
 func (s *Store) Settle(ctx context.Context, outcomes []task.Outcome) (store.Settled, error) {
-	settled, _, err := s.settle(ctx, outcomes, nil)
-	return settled, err
+	var settled store.Settled
+	released := 0
+	err := s.run(ctx, func(ctx context.Context, t *tx) error {
+		changes, err := t.settle(ctx, outcomes, &settled)
+		released = len(changes.Release)
+		return err
+	})
+	if err != nil {
+		return store.Settled{}, fmt.Errorf("settle outcomes: %w", err)
+	}
+	s.deletions.add(released + 1) // and a mark
+	return settled, nil
 }
 
 // SettleAndPump is as in store.Store.
 func (s *Store) SettleAndPump(ctx context.Context, outcomes []task.Outcome, turn store.Turn) (store.Settled, *store.Pumped, error) {
-	settled, pumped, err := s.settle(ctx, outcomes, turn)
-	if err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrUnavailable) { // it may be the tick that fails
-		settled, err = s.Settle(ctx, outcomes)
-		return settled, nil, err
-	}
-	return settled, pumped, err
-}
-
-// settle lets a tick follow if turn, which may be nil, allows it; not again when that transaction was undone.
-func (s *Store) settle(ctx context.Context, outcomes []task.Outcome, turn store.Turn) (settled store.Settled, pumped *store.Pumped, err error) {
+	var settled store.Settled
 	var k *ticking
 	released := 0
-	err = s.run(ctx, func(ctx context.Context, t *tx) error {
-		if k != nil {
-			s.pumping.Unlock()
-			k, turn = nil, nil
-		}
+	err := s.try(ctx, &s.engine, func(ctx context.Context, t *tx) error {
 		changes, err := t.settle(ctx, outcomes, &settled)
-		if err != nil {
+		released = len(changes.Release)
+		if err != nil || !settled.Pump {
 			return err
 		}
-		released = len(changes.Release)
-		if t.batch.Len() == 0 { // what the answers tell was durable before it could be seen
-			return errNothing
+		if k = s.follow(changes, turn); k == nil {
+			return nil
 		}
-		if settled.Pump && turn != nil {
-			if k = s.follow(changes, turn); k != nil {
-				return t.tick(ctx, k)
-			}
-		}
-		return nil
+		return t.tick(ctx, k)
 	})
 	if k != nil {
 		defer s.pumping.Unlock()
 	}
-	if err != nil {
-		return store.Settled{}, nil, fmt.Errorf("settle outcomes: %w", err)
+	switch {
+	case err == nil:
+	case errors.Is(err, store.ErrUnavailable), k == nil && !retryable(err): // what became of it is not known, or it is the outcomes' fault
+		return store.Settled{}, nil, fmt.Errorf("settle outcomes: %w", redact(err))
+	default:
+		level := slog.LevelWarn
+		if retryable(err) {
+			level = slog.LevelDebug
+		}
+		err = fmt.Errorf("%w: %w", store.ErrUndone, redact(err))
+		s.log.Log(ctx, level, "outcomes are settled without a tick", "error", err)
+		return store.Settled{}, nil, err
 	}
-	s.deletions.add(released + 1) // and a mark
+	s.deletions.add(released + 1)
 	if k == nil || k.Result.Busy {
 		return settled, nil, nil
 	}
@@ -65,8 +68,8 @@ func (s *Store) settle(ctx context.Context, outcomes []task.Outcome, turn store.
 	return settled, &k.Result, nil
 }
 
-// settle loads what outcomes are about, and queues what follows from them.
-func (t *tx) settle(ctx context.Context, outcomes []task.Outcome, settled *store.Settled) (*store.Changes, error) {
+// settle loads what outcomes are about, and queues the changes that follow from them.
+func (t *tx) settle(ctx context.Context, outcomes []task.Outcome, settled *store.Settled) (changes store.Changes, err error) {
 	ids := store.IDs(outcomes)
 	rows := make(map[task.ID]*store.Row, len(ids))
 	t.lockStates(ids, func(state task.State) { rows[state.ID] = &store.Row{State: state} })
@@ -74,12 +77,12 @@ func (t *tx) settle(ctx context.Context, outcomes []task.Outcome, settled *store
 	t.tallied("tallied_kinds_of", uuids(ids), tallied)
 	t.clock()
 	if err := t.flush(ctx); err != nil {
-		return nil, err
+		return changes, err
 	}
 	if ids := store.DeadEndsOf(outcomes); len(ids) > 0 { // a statement of its own: it must see what the locks waited for
 		still, err := t.ids(ctx, "dead_ends", uuids(ids))
 		if err != nil {
-			return nil, err
+			return changes, err
 		}
 		for _, id := range still {
 			rows[id].DeadEnd = true
@@ -88,7 +91,7 @@ func (t *tx) settle(ctx context.Context, outcomes []task.Outcome, settled *store
 	if ids := store.MaybeGone(outcomes, rows); len(ids) > 0 {
 		gone, err := t.ids(ctx, "gone", uuids(ids))
 		if err != nil {
-			return nil, err
+			return changes, err
 		}
 		for _, id := range gone {
 			delete(rows, id)
@@ -97,13 +100,15 @@ func (t *tx) settle(ctx context.Context, outcomes []task.Outcome, settled *store
 	if ids := store.FactsFor(outcomes, rows); len(ids) > 0 {
 		t.facts(ids, func(k *task.Task) { rows[k.ID].Task = k })
 		if err := t.flush(ctx); err != nil {
-			return nil, err
+			return changes, err
 		}
 	}
-	var changes store.Changes
 	changes, *settled = store.PlanSettle(outcomes, rows, tallied, t.now)
 	t.write(&changes)
-	return &changes, nil
+	if t.batch.Len() == 0 { // what the answers tell was durable before it could be seen
+		err = errNothing
+	}
+	return changes, err
 }
 
 // tallied queues the reading of kinds that are tallied.

@@ -13,7 +13,7 @@ import (
 // Settle is as in store.Store.
 func (s *Store) Settle(ctx context.Context, outcomes []task.Outcome) (settled store.Settled, err error) {
 	err = s.write(ctx, func(t *tx) error {
-		settled = t.settle(outcomes)
+		_, settled = t.settle(outcomes)
 		return t.err
 	})
 	if err != nil {
@@ -25,8 +25,9 @@ func (s *Store) Settle(ctx context.Context, outcomes []task.Outcome) (settled st
 // SettleAndPump is as in store.Store.
 func (s *Store) SettleAndPump(ctx context.Context, outcomes []task.Outcome, turn store.Turn) (settled store.Settled, pumped *store.Pumped, err error) {
 	err = s.write(ctx, func(t *tx) error {
-		settled = t.settle(outcomes)
-		if t.err != nil || !settled.Pump {
+		var changes store.Changes
+		changes, settled = t.settle(outcomes)
+		if t.err != nil || !settled.Pump || !changes.LetStart(s.shapes.Version > 0) {
 			return t.err
 		}
 		p, ok := turn()
@@ -40,14 +41,15 @@ func (s *Store) SettleAndPump(ctx context.Context, outcomes []task.Outcome, turn
 	switch {
 	case err == nil:
 		return settled, pumped, nil
-	case pumped != nil: // the tick may be what failed
-		settled, err = s.Settle(ctx, outcomes)
-		return settled, nil, err
+	case pumped == nil:
+		return store.Settled{}, nil, fmt.Errorf("settle outcomes: %w", err)
 	}
-	return store.Settled{}, nil, fmt.Errorf("settle outcomes: %w", err)
+	err = fmt.Errorf("%w: %w", store.ErrUndone, err)
+	s.log.Warn("outcomes are settled without a tick", "error", err)
+	return store.Settled{}, nil, err
 }
 
-func (t *tx) settle(outcomes []task.Outcome) store.Settled {
+func (t *tx) settle(outcomes []task.Outcome) (changes store.Changes, settled store.Settled) {
 	ids := store.IDs(outcomes)
 	rows := make(map[task.ID]*store.Row, len(ids))
 	t.lockStates(ids, func(state task.State) { rows[state.ID] = &store.Row{State: state} })
@@ -62,11 +64,11 @@ func (t *tx) settle(outcomes []task.Outcome) store.Settled {
 	t.facts(store.FactsFor(outcomes, rows), func(k *task.Task) { rows[k.ID].Task = k })
 	tallied := t.talliedOf(rows)
 	if t.err != nil {
-		return store.Settled{}
+		return changes, settled
 	}
-	changes, settled := store.PlanSettle(outcomes, rows, tallied, t.now)
+	changes, settled = store.PlanSettle(outcomes, rows, tallied, t.now)
 	t.write(&changes)
-	return settled
+	return changes, settled
 }
 
 // talliedOf reads which of the kinds of tasks are tallied.

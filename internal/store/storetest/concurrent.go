@@ -2,10 +2,12 @@ package storetest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,6 +22,12 @@ var concurrencyTests = []conformance{
 	{"creates that race with claims", testCreatesRace},
 }
 
+// process is one of several on a database.
+type process struct {
+	store.Store
+	owner task.ID
+}
+
 // patience bounds what must come to an end by itself.
 const patience = 60 * time.Second
 
@@ -30,6 +38,9 @@ type crowd struct {
 	batch  *task.Batch
 	value  map[task.ID]int // of the field that the rules are about
 	limits []int           // by value
+
+	processes []process
+	followed  atomic.Int64 // ticks that followed outcomes
 
 	mu      sync.Mutex
 	held    []int // by value: claimed, and its end not yet asked for
@@ -45,8 +56,10 @@ func testAllAtOnce(t *testing.T, e *env) {
 	var background sync.WaitGroup
 	done := make(chan struct{})
 	for range 3 {
-		s, owner := e.another(), e.process()
-		background.Go(func() { c.pumpUntil(ctx, done, s, owner) })
+		c.processes = append(c.processes, process{e.another(), e.process()})
+	}
+	for _, p := range c.processes {
+		background.Go(func() { c.pumpUntil(ctx, done, p) })
 	}
 	background.Go(func() { c.watch(ctx, done) })
 	var workers sync.WaitGroup
@@ -71,6 +84,11 @@ func testAllAtOnce(t *testing.T, e *env) {
 	if got := e.claim(); len(got) > 0 {
 		t.Errorf("claimed after the end: %v", got)
 	}
+	if n := c.followed.Load(); n == 0 {
+		t.Error("no tick has followed outcomes")
+	} else {
+		t.Logf("%d ticks have followed outcomes", n)
+	}
 }
 
 func newCrowd(t *testing.T, e *env, n int) *crowd {
@@ -92,9 +110,9 @@ func newCrowd(t *testing.T, e *env, n int) *crowd {
 	return c
 }
 
-func (c *crowd) pumpUntil(ctx context.Context, done <-chan struct{}, s store.Store, owner task.ID) {
+func (c *crowd) pumpUntil(ctx context.Context, done <-chan struct{}, p process) {
 	for !closed(done) {
-		pumped, err := s.Pump(ctx, store.PumpParams{Owner: owner, Room: task.Room{Total: 20, PerHost: 15}, Fetch: 40, Links: 20})
+		pumped, err := p.Pump(ctx, store.PumpParams{Owner: p.owner, Room: task.Room{Total: 20, PerHost: 15}, Fetch: 40, Links: 20})
 		if err != nil {
 			if ctx.Err() == nil {
 				c.t.Errorf("Pump: %v", err)
@@ -102,6 +120,9 @@ func (c *crowd) pumpUntil(ctx context.Context, done <-chan struct{}, s store.Sto
 			return
 		}
 		c.take(pumped.Claims)
+		if !pumped.More { // others may pump, and ticks may follow outcomes
+			time.Sleep(time.Duration(rand.IntN(50)) * time.Millisecond)
+		}
 	}
 }
 
@@ -162,15 +183,20 @@ func (c *crowd) work(ctx context.Context) {
 	}
 }
 
-// settleCtx lets a tick follow every second time.
+// settleCtx lets a tick follow as a rule, at a process as it comes.
 func (c *crowd) settleCtx(ctx context.Context, outcomes ...task.Outcome) {
-	_, pumped, err := c.SettleAndPump(ctx, outcomes, func() (store.PumpParams, bool) {
-		return store.PumpParams{Owner: c.owner, Room: task.Room{Total: 20, PerHost: 15}, Links: 20}, rand.IntN(2) == 0
+	p := c.processes[rand.IntN(len(c.processes))]
+	_, pumped, err := p.SettleAndPump(ctx, outcomes, func() (store.PumpParams, bool) {
+		return store.PumpParams{Owner: p.owner, Room: task.Room{Total: 20, PerHost: 15}, Links: 20}, rand.IntN(10) > 0
 	})
+	if errors.Is(err, store.ErrUndone) && pumped == nil {
+		_, err = p.Settle(ctx, outcomes)
+	}
 	if err != nil && ctx.Err() == nil {
 		c.t.Errorf("SettleAndPump: %v", err)
 	}
 	if pumped != nil {
+		c.followed.Add(1)
 		c.take(pumped.Claims)
 	}
 }

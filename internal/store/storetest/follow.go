@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"errors"
 	"testing"
 
 	"taskrunner/internal/store"
@@ -10,7 +11,8 @@ import (
 var followTests = []conformance{
 	{"what an end lets start is claimed with it", testFollow},
 	{"no tick follows what leaves nothing to do, or when it is nobody's turn", testFollowsNothing},
-	{"outcomes are settled whatever becomes of the tick", testFollowFails},
+	{"a tick that fails changes nothing", testFollowFails},
+	{"what else outcomes let start is not left behind", testFollowBeside},
 	{"a tick that follows does no more than it may", testFollowBounds},
 }
 
@@ -18,6 +20,9 @@ var followTests = []conformance{
 func (e *env) follow(p store.PumpParams, outcomes ...task.Outcome) (store.Settled, *store.Pumped) {
 	e.Helper()
 	settled, pumped, err := e.SettleAndPump(e.ctx, outcomes, func() (store.PumpParams, bool) { return p, true })
+	if errors.Is(err, store.ErrUndone) && pumped == nil {
+		settled, err = e.Settle(e.ctx, outcomes)
+	}
 	if err != nil || len(settled.Results) != len(outcomes) {
 		e.Fatalf("SettleAndPump: %d results, %v", len(settled.Results), err)
 	}
@@ -82,18 +87,24 @@ func testFollow(t *testing.T, e *env) {
 }
 
 func testFollowsNothing(t *testing.T, e *env) {
-	parent := newTask()
+	parent, alone := newTask(), newTask()
 	child := newTask(after(parent))
-	e.create(parent, child)
+	e.create(parent, child, alone)
 	e.run()
-	settled, pumped, err := e.SettleAndPump(e.ctx, []task.Outcome{count(parent.ID, 1, 0)}, func() (store.PumpParams, bool) {
-		t.Error("it was asked whose turn it is")
-		return store.PumpParams{}, false
-	})
-	if err != nil || pumped != nil || settled.Pump || settled.Results[0].State.Success != 1 {
-		t.Errorf("a count: %+v, %+v, %v", settled, pumped, err)
+	for what, o := range map[string]task.Outcome{
+		"a count": count(parent.ID, 1, 0), "an end for which nobody waits": end(alone.ID, task.Success), "a pause": pause(child),
+	} {
+		_, pumped, err := e.SettleAndPump(e.ctx, []task.Outcome{o}, func() (store.PumpParams, bool) {
+			t.Errorf("%s: it was asked whose turn it is", what)
+			return store.PumpParams{}, false
+		})
+		if err != nil || pumped != nil {
+			t.Errorf("%s: %+v, %v", what, pumped, err)
+		}
 	}
-	settled, pumped, err = e.SettleAndPump(e.ctx, []task.Outcome{end(parent.ID, task.Success)}, func() (store.PumpParams, bool) {
+	e.wantStatus(task.Success, alone)
+	e.settle(resume(child))
+	settled, pumped, err := e.SettleAndPump(e.ctx, []task.Outcome{end(parent.ID, task.Success)}, func() (store.PumpParams, bool) {
 		return store.PumpParams{}, false
 	})
 	if err != nil || pumped != nil || !settled.Pump || settled.Results[0].State.Status != task.Success {
@@ -103,25 +114,53 @@ func testFollowsNothing(t *testing.T, e *env) {
 	e.wantClaims(child)
 }
 
-// testFollowFails has no lease, or no valid owner, and so a store may refuse the tick.
+// testFollowFails has an owner without a lease, whom a store may refuse.
 func testFollowFails(t *testing.T, e *env) {
 	parent := newTask()
 	child := newTask(after(parent))
 	e.create(parent, child)
 	e.run()
-	settled, pumped := e.follow(store.PumpParams{Owner: newID(), Room: ample()}, end(parent.ID, task.Success))
-	if settled.Results[0].State.Status != task.Success {
-		t.Errorf("%+v", settled)
-	}
-	e.wantStatus(task.Success, parent)
-	if pumped != nil {
+	outcomes := []task.Outcome{end(parent.ID, task.Success)}
+	settled, pumped, err := e.SettleAndPump(e.ctx, outcomes, func() (store.PumpParams, bool) {
+		return store.PumpParams{Owner: newID(), Room: ample()}, true
+	})
+	switch {
+	case errors.Is(err, store.ErrUndone):
+		e.wantStatus(task.Running, parent)
+		e.wantStatus(task.Waiting, child)
+		settled = e.settle(outcomes...)
+	case err != nil:
+		t.Fatal(err)
+	case pumped != nil:
 		e.sameTasks("claimed", claimIDs(pumped.Claims), []*task.Task{child})
+		e.wantStatus(task.Success, parent)
 		return
 	}
 	if !settled.Pump {
 		t.Error("the pump has nothing to do")
 	}
+	e.wantStatus(task.Success, parent)
 	e.wantClaims(child)
+}
+
+// testFollowBeside resumes a task by the outcomes that a tick follows.
+func testFollowBeside(t *testing.T, e *env) {
+	parent, paused := newTask(), newTask()
+	child := newTask(after(parent))
+	e.create(parent, child)
+	e.run()
+	e.create(paused)
+	e.settle(pause(paused))
+	e.claim()
+	settled, pumped := e.follow(store.PumpParams{Owner: e.owner, Room: ample()}, end(parent.ID, task.Success), resume(paused))
+	if !settled.Pump {
+		t.Error("the pump has nothing to do")
+	}
+	if pumped != nil && len(pumped.Claims) < 2 && !pumped.More {
+		t.Errorf("one is left behind: %+v", pumped)
+	}
+	e.claim()
+	e.wantStatus(task.Claimed, child, paused)
 }
 
 func testFollowBounds(t *testing.T, e *env) {

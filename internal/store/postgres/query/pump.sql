@@ -4,7 +4,7 @@
 
 -- Nobody takes this process for dead until the transaction is over: what it claims must have an owner whose end is
 -- noticed. The setting must not be made before the row is locked, so this cannot be one SELECT. A tick that follows outcomes ($2)
--- locks rows in an order that is not everybody's, and their callers wait: it gives up soon.
+-- locks rows in an order that is not everybody's, and their callers wait: it gives up soon where it has to wait.
 -- name: lock_pump
 SELECT set_config('taskrunner.pump', 'locked', true),
        set_config('lock_timeout', CASE WHEN $2 THEN '50ms' ELSE current_setting('lock_timeout') END, true),
