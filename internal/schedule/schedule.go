@@ -201,9 +201,7 @@ func (p *Pump) Follow(do func(turn store.Turn) (pumped *store.Pumped, err error)
 }
 
 // rests: nothing is left to do after a tick, until there is a hint.
-func rests(pumped *store.Pumped) bool {
-	return !pumped.Busy && !pumped.More && !pumped.Starved && !pumped.Uncounted
-}
+func rests(pumped *store.Pumped) bool { return !pumped.More && !pumped.Starved && !pumped.Uncounted }
 
 // start hands on what a tick has found.
 func (p *Pump) start(pumped *store.Pumped) {
