@@ -277,10 +277,13 @@ func (f *fake) RetryDeliveries(_ context.Context, ids []task.ID) (map[task.ID]st
 	if f.retries += len(ids); f.retries > 5*retryPage {
 		return nil, errors.New("this takes no end")
 	}
-	states := map[task.ID]store.DeliveryState{}
+	states, asked := map[task.ID]store.DeliveryState{}, map[task.ID]bool{}
+	for _, id := range ids {
+		asked[id] = true
+	}
 	for i := range f.outbox {
 		d := &f.outbox[i]
-		if !slices.Contains(ids, d.ID) || f.err != nil {
+		if !asked[d.ID] || f.err != nil {
 			continue
 		}
 		states[d.ID] = d.State
