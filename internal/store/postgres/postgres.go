@@ -1,9 +1,9 @@
 // Package postgres keeps tasks in PostgreSQL 15 or newer, for any number of processes at once. It is the driver for
 // production; the contract is in package store.
 //
-// Every method is one transaction of one to ten round trips, most of two or three: statements are pipelined, and each works on arrays, so
-// their number does not depend on how many tasks there are. A session keeps nothing but prepared statements, and one LISTENs;
-// behind a pooler there is neither.
+// Every method is one transaction of one to ten round trips, most of two or three: statements are pipelined, and each works
+// on arrays, so their number does not depend on how many tasks there are. A session keeps nothing but prepared statements, and
+// one LISTENs; behind a pooler there is neither.
 //
 // A transaction that PostgreSQL undid (serialization, deadlock) or whose connection broke before COMMIT is run again.
 // When the connection breaks at COMMIT, the database is asked what became of the transaction before anything is
