@@ -121,7 +121,7 @@ type BatchEnd struct {
 // LetStart reports whether an end among the changes may let others start, which wait for it or, if there are rules, for its slots.
 func (c *Changes) LetStart(rules bool) bool { return len(c.Ended) > 0 || rules && len(c.Release) > 0 }
 
-// moved tells whom it concerns that s had another status, or the same.
+// moved tells whom it concerns that a task has come from a status to that of s, if that is another.
 func (c *Changes) moved(from task.Status, s *task.State) {
 	if from == s.Status {
 		return

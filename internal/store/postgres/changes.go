@@ -43,7 +43,7 @@ func (t *tx) write(c *store.Changes) {
 		for i, r := range c.Rare {
 			ids[i], statuses[i] = r.ID, int16(r.Status)
 		}
-		t.exec("insert_rare", statuses, ids)
+		t.exec("insert_rare_status", statuses, ids)
 	}
 	if len(c.Futile) > 0 && t.s.deadEnds {
 		t.exec("insert_dead_ends", uuids(c.Futile))

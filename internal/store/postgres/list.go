@@ -229,7 +229,7 @@ func (s *Store) tasksFrom(ctx context.Context, f *store.Filter) (walk, error) {
 	case f.Batch != (task.ID{}):
 		return walk{from: byFacts}, nil
 	case f.Only(store.RareStatuses...):
-		return walk{from: inPlace, place: s.rare(f)}, nil
+		return walk{from: inPlace, place: s.inRareStatus(f)}, nil
 	case f.Only(task.Pending, task.Claimed, task.Running):
 		few, err := s.few(ctx, "few_ready")
 		if err != nil || few {
@@ -248,11 +248,11 @@ func (s *Store) tasksFrom(ctx context.Context, f *store.Filter) (walk, error) {
 	return walk{from: byFacts}, nil
 }
 
-// rare is the place of what is in the rare statuses that f wants.
-func (s *Store) rare(f *store.Filter) string {
+// inRareStatus is the place of what is in those of [store.RareStatuses] that f wants.
+func (s *Store) inRareStatus(f *store.Filter) string {
 	var parts []string
 	for _, status := range f.Statuses {
-		parts = append(parts, fmt.Sprintf(s.queries.Get("place_rare"), status))
+		parts = append(parts, fmt.Sprintf(s.queries.Get("place_rare_status"), status))
 	}
 	return strings.Join(parts, " UNION ALL ")
 }
@@ -504,8 +504,8 @@ func (s *Store) batchesFrom(ctx context.Context, f *store.Filter) (walk, error) 
 		place = s.queries.Get("place_live")
 		few, err = s.few(ctx, "few_queued")
 	case f.Only(store.RareStatuses...):
-		place = s.rare(f)
-		few, err = s.few(ctx, "few_rare", numbers(f.Statuses))
+		place = s.inRareStatus(f)
+		few, err = s.few(ctx, "few_rare_status", numbers(f.Statuses))
 	}
 	switch {
 	case place != "" && few:

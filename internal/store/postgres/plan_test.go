@@ -75,7 +75,7 @@ func checkPlans(t *testing.T, s *Store, conn *pgxpool.Conn, tables []string) {
 		"dag_links", "drift", "life", "history", "to_edit",
 		"limits", "limits_by_id", "limits_by_kind",
 		"tasks_with_state", "tasks_with_facts", "open_list", "few_ready", "few_queued", "tasks", "tasks_by_facts", "tasks_by_state", "tasks_in_place",
-		"kinds", "place_kind", "place_running", "place_live", "place_rare", "few_rare", "walk_batches", "walk_tasks_of_batches",
+		"kinds", "place_kind", "place_running", "place_live", "place_rare_status", "few_rare_status", "walk_batches", "walk_tasks_of_batches",
 		"batches", "batches_by_age", "batches_by_kind", "batches_by_scope", "batches_in_place", "batch_has",
 		"batch_size", "to_stop", "to_stop_links",
 		"delivery", "attempts", "delivery_items", "deliveries_by_age", "deliveries_pending", "deliveries_of_task", "deliveries_of_batch",

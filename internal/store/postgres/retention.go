@@ -203,7 +203,7 @@ func (t *tx) unlink(ctx context.Context, tasks uuids) (links int, err error) {
 
 func (t *tx) deleteTasks(ids uuids) {
 	t.deleteDeliveries(ids)
-	for _, name := range []string{"delete_history", "delete_rare", "delete_kinds", "delete_states", "delete_tasks"} {
+	for _, name := range []string{"delete_history", "delete_rare_status", "delete_kinds", "delete_states", "delete_tasks"} {
 		t.exec(name, ids)
 	}
 }

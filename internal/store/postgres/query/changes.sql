@@ -133,7 +133,7 @@ DELETE FROM history WHERE ctid = ANY(ARRAY(
 -- name: delete_paused
 DELETE FROM rare_status WHERE status = 5 AND task_id = ANY($1::uuid[]);
 
--- name: insert_rare
+-- name: insert_rare_status
 INSERT INTO rare_status (status, task_id) SELECT * FROM unnest($1::smallint[], $2::uuid[]);
 
 -- A parent whose only children are of other batches was wanted for itself, and is no dead end.

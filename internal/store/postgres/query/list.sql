@@ -85,7 +85,7 @@ SELECT task_id FROM running
 SELECT task_id FROM running UNION ALL SELECT task_id FROM parked UNION ALL SELECT task_id FROM ready
 
 -- Those in one status; of several they are merged, too.
--- name: place_rare
+-- name: place_rare_status
 (SELECT task_id FROM rare_status WHERE status = %d ORDER BY task_id DESC)
 
 -- The first kinds that there are, from one to the next by index task_kind.
@@ -160,7 +160,7 @@ EXISTS (
 -- name: few_queued
 SELECT (SELECT count(*) < $1 FROM (SELECT FROM ready LIMIT $1) r) AND (SELECT count(*) < $1 FROM (SELECT FROM parked LIMIT $1) p);
 
--- name: few_rare
+-- name: few_rare_status
 SELECT count(*) < $1 FROM (SELECT FROM rare_status WHERE status = ANY($2::smallint[]) LIMIT $1) u;
 
 -- name: to_edit

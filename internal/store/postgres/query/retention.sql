@@ -82,7 +82,7 @@ DELETE FROM delivery WHERE source_id = ANY($1::uuid[]);
 -- name: delete_history
 DELETE FROM history WHERE task_id = ANY($1::uuid[]);
 
--- name: delete_rare
+-- name: delete_rare_status
 DELETE FROM rare_status WHERE status IN (7, 8) AND task_id = ANY($1::uuid[]);
 
 -- The kinds of the batches of these tasks: with its last task, a batch has none left.
