@@ -43,7 +43,7 @@ const (
 	maxLinks  = 2000
 	shortTick = 10 * time.Millisecond
 	longTick  = 2 * shortTick // so that half of what is too long is not too short
-	// followingLinks is PumpParams.Links of a tick that follows outcomes: their callers wait for it. 64 links take a millisecond or two.
+	// followingLinks is PumpParams.Links of a tick that follows outcomes: their callers wait for it. See docs/bench.
 	followingLinks = 64
 	// uncountedEvery is how often rules are looked at that cannot be counted yet.
 	uncountedEvery = 50 * time.Millisecond
